@@ -1,0 +1,31 @@
+# Third-party packages. All come from Debian but two, which ./dev setup prepares in FASTGEN_DEPS:
+#  - sentencepiece, static: Debian's shared library exports its own protobuf 3.14 and breaks any process that also
+#    loads libprotobuf;
+#  - google/rpc/*.proto, which Debian does not package.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(spdlog REQUIRED)
+set(Boost_NO_WARN_NEW_VERSIONS ON)
+find_package(Boost 1.81 EXACT REQUIRED COMPONENTS json)
+find_package(CURL REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(GRPCPP REQUIRED IMPORTED_TARGET grpc++)
+find_library(GRPC_REFLECTION grpc++_reflection REQUIRED)  # has no .pc file in Debian
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
+find_program(PROTOC protoc REQUIRED)
+find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
+find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
+
+if(NOT EXISTS ${FASTGEN_DEPS}/sentencepiece/lib/libsentencepiece.a
+   OR NOT EXISTS ${FASTGEN_DEPS}/googleapis/google/rpc/status.proto)
+  message(FATAL_ERROR "${FASTGEN_DEPS} lacks sentencepiece or googleapis: run ./dev setup first")
+endif()
+add_library(sentencepiece_static STATIC IMPORTED)
+set_target_properties(sentencepiece_static PROPERTIES
+  IMPORTED_LOCATION ${FASTGEN_DEPS}/sentencepiece/lib/libsentencepiece.a
+  INTERFACE_INCLUDE_DIRECTORIES ${FASTGEN_DEPS}/sentencepiece/include)
+target_link_libraries(sentencepiece_static INTERFACE protobuf::libprotobuf-lite Threads::Threads)

@@ -1,0 +1,135 @@
+// What a request is, as plain data: what to generate from, how to choose tokens, when to stop, what to report.
+//
+// No protobuf, no text library, no clock: server/proto_convert fills it, the engine consumes it.
+// Thread rule: values; a request belongs to one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace fastgen {
+
+// One call's identity inside the engine; never reused within a process.
+using SequenceId = uint64_t;
+
+struct SamplingParams {
+  float temperature = 1;  // 0: greedy
+  int32_t top_k = 0;      // 0: off
+  float top_p = 1;        // (0, 1]; 1: off
+  float min_p = 0;        // [0, 1]; 0: off
+  std::optional<uint64_t> seed;  // absent: drawn at admission and reported in the receipt
+};
+
+struct StoppingParams {
+  std::optional<int32_t> max_tokens;  // absent: as many as the context allows; 0 only with prompt logprobs or echo
+  int32_t min_tokens = 0;             // no eos or stop id before that many output tokens
+  std::vector<std::string> stop;      // stop strings, searched in the output text
+  std::vector<int32_t> stop_token_ids;
+  bool include_stop = false;          // keep the matched stop string in the text
+  bool ignore_eos = false;
+  bool skip_special_tokens = true;    // special tokens are left out of the text (never out of the ids)
+};
+
+struct OutputParams {
+  bool token_ids = false;
+  std::optional<int32_t> logprobs;         // N best beside each output token's own; 0 is legal
+  std::optional<int32_t> prompt_logprobs;  // the same for prompt tokens
+  bool echo = false;                       // the prompt's text (and ids, logprobs) opens the output
+};
+
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments_json;
+};
+
+struct ChatMessage {
+  std::string role;
+  std::optional<std::string> content;
+  std::string name;
+  std::string tool_call_id;
+  std::optional<std::string> reasoning_content;
+  std::vector<ToolCall> tool_calls;
+};
+
+struct ChatPrompt {
+  std::vector<ChatMessage> messages;
+  std::vector<std::string> tools_json;  // one JSON object each, key order kept
+  std::string template_kwargs_json;     // "" or one JSON object
+  bool add_generation_prompt = true;
+  bool continue_final_message = false;
+};
+
+struct TextPrompt {
+  std::string text;
+};
+
+struct TokenPrompt {
+  std::vector<int32_t> ids;
+};
+
+using Prompt = std::variant<TextPrompt, TokenPrompt, ChatPrompt>;
+
+struct GenerateRequest {
+  std::string request_id;  // unique among live ones; the server draws one when the client gave none
+  Prompt prompt;
+  SamplingParams sampling;
+  StoppingParams stopping;
+  OutputParams output;
+  bool add_special_tokens = true;  // text prompts: what the tokenizer adds (bos)
+  bool parse_special = true;       // text prompts: special tokens written out in the text become ids
+};
+
+enum class FinishReason {
+  kStop,       // eos, a stop id or a stop string
+  kLength,     // max_tokens or the context length
+  kCancelled,
+  kDeadline,
+  kError,      // only this request failed (a NaN logit)
+};
+
+struct TokenLogprob {
+  int32_t token = -1;
+  float logprob = 0;
+  int32_t rank = 0;                 // 1 = the most probable token of its row
+  std::string bytes;                // the token's own bytes: may be part of a UTF-8 sequence
+  struct Candidate {
+    int32_t token = -1;
+    float logprob = 0;
+    std::string bytes;
+  };
+  std::vector<Candidate> top;       // best first
+};
+
+struct Usage {
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  int32_t output_tokens = 0;
+};
+
+// What happened to a request, for the one who asked.
+struct Receipt {
+  absl::Duration queue_time;
+  absl::Duration prefill_time;
+  absl::Duration decode_time;
+  int32_t num_chunks = 0;
+  int32_t num_steps = 0;
+  int32_t num_preemptions = 0;
+  uint64_t seed = 0;
+};
+
+struct FinishInfo {
+  FinishReason reason = FinishReason::kStop;
+  std::string matched_stop;                 // the stop string, when one matched
+  std::optional<int32_t> matched_token_id;  // eos or the stop id, when one matched
+  std::string error;                        // kError: one sentence
+  Usage usage;
+  Receipt receipt;
+};
+
+}  // namespace fastgen

@@ -1,0 +1,43 @@
+// TokenSink: how tokens leave the engine.
+//
+// Implemented by the server's reactor and by tests. Order of calls: OnAccepted once, OnDelta any number of times,
+// OnFinished once and last. A request that Engine::Submit refused gets no call at all. Concatenated text deltas equal
+// the decoded output, each delta is valid UTF-8, and text, ids and logprobs end at the same token.
+// Thread rule: called by the completion thread only, one call at a time for one sink; must not block (a slow reader is
+// the sink's to buffer, up to its bound, and then to cancel).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+
+namespace fastgen {
+
+struct AcceptedInfo {
+  std::string request_id;
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  std::vector<int32_t> prompt_token_ids;
+};
+
+struct TokenDelta {
+  std::string text;
+  std::vector<int32_t> token_ids;              // every token that this delta's step(s) produced
+  std::vector<TokenLogprob> logprobs;          // parallel to token_ids, or empty
+  // Scoring (prompt_logprobs or echo): the prompt's tokens, all in one delta before any output. The first has no
+  // logprob (token set, rank 0).
+  std::vector<TokenLogprob> prompt_logprobs;
+};
+
+class TokenSink {
+ public:
+  virtual ~TokenSink() = default;
+  virtual void OnAccepted(const AcceptedInfo& info) = 0;
+  virtual void OnDelta(TokenDelta delta) = 0;
+  virtual void OnFinished(FinishInfo info) = 0;
+  // The engine failed as a whole (device error): the stream ends UNAVAILABLE. Instead of OnFinished.
+  virtual void OnEngineError(const std::string& message) = 0;
+};
+
+}  // namespace fastgen

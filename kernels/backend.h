@@ -1,0 +1,207 @@
+// Backend: every operation that a model needs from a device, and nothing else.
+//
+// One virtual interface, chosen once at start-up by MakeBackend (make_backend.h). Each op's contract - shapes, dtypes,
+// formula, accumulation type, aliasing - is written here and only here; kernels/cpu and kernels/cuda implement it under
+// the same names, tests/kernels holds both to it.
+//
+// Conventions
+//  1. Named dimensions: rows = tokens in the step, hidden, q_heads, kv_heads, head_dim, vocab, blocks, block_size.
+//     qkv_width = (q_heads + 2 * kv_heads) * head_dim.
+//  2. Activations have dtype activation_dtype(), KV pages kv_dtype(); all sums are fp32; logits are fp32.
+//  3. The value of an output row depends only on that row's inputs: never on the number of rows in the call, on their
+//     order, on how a sequence was cut into chunks, or on the number of threads. (Fixed reduction orders.)
+//  4. Ops are asynchronous in stream order; Synchronize() waits for all of them. Host arrays passed as spans must
+//     stay valid until then. Contents of an output before Synchronize() are undefined to the host.
+//  5. Shapes are the caller's duty: a mismatch is a CHECK. Device failures are returned by Synchronize().
+//  6. No op allocates: scratch memory is reserved by Reserve() at start-up.
+// Thread rule: one thread (the engine or rank thread that owns the backend) calls everything but Describe().
+// Tested by tests/kernels/*_test.cc against tests/testing/reference_ops.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/dtype.h"
+#include "kernels/tensor.h"
+
+namespace fastgen {
+
+// Device memory owned by a backend; freed with the object. Aligned to 64 bytes at least, zero-filled.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;
+  virtual size_t bytes() const = 0;
+};
+
+// A weight matrix in whatever arrangement the backend's kernels want. Immutable.
+class PackedMatrix {
+ public:
+  virtual ~PackedMatrix() = default;
+  virtual int64_t rows() const = 0;   // outputs
+  virtual int64_t cols() const = 0;   // inputs
+  virtual size_t bytes() const = 0;   // device memory it holds
+};
+
+// Rows of a weight matrix as they stand in a file, read only while PackMatrix runs.
+struct MatrixSource {
+  const void* data = nullptr;  // [rows, cols] row-major in `dtype`, any alignment
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;  // a multiple of the dtype's block_elements
+  // Empty, or [rows]: output row i is source row row_order[i]. Undoes GGUF's q/k permutation without touching blocks.
+  absl::Span<const int32_t> row_order;
+};
+
+// The sequences of one step, ragged. Rows of sequence s are [query_start[s], query_start[s + 1]).
+// They are the LAST rows of its context: row query_start[s] + i has position context_len[s] - num_query + i.
+struct AttentionBatch {
+  absl::Span<const int32_t> query_start;   // [num_sequences + 1]
+  absl::Span<const int32_t> context_len;   // [num_sequences] keys in the cache, this step's rows included
+  absl::Span<const int32_t> block_tables;  // [num_sequences, max_blocks] block ids; entries past the context: any
+  int64_t max_blocks = 0;
+  int64_t num_sequences() const { return static_cast<int64_t>(context_len.size()); }
+};
+
+struct AttentionShape {
+  int64_t q_heads = 0;
+  int64_t kv_heads = 0;  // divides q_heads; q head h reads kv head h / (q_heads / kv_heads)
+  int64_t head_dim = 0;
+  float scale = 0;         // multiplies q . k
+  int64_t window = 0;      // 0: all; W: position i sees j with i - j < W
+};
+
+// What to do with one row of logits.
+struct SampleRow {
+  // target_token >= 0: report this token's logprob and rank instead of sampling (prompt scoring).
+  int32_t target_token = -1;
+  float temperature = 0;  // 0: greedy (the lowest id among equal maxima)
+  int32_t top_k = 0;      // 0: off
+  float top_p = 1;        // 1: off
+  float min_p = 0;        // 0: off
+  // Philox4x32-10 keyed by (seed, choice_index, output_position); the same key gives the same draw on every backend.
+  uint64_t seed = 0;
+  uint32_t choice_index = 0;
+  uint32_t output_position = 0;
+  // Ids that may not be chosen in this row (eos while under min_tokens). Does not change logprobs.
+  absl::Span<const int32_t> banned_tokens;
+  int32_t num_top_logprobs = -1;  // -1: no logprobs at all; 0: the chosen token's; N: and the N best
+};
+
+struct TopLogprob {
+  int32_t token = -1;
+  float logprob = 0;
+};
+
+struct SampleResult {
+  int32_t token = -1;      // the chosen token, or target_token
+  bool is_nan = false;     // the row held a NaN: token is meaningless, the request must end with an error
+  float logprob = 0;       // natural log of softmax(unscaled logits)[token], when logprobs were asked for
+  int32_t rank = 0;        // 1 = the best of the row, likewise
+  std::unique_ptr<TopLogprob[]> top;  // [num_top_logprobs] best first, or null
+};
+
+class Backend {
+ public:
+  static constexpr int64_t kMaxTopLogprobs = 20;
+
+  virtual ~Backend() = default;
+
+  // One phrase for people: "cpu: avx512-vnni-bf16, 2 threads". Any thread.
+  virtual std::string Describe() const = 0;
+  virtual DType activation_dtype() const = 0;
+  virtual DType kv_dtype() const = 0;
+  // Memory that weights, KV and workspace may still take.
+  virtual int64_t FreeMemoryBytes() const = 0;
+
+  // ---- start-up only ----
+
+  // RESOURCE_EXHAUSTED when the device does not have it.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
+  // Stacks `parts` by rows into one matrix of sum(rows) x cols; each part keeps its precision. The parts may be freed
+  // afterwards. INVALID_ARGUMENT for a dtype that has no kernel. All parts: equal cols.
+  virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
+      absl::Span<const MatrixSource> parts) = 0;
+  // Takes scratch memory for calls of up to these sizes, so that no op allocates. Called once, after the weights.
+  struct Limits {
+    int64_t max_rows = 0;          // tokens in a step
+    int64_t max_cols = 0;          // widest activation (largest cols() of a matrix)
+    int64_t max_context = 0;       // longest sequence
+    int64_t max_sequences = 0;     // in a step
+    int64_t max_logit_rows = 0;    // rows of one SampleRows call
+    int64_t vocab = 0;
+    AttentionShape attention;
+    int64_t block_size = 0;
+  };
+  virtual absl::Status Reserve(const Limits& limits) = 0;
+
+  // ---- step path, in stream order ----
+
+  // out[i] = row ids[i] of `table`, dequantised. ids in [0, table.rows()).
+  virtual void EmbedRows(const PackedMatrix& table,       // [vocab, hidden]
+                         absl::Span<const int32_t> ids,   // [rows]
+                         Tensor out) = 0;                 // [rows, hidden] activations
+
+  // out = x / sqrt(mean(x^2) + eps) * weight, statistics in fp32. out may be x.
+  virtual void RmsNorm(Tensor x,                          // [rows, hidden] activations
+                       Tensor weight,                     // [hidden] f32
+                       float eps,
+                       Tensor out) = 0;                   // [rows, hidden] activations
+
+  // out[i, n] = sum_k x[i, k] * w[n, k] (+ bias[n]) (+ residual[i, n]).
+  // Where w holds integers, a serving backend may quantise x per row and group to int8; never in fp32 compute mode.
+  // `bias` and `residual` may be null views; residual may be out. out.dtype: activations, or f32 (logits).
+  virtual void MatMul(Tensor x,                           // [rows, k] activations
+                      const PackedMatrix& w,              // [n, k]
+                      Tensor bias,                        // [n] f32, or data == nullptr
+                      Tensor residual,                    // [rows, n], or data == nullptr
+                      Tensor out) = 0;                    // [rows, n]
+
+  // Rotates q and k in place in `qkv` and writes k and v to their slots.
+  // Half-split RoPE: (a, b) = (x[d], x[d + head_dim/2]) -> (a cos - b sin, b cos + a sin), cos/sin from
+  // cos_sin[positions[i], d] and [.., head_dim/2 + d].
+  // slots[i] = block_id * block_size + offset; -1 writes nothing (padding).
+  virtual void RopeAndWriteKv(Tensor qkv,                        // [rows, qkv_width] activations: q | k | v
+                              const AttentionShape& shape,
+                              Tensor cos_sin,                    // [max_positions, head_dim] f32: cos half | sin half
+                              absl::Span<const int32_t> positions,  // [rows]
+                              absl::Span<const int64_t> slots,      // [rows]
+                              Tensor k_cache,                    // [blocks, kv_heads, block_size, head_dim] kv_dtype
+                              Tensor v_cache) = 0;               // as k_cache
+
+  // out[row, h] = softmax(scale * q[row, h] . K) V over the keys of the row's sequence that are not after it and not
+  // outside the window; softmax in fp32. Keys are visited in order of position in tiles that start at block borders.
+  virtual void PagedAttention(Tensor q,                          // [rows, q_heads * head_dim] activations (strided)
+                              const AttentionShape& shape,
+                              const AttentionBatch& batch,
+                              Tensor k_cache,                    // as RopeAndWriteKv
+                              Tensor v_cache,
+                              Tensor out) = 0;                   // [rows, q_heads * head_dim] activations
+
+  // out[i, j] = silu(gate_up[i, j]) * gate_up[i, ffn + j], silu(x) = x / (1 + exp(-x)).
+  virtual void SiluMul(Tensor gate_up,                           // [rows, 2 * ffn] activations
+                       Tensor out) = 0;                          // [rows, ffn] activations
+
+  // out[i] = x[indices[i]].
+  virtual void GatherRows(Tensor x,                              // [rows, hidden] activations
+                          absl::Span<const int32_t> indices,     // [n]
+                          Tensor out) = 0;                       // [n, hidden] activations
+
+  // One result per row of logits; written to host memory, valid after Synchronize(). Logits are unchanged.
+  // Order: banned tokens, temperature, top-k, top-p, min-p. Logprobs and ranks come from the unscaled logits.
+  virtual void SampleRows(Tensor logits,                         // [n, vocab] f32
+                          absl::Span<const SampleRow> rows,      // [n]
+                          absl::Span<SampleResult> results) = 0; // [n]
+
+  // Copies device memory to host memory (tests, goldens). Synchronous.
+  virtual void CopyToHost(Tensor source, void* destination) = 0;
+
+  // Waits for all ops issued. A device error is returned here and is final.
+  virtual absl::Status Synchronize() = 0;
+};
+
+}  // namespace fastgen

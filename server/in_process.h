@@ -1,0 +1,68 @@
+// Daemon: the whole of fastgend as an object: listeners, engine, gateway, drain. fastgend's main, fgserve and fgchat
+// all start it through here, so there is one path.
+//
+// Start opens the listeners first (calls answer UNAVAILABLE "loading" meanwhile), then loads the model on a thread.
+// Thread rule: the owner's thread calls everything; channel() may be used from any thread.
+// Tested by tests/server/in_process_test.cc and tests/e2e.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <grpcpp/channel.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/engine_options.h"
+
+namespace fastgen {
+
+struct DaemonOptions {
+  std::string model;  // directory, .gguf file, or "": the default model
+  EngineOptions engine;
+  std::vector<std::string> grpc_listen;  // host:port or unix:/path; may be empty (in-process only)
+  std::vector<std::string> http_listen;  // host:port; empty: no gateway
+  bool strict_model = false;
+  int32_t max_request_bytes = 16 << 20;      // of one gRPC message or HTTP body
+  int32_t max_outbox_tokens = 4096;          // tokens a slow reader may be behind before its request is cancelled
+};
+
+class Daemon {
+ public:
+  // Opens the listeners and starts loading. INVALID_ARGUMENT / UNAVAILABLE with one sentence (port in use, bad address).
+  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options,
+                                                       const LoadProgress& progress);
+  // Stops at once if still running.
+  ~Daemon();
+
+  // Blocks until the model is loaded or loading failed.
+  absl::Status WaitLoaded();
+  // A channel inside the process, the same services as on the listeners.
+  std::shared_ptr<grpc::Channel> channel();
+  // Only after WaitLoaded returned OK.
+  const Engine& engine() const;
+  // Addresses actually bound (port 0 resolved), "host:port" or "unix:/path".
+  const std::vector<std::string>& grpc_addresses() const;
+  const std::vector<std::string>& http_addresses() const;
+  // Not OK once the engine failed for good.
+  absl::Status health() const;
+
+  // Refuses new requests, lets streams finish.
+  void StartDrain();
+  // True once nothing is live; false after `timeout`.
+  bool WaitDrained(absl::Duration timeout);
+  // Cancels what is live and closes the listeners.
+  void Stop();
+
+ private:
+  // To be completed by the server's author.
+  Daemon();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace fastgen
