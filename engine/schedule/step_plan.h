@@ -1,8 +1,9 @@
-// StepPlan: one step's work, as the scheduler hands it to an Executor, and StepResult: what comes back.
+// StepPlan: one step's work, as the scheduler hands it to an Executor, and StepResult: what comes
+// back.
 //
-// Pure data. A step is a list of rows grouped by sequence: decode rows first, then prefill chunks. Each sequence
-// appears at most once. A chunk that reaches the end of its sequence's known tokens samples the next one.
-// Thread rule: values.
+// Pure data. A step is a list of rows grouped by sequence: decode rows first, then prefill chunks.
+// Each sequence appears at most once. A chunk that reaches the end of its sequence's known tokens
+// samples the next one. Thread rule: values.
 #pragma once
 
 #include <cstdint>
@@ -32,9 +33,10 @@ struct ScheduledSequence {
   std::vector<int32_t> block_table;
   // Sample the token after the last one fed.
   bool samples = false;
-  int32_t output_position = 0;            // 0-based index of the sampled token in the output
-  std::vector<int32_t> banned_tokens;     // may not be sampled here (min_tokens)
-  // The ids that follow tokens[i] in the prompt, for i in [0, score_targets.size()): score them (prompt logprobs).
+  int32_t output_position = 0;         // 0-based index of the sampled token in the output
+  std::vector<int32_t> banned_tokens;  // may not be sampled here (min_tokens)
+  // The ids that follow tokens[i] in the prompt, for i in [0, score_targets.size()): score them
+  // (prompt logprobs).
   std::vector<int32_t> score_targets;
   SequenceSampling sampling;
 
@@ -51,7 +53,7 @@ struct StepPlan {
 struct TokenScore {
   int32_t token = -1;
   float logprob = 0;
-  int32_t rank = 0;  // 0: no logprob was asked for
+  int32_t rank = 0;                            // 0: no logprob was asked for
   std::vector<std::pair<int32_t, float>> top;  // (token, logprob), best first
 };
 
@@ -59,8 +61,8 @@ struct TokenScore {
 struct SequenceResult {
   bool sampled = false;
   bool is_nan = false;
-  TokenScore next;                   // when sampled
-  std::vector<TokenScore> scored;    // parallel to score_targets
+  TokenScore next;                 // when sampled
+  std::vector<TokenScore> scored;  // parallel to score_targets
 };
 
 struct StepResult {
