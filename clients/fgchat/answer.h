@@ -1,0 +1,49 @@
+// Streams one answer to standard output, and stops it when the user presses Ctrl-C.
+// Thread rule: Run from one thread; Interrupt from any other.
+// Tested by tests/clients/answer_test.cc and tests/e2e/test_fgchat.py.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include <grpcpp/client_context.h>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/mutex.h"
+#include "fastgen/v1/inference.grpc.pb.h"
+
+namespace fastgen {
+
+struct Answer {
+  std::string text;
+  int num_tokens = 0;
+  absl::Duration duration;   // from the first token to the last; the whole call when there is only one
+  bool interrupted = false;
+};
+
+// "--- [33 tokens, 26.554toks/s]"
+std::string DescribeSpeed(const Answer& answer);
+
+class AnswerStream {
+ public:
+  explicit AnswerStream(fastgen::v1::Inference::StubInterface* stub) : stub_(stub) {}
+
+  // Calls `show` with each piece of text as it arrives. The status is the daemon's, in words; what arrived before an
+  // interruption is an answer, not an error.
+  absl::StatusOr<Answer> Run(const fastgen::v1::GenerateRequest& request,
+                             const std::function<void(std::string_view)>& show);
+
+  // Ends the answer under way, if there is one.
+  void Interrupt();
+
+ private:
+  fastgen::v1::Inference::StubInterface* const stub_;
+  Mutex mutex_;
+  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace fastgen

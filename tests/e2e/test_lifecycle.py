@@ -1,0 +1,229 @@
+"""Start, stop, and everything that can be wrong at start."""
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import pytest
+
+from daemon import Daemon, free_port, program, run
+
+
+def stream_lines(daemon, tokens, lines, headers=None):
+    """Reads one streamed completion to its end, appending its lines."""
+    body = json.dumps({"prompt": "Hello", "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", daemon.http_port)) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                           b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+        with connection.makefile("rb") as reader:
+            for line in reader:
+                lines.append(line)
+
+
+def start_stream(daemon, tokens):
+    lines = []
+    thread = threading.Thread(target=stream_lines, args=(daemon, tokens, lines))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not any(line.startswith(b"data:") for line in lines):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return thread, lines
+
+
+def test_sigterm_lets_streams_finish_and_refuses_new_requests():
+    with Daemon() as daemon:
+        thread, lines = start_stream(daemon, 400)
+        daemon.signal(signal.SIGTERM)
+        time.sleep(0.2)
+        try:
+            status, answer = daemon.post("/v1/completions", {"prompt": "new", "max_tokens": 1})
+            assert status == 503 and answer["error"]["message"]
+            assert daemon.get("/health")[0] == 503
+        except OSError:
+            pass  # a closed listener refuses as well
+        thread.join(60)
+        assert any(b"[DONE]" in line for line in lines)
+        assert not any(b'"error"' in line for line in lines)
+        assert daemon.wait() == 0, daemon.log
+
+
+def test_a_second_sigterm_stops_at_once_with_exit_code_1():
+    with Daemon() as daemon:
+        thread, lines = start_stream(daemon, 4000)
+        daemon.signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert daemon.alive()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(10) == 1
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_sigterm_when_idle_and_while_loading_ends_quickly():
+    with Daemon() as daemon:
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+    with Daemon(wait=False) as daemon:
+        time.sleep(0.05)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(20) in (0, 1, -signal.SIGTERM)
+
+
+def test_options_and_memory_plan_are_printed():
+    with Daemon("--max-model-len", "1024", "--max-num-seqs", "8") as daemon:
+        assert "max-model-len" in daemon.log and "1024" in daemon.log
+        for word in ("weights", "KV", "blocks", "workspace", "curl", "fgchat"):
+            assert word in daemon.log, daemon.log
+        assert daemon.stop() == 0
+
+
+def test_idle_daemon_uses_no_cpu():
+    with Daemon() as daemon:
+        daemon.post("/v1/completions", {"prompt": "a", "max_tokens": 2})
+        time.sleep(1)
+        ticks = lambda: sum(int(x) for x in open(f"/proc/{daemon.process.pid}/stat").read().rsplit(")", 1)[1].split()[11:13])
+        before = ticks()
+        time.sleep(2)
+        assert ticks() - before <= 4  # of 200
+
+
+def test_a_config_file_sets_options_and_flags_win(tmp_path):
+    config = tmp_path / "fastgen.toml"
+    config.write_text('max-model-len = 512\nmax-num-seqs = 4\n')
+    with Daemon("--config", str(config), "--max-num-seqs", "6") as daemon:
+        status, answer = daemon.post("/v1/completions", {"prompt": "word " * 600, "max_tokens": 1})
+        assert status == 400 and "512" in answer["error"]["message"]
+        assert daemon.stop() == 0
+
+
+def tiny_model(tmp_path):
+    """A copy of a tiny Hugging Face model that tests may damage."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "testdata", "models", "tiny-llama")
+    if not os.path.isdir(source):
+        pytest.skip("no tiny model in tests/testdata")
+    target = tmp_path / "model"
+    shutil.copytree(source, target)
+    return target
+
+
+def default_model():
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "fastgen", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def refused(*args, words=()):
+    """The program must end with exit code 1 and one clear line that holds the words."""
+    ended = run("fastgend", "--grpc-listen", f"127.0.0.1:{free_port()}", *args)
+    assert ended.returncode == 1, (ended.returncode, ended.stderr)
+    last = ended.stderr.strip().splitlines()[-1]
+    for word in words:
+        assert word in last, ended.stderr
+    return last
+
+
+def test_usage_mistakes_name_the_flag():
+    refused("--no-such-flag", words=("no-such-flag",))
+    refused("--max-num-seqs", "zero", words=("max-num-seqs", "zero"))
+    refused("--max-num-seqs", "0", words=("max-num-seqs", "0"))
+    refused("--model", "/no/such/model", words=("/no/such/model",))
+    refused("--chat-template", "/no/such/file", words=("/no/such/file",))
+    refused("--cpu-isa", "sse9", words=("sse9",))
+    refused("--device", "cuda", words=("cuda",))
+    refused("--config", "/no/such.toml", words=("/no/such.toml",))
+    ended = run("fastgend", "--help")
+    assert ended.returncode == 0 and "--max-num-batched-tokens" in ended.stdout
+
+
+def test_unknown_config_keys_are_refused(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("no-such-option = 1\n")
+    refused("--config", str(config), words=("no-such-option",))
+
+
+def test_a_taken_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused("--grpc-listen", f"127.0.0.1:{port}", words=(port,))
+        refused("--http-listen", f"127.0.0.1:{port}", words=(port,))
+    refused("--grpc-listen", "not an address", words=("not an address",))
+
+
+@pytest.mark.parametrize("size", [0, 3, 8, 24, 1000, 100_000, 1_700_000, 50_000_000])
+def test_truncated_ggufs_are_refused(tmp_path, size):
+    path = tmp_path / "cut.gguf"
+    with open(default_model(), "rb") as whole:
+        path.write_bytes(whole.read(size))
+    refused("--model", str(path), words=("cut.gguf",))
+
+
+def test_corrupt_ggufs_are_refused(tmp_path):
+    with open(default_model(), "rb") as whole:
+        head = bytearray(whole.read(2_000_000))
+    path = tmp_path / "bad.gguf"
+    for offset, value in ((0, b"GGUX"), (4, struct.pack("<I", 99)), (8, struct.pack("<Q", 2**60)), (16, struct.pack("<Q", 2**60)),
+                          (24, struct.pack("<Q", 2**63 + 5))):
+        bad = bytearray(head)
+        bad[offset:offset + len(value)] = value
+        path.write_bytes(bad)
+        refused("--model", str(path), words=("bad.gguf",))
+
+
+def test_damaged_hugging_face_models_are_refused_by_name(tmp_path):
+    model = tiny_model(tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    weights = (model / "model.safetensors").read_bytes()
+
+    def with_config(**changes):
+        (model / "config.json").write_text(json.dumps({**config, **changes}))
+
+    with_config(architectures=["MambaForCausalLM"])
+    refused("--model", str(model), words=("MambaForCausalLM",))
+    with_config(hidden_act="gelu")
+    refused("--model", str(model), words=("hidden_act", "gelu"))
+    with_config(num_hidden_layers=config["num_hidden_layers"] + 1)
+    refused("--model", str(model), words=(f"layers.{config['num_hidden_layers']}",))
+    with_config(intermediate_size=config["intermediate_size"] * 2)
+    refused("--model", str(model), words=("mlp",))
+    (model / "config.json").write_text("{")
+    refused("--model", str(model), words=("config.json",))
+    with_config()
+    (model / "model.safetensors").write_bytes(weights[:len(weights) // 2])
+    refused("--model", str(model), words=("model.safetensors",))
+    (model / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + weights[8:])
+    refused("--model", str(model), words=("model.safetensors",))
+    (model / "model.safetensors").write_bytes(weights[:8] + b"x" + weights[9:])
+    refused("--model", str(model), words=("model.safetensors",))
+
+
+def test_the_gateway_alone_serves_a_remote_daemon():
+    port = free_port()
+    with Daemon() as daemon:
+        gateway = subprocess.Popen([program("fastgen-gateway"), "--listen", f"127.0.0.1:{port}", "--connect", daemon.grpc],
+                                   stderr=subprocess.DEVNULL)
+        try:
+            daemon.http = f"http://127.0.0.1:{port}"
+            daemon.wait_ready()
+            status, answer = daemon.post("/v1/completions", {"prompt": "The capital of France is", "max_tokens": 4, "temperature": 0})
+            assert status == 200 and answer["choices"][0]["text"]
+            daemon.stop()
+            assert daemon.get("/health")[0] == 503
+            assert daemon.post("/v1/completions", {"prompt": "x"})[0] == 503
+            gateway.send_signal(signal.SIGTERM)
+            assert gateway.wait(10) == 0
+        finally:
+            gateway.kill()
+            gateway.wait()
+
+
+def test_fgserve_takes_one_argument():
+    with Daemon(default_model(), name="fgserve") as daemon:
+        assert daemon.post("/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200
+        assert daemon.stop() == 0
