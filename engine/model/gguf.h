@@ -5,8 +5,9 @@
 // file before it is used, so that parsing takes time and memory in proportion to the file; names
 // are unique, tensors are aligned, inside the file and do not overlap. Arrays of arrays, split
 // files, big-endian files and tensor types without a kernel are refused by name. Metadata values
-// stay in the mapping and are decoded when asked for. Thread rule: immutable after Open, any
-// thread. Tested by tests/engine/model/gguf_test.cc and tests/fuzz/gguf_fuzzer.cc.
+// stay in the mapping and are decoded when asked for.
+// Thread rule: immutable after Open, any thread.
+// Tested by tests/engine/model/gguf_test.cc and tests/fuzz/gguf_fuzzer.cc.
 #pragma once
 
 #include <cstdint>

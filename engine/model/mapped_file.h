@@ -3,9 +3,9 @@
 // again.
 //
 // A file that another process shortens while it is mapped raises SIGBUS on access; weight files are
-// not written in place by anything that we support, so this is left to the operating system. Thread
-// rule: immutable after Open; DropPages from the loading thread. Tested by
-// tests/engine/model/gguf_test.cc (empty, missing, a directory).
+// not written in place by anything that we support, so this is left to the operating system.
+// Thread rule: immutable after Open; DropPages from the loading thread.
+// Tested by tests/engine/model/gguf_test.cc (empty, missing, a directory).
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,9 @@
 // ModelConfig: the shape of a model, from config.json or GGUF metadata.
 //
-// A field that would change the result and is not understood is refused by name and value, never guessed.
+// A field that would change the result and is not understood is refused by name and value, never
+// guessed.
 // Thread rule: value, immutable after loading.
+// Tested by tests/engine/model/model_config_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +16,18 @@
 
 namespace fastgen {
 
+class GgufFile;
+
 struct RopeScaling {
-  enum class Kind { kNone, kLinear, kLlama3 };
+  enum class Kind { kNone, kLinear, kLlama3, kDivisors };
   Kind kind = Kind::kNone;
   double factor = 1;
-  double low_freq_factor = 1;   // llama3
-  double high_freq_factor = 4;  // llama3
+  double low_freq_factor = 1;        // llama3
+  double high_freq_factor = 4;       // llama3
   double original_max_position = 0;  // llama3
+  // kDivisors: [head_dim / 2], what each frequency is divided by: how a GGUF file spells llama3
+  // (rope_freqs.weight).
+  std::vector<float> divisors;
 };
 
 struct ModelConfig {
@@ -51,5 +58,13 @@ struct ModelConfig {
 // INVALID_ARGUMENT / UNIMPLEMENTED naming the field and its value.
 absl::StatusOr<ModelConfig> ParseHfConfig(std::string_view config_json,
                                           std::string_view generation_config_json);
+
+// From a GGUF file's metadata (general.architecture "llama"), and from its tensors where they
+// decide: a file without output.weight has a tied head, rope_freqs.weight divides the RoPE
+// frequencies. Errors as ParseHfConfig.
+absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file);
+
+// OK when every size is in its range and they fit each other; both parsers end with it.
+absl::Status CheckConfig(const ModelConfig& config);
 
 }  // namespace fastgen
