@@ -1,0 +1,200 @@
+// fgchat [MODEL]: a chat in the terminal. Loads MODEL inside this process, or talks to a running daemon with
+// --connect; both are the same gRPC service to the code below.
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <iostream>
+#include <memory>
+#include <thread>
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "clients/fgchat/answer.h"
+#include "clients/fgchat/conversation.h"
+#include "clients/fgchat/line_reader.h"
+#include "fastgen/v1/inference.grpc.pb.h"
+#include "server/in_process.h"
+#include "server/loading_bar.h"
+#include "server/options.h"
+
+namespace fastgen {
+namespace {
+
+constexpr char kCommands[] =
+    "  /r N   forget round N and all after it\n"
+    "  /m     a message of several lines, ended by a line with a single .\n"
+    "  /q     quit (so does Ctrl-D); Ctrl-C stops an answer\n";
+
+struct ChatOptions {
+  std::string connect;
+  std::string system;
+  float temperature = 0.7f;
+  float top_p = 0.95f;
+  int max_tokens = 0;
+  std::optional<uint64_t> seed;
+};
+
+// Ctrl-C: the signal is blocked in every thread and taken by this one, which stops the answer under way.
+class InterruptThread {
+ public:
+  explicit InterruptThread(AnswerStream* stream) : thread_([stream] {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGUSR1);  // ends the thread
+    int number = 0;
+    while (sigwait(&signals, &number) == 0 && number == SIGINT) stream->Interrupt();
+  }) {}
+  ~InterruptThread() {
+    pthread_kill(thread_.native_handle(), SIGUSR1);
+    thread_.join();
+  }
+
+  // Before any thread is started, so that all inherit it.
+  static void BlockSignals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  }
+
+ private:
+  std::thread thread_;
+};
+
+fastgen::v1::GenerateRequest MakeRequest(const ChatOptions& options, fastgen::v1::Chat chat) {
+  fastgen::v1::GenerateRequest request;
+  *request.mutable_chat() = std::move(chat);
+  request.mutable_sampling()->set_temperature(options.temperature);
+  request.mutable_sampling()->set_top_p(options.top_p);
+  if (options.seed.has_value()) request.mutable_sampling()->set_seed(*options.seed);
+  if (options.max_tokens > 0) request.mutable_stopping()->set_max_tokens(options.max_tokens);
+  return request;
+}
+
+// A message of several lines; nullopt at the end of input.
+std::optional<std::string> ReadMultiLine(LineReader* reader) {
+  std::string message;
+  while (true) {
+    const std::optional<std::string> line = reader->Read("");
+    if (!line.has_value()) return std::nullopt;
+    if (*line == ".") return message;
+    absl::StrAppend(&message, message.empty() ? "" : "\n", *line);
+  }
+}
+
+void Ask(const ChatOptions& options, AnswerStream* stream, Conversation* conversation, std::string message) {
+  absl::StatusOr<Answer> answer =
+      stream->Run(MakeRequest(options, conversation->With(message)),
+                  [](std::string_view text) { std::cout << text << std::flush; });
+  if (!answer.ok()) {
+    std::cout << std::endl;
+    std::cerr << "fgchat: " << answer.status().message() << std::endl;
+    if (absl::IsInvalidArgument(answer.status()) && conversation->round() > 1) {
+      std::cerr << "fgchat: '/r 1' starts over; the message was not kept" << std::endl;
+    }
+    return;
+  }
+  std::cout << "\n" << DescribeSpeed(*answer) << std::endl;
+  conversation->Add(std::move(message), std::move(answer->text));
+}
+
+// Rounds until the user quits.
+void Chat(const ChatOptions& options, AnswerStream* stream) {
+  LineReader reader;
+  Conversation conversation(options.system);
+  while (true) {
+    const std::optional<std::string> line = reader.Read(absl::StrCat(conversation.round(), "> "));
+    if (!line.has_value()) {
+      std::cout << std::endl;
+      return;
+    }
+    ChatInput input = ParseChatInput(*line, conversation.round());
+    switch (input.kind) {
+      case ChatInput::Kind::kQuit: return;
+      case ChatInput::Kind::kEmpty: break;
+      case ChatInput::Kind::kHelp: std::cout << kCommands << std::flush; break;
+      case ChatInput::Kind::kMistake: std::cerr << "fgchat: " << input.text << std::endl; break;
+      case ChatInput::Kind::kReset: conversation.ResetTo(input.round); break;
+      case ChatInput::Kind::kMultiLine: {
+        std::optional<std::string> message = ReadMultiLine(&reader);
+        if (!message.has_value()) return;
+        if (!message->empty()) Ask(options, stream, &conversation, std::move(*message));
+        break;
+      }
+      case ChatInput::Kind::kMessage:
+        Ask(options, stream, &conversation, std::move(input.text));
+        break;
+    }
+  }
+}
+
+// A daemon that answers, or one sentence why not.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& address) {
+  auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  auto stub = fastgen::v1::Inference::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  fastgen::v1::ModelInfo info;
+  const grpc::Status status = stub->GetModelInfo(&context, {}, &info);
+  if (!status.ok()) {
+    return absl::UnavailableError(absl::StrCat(address, ": ", status.error_message(),
+                                               " (is fastgend running there?)"));
+  }
+  std::cerr << info.name() << " at " << address << std::endl;
+  return channel;
+}
+
+absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_options) {
+  std::unique_ptr<Daemon> daemon;
+  std::shared_ptr<grpc::Channel> channel;
+  if (!options.connect.empty()) {
+    ASSIGN_OR_RETURN(channel, Connect(options.connect));
+  } else {
+    LoadingBar bar;
+    ASSIGN_OR_RETURN(daemon, Daemon::Start(daemon_options, bar.Progress()));
+    RETURN_IF_ERROR(daemon->WaitLoaded());
+    channel = daemon->channel();
+  }
+  auto stub = fastgen::v1::Inference::NewStub(channel);
+  AnswerStream stream(stub.get());
+  InterruptThread interrupts(&stream);
+  Chat(options, &stream);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace fastgen
+
+int main(int argc, char** argv) {
+  fastgen::DaemonOptions daemon_options;
+  daemon_options.engine.max_num_seqs = 1;
+  fastgen::ChatOptions options;
+  CLI::App app(
+      absl::StrCat("Chats with a model in the terminal.\n\n"
+                   "  fgchat                              the small default model\n"
+                   "  fgchat model.gguf                   a GGUF file or a Hugging Face directory\n"
+                   "  fgchat --connect 127.0.0.1:5679     a running fastgend\n\n"
+                   "Instead of a message:\n",
+                   fastgen::kCommands),
+      "fgchat");
+  app.add_option("--connect", options.connect, "Talk to the daemon at HOST:PORT instead of loading a model");
+  app.add_option("--system", options.system, "System message");
+  app.add_option("--temperature", options.temperature, "0 always takes the most probable token")->capture_default_str();
+  app.add_option("--top-p", options.top_p, "Choose among the most probable tokens of this total probability")
+      ->capture_default_str();
+  app.add_option("--max-tokens", options.max_tokens, "Longest answer; 0: what the context allows")->capture_default_str();
+  app.add_option("--seed", options.seed, "The same seed gives the same answers");
+  AddDaemonOptions(app, &daemon_options, fastgen::ModelArgument::kPositional, fastgen::ListenArguments::kNo);
+  if (const auto code = fastgen::ParseCommandLine(app, argc, argv)) return *code;
+  fastgen::InterruptThread::BlockSignals();
+  const absl::Status status = fastgen::RunChat(options, daemon_options);
+  if (status.ok()) return 0;
+  std::cerr << "fgchat: " << status.message() << std::endl;
+  return 1;
+}
