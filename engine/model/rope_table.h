@@ -1,0 +1,28 @@
+// RoPE tables: cos and sin of every position's angles, computed in double, stored in fp32.
+//
+//   angle(p, i) = p * f(i),  f(i) = theta^(-2 i / head_dim), i in [0, head_dim / 2)
+// and f scaled as the model was trained:
+//   linear    f / factor
+//   llama3    by wavelength w = 2 pi / f against the original context c: f where w < c / high,
+//             f / factor where w > c / low, and between them (1 - s) * f / factor + s * f with
+//             s = (c / w - low) / (high - low)
+//   divisors  f(i) / divisors[i]
+// Thread rule: pure.
+// Tested by tests/engine/model/rope_table_test.cc.
+#pragma once
+
+#include <vector>
+
+#include "engine/model/model_config.h"
+#include "kernels/tensor.h"
+
+namespace fastgen {
+
+// [head_dim / 2] angles a position.
+std::vector<double> RopeFrequencies(const ModelConfig& config);
+
+// Fills `cos_sin`, in the layout that Backend::RopeAndWriteKv reads.
+void FillRopeTable(const ModelConfig& config,
+                   Tensor cos_sin);  // [positions, head_dim] f32 in host memory
+
+}  // namespace fastgen

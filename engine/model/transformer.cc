@@ -1,0 +1,99 @@
+#include "engine/model/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status_macros.h"
+
+namespace fastgen {
+namespace {
+
+AttentionShape ShapeOf(const ModelConfig& config) {
+  AttentionShape shape;
+  shape.q_heads = config.q_heads;
+  shape.kv_heads = config.kv_heads;
+  shape.head_dim = config.head_dim;
+  shape.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim)));
+  return shape;
+}
+
+// A norm's weight as a tensor.
+Tensor VectorOf(const std::unique_ptr<Buffer>& buffer) {
+  return Tensor(buffer->data(), DType::kF32,
+                {static_cast<int64_t>(buffer->bytes() / sizeof(float))});
+}
+
+}  // namespace
+
+absl::StatusOr<Transformer> Transformer::Create(Backend* backend, ModelConfig config,
+                                                Weights weights, const MemoryPlan& plan) {
+  ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(config, plan, backend));
+  ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, plan, backend));
+  Backend::Limits limits;
+  limits.max_rows = plan.max_num_batched_tokens;
+  limits.max_cols = std::max({config.hidden, config.ffn, config.q_heads * config.head_dim});
+  limits.max_context = plan.max_model_len;
+  limits.max_sequences = plan.max_num_seqs;
+  limits.max_logit_rows = plan.max_logit_rows;
+  limits.vocab = config.vocab;
+  limits.attention = ShapeOf(config);
+  limits.block_size = plan.block_size;
+  RETURN_IF_ERROR(backend->Reserve(limits));
+  return Transformer(backend, std::move(config), std::move(weights), std::move(workspace),
+                     std::move(cache));
+}
+
+Transformer::Transformer(Backend* backend, ModelConfig config, Weights weights, Workspace workspace,
+                         KvCache cache)
+    : backend_(backend),
+      config_(std::move(config)),
+      weights_(std::move(weights)),
+      workspace_(std::move(workspace)),
+      cache_(std::move(cache)),
+      attention_shape_(ShapeOf(config_)) {}
+
+void Transformer::Forward(const StepInputs& inputs) {
+  num_rows_ = static_cast<int64_t>(inputs.ids().size());
+  CHECK_LE(num_rows_, workspace_.residual.rows());
+  backend_->EmbedRows(*weights_.embedding, inputs.ids(), workspace_.residual.Rows(0, num_rows_));
+  for (int64_t i = 0; i < config_.num_layers; ++i) RunLayer(i, inputs);
+}
+
+void Transformer::RunLayer(int64_t index, const StepInputs& inputs) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  const Tensor x = workspace_.residual.Rows(0, num_rows_);
+  const Tensor normed = workspace_.normed.Rows(0, num_rows_);
+  const Tensor qkv = workspace_.qkv.Rows(0, num_rows_);
+  const Tensor attention = workspace_.attention.Rows(0, num_rows_);
+  const Tensor gate_up = workspace_.gate_up.Rows(0, num_rows_);
+  const Tensor ffn = workspace_.ffn.Rows(0, num_rows_);
+  const Tensor none;
+
+  backend_->RmsNorm(x, VectorOf(layer.attention_norm), config_.rms_eps, normed);
+  backend_->MatMul(normed, *layer.qkv, none, none, qkv);
+  backend_->RopeAndWriteKv(qkv, attention_shape_, workspace_.cos_sin, inputs.positions(),
+                           inputs.slots(), cache_.keys(index), cache_.values(index));
+  backend_->PagedAttention(qkv.Cols(0, config_.q_heads * config_.head_dim), attention_shape_,
+                           inputs.attention(), cache_.keys(index), cache_.values(index), attention);
+  backend_->MatMul(attention, *layer.attention_out, none, x, x);
+
+  backend_->RmsNorm(x, VectorOf(layer.ffn_norm), config_.rms_eps, normed);
+  backend_->MatMul(normed, *layer.gate_up, none, none, gate_up);
+  backend_->SiluMul(gate_up, ffn);
+  backend_->MatMul(ffn, *layer.down, none, x, x);
+}
+
+Tensor Transformer::Logits(absl::Span<const int32_t> rows) {
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  CHECK(num_rows >= 1 && num_rows <= max_logit_rows()) << num_rows;
+  const Tensor input = workspace_.logit_input.Rows(0, num_rows);
+  const Tensor logits = workspace_.logits.Rows(0, num_rows);
+  backend_->GatherRows(workspace_.residual.Rows(0, num_rows_), rows, input);
+  backend_->RmsNorm(input, VectorOf(weights_.final_norm), config_.rms_eps, input);
+  backend_->MatMul(input, weights_.head(), Tensor(), Tensor(), logits);
+  return logits;
+}
+
+}  // namespace fastgen

@@ -1,0 +1,54 @@
+// Transformer: the layers of a Llama-like model as a sequence of backend ops.
+//
+//   x = embedding[ids]
+//   every layer:  q, k, v = Wqkv norm(x);  x += Wo attention(rope(q), rope(k), v)
+//                 x += Wdown (silu(Wgate norm(x)) * Wup norm(x))
+//   logits = Whead norm(x)
+// The residual stream has the activations' dtype. Nothing here waits for the device.
+// Thread rule: the thread that owns the backend.
+// Tested by tests/engine/model/forward_test.cc against goldens and tests/testing/reference_forward.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "engine/model/kv_cache.h"
+#include "engine/model/memory_plan.h"
+#include "engine/model/model_config.h"
+#include "engine/model/step_inputs.h"
+#include "engine/model/weights.h"
+#include "engine/model/workspace.h"
+#include "kernels/backend.h"
+
+namespace fastgen {
+
+class Transformer {
+ public:
+  // Takes workspace and KV memory as planned and has the backend reserve its scratch.
+  static absl::StatusOr<Transformer> Create(Backend* backend, ModelConfig config, Weights weights,
+                                            const MemoryPlan& plan);
+
+  // Computes the hidden state of every row and writes the rows' keys and values.
+  void Forward(const StepInputs& inputs);
+
+  // Logits after the given rows of the last Forward; overwritten by the next call.
+  // REQUIRES: at most max_logit_rows() rows.
+  Tensor Logits(absl::Span<const int32_t> rows);  // returns [rows.size(), vocab] f32
+
+  int64_t max_logit_rows() const { return workspace_.logits.rows(); }
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  Transformer(Backend* backend, ModelConfig config, Weights weights, Workspace workspace,
+              KvCache cache);
+
+  void RunLayer(int64_t index, const StepInputs& inputs);
+
+  Backend* backend_;
+  ModelConfig config_;
+  Weights weights_;
+  Workspace workspace_;
+  KvCache cache_;
+  AttentionShape attention_shape_;
+  int64_t num_rows_ = 0;  // of the last Forward
+};
+
+}  // namespace fastgen

@@ -1,0 +1,140 @@
+#include "engine/model/weights.h"
+
+#include <bit>
+#include <cstring>
+#include <initializer_list>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "base/strings.h"
+#include "engine/model/weight_names.h"
+
+namespace fastgen {
+namespace {
+
+float F16ToF32(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1f;
+  const uint32_t mantissa = bits & 0x3ff;
+  if (exponent == 0) {
+    const float value = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign != 0 ? -value : value;
+  }
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
+  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+float ElementAsF32(const StoredTensor& tensor, int64_t index) {
+  if (tensor.dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, tensor.data + index * 4, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, tensor.data + index * 2, 2);
+  if (tensor.dtype == DType::kBF16) return std::bit_cast<float>(uint32_t{bits} << 16);
+  CHECK(tensor.dtype == DType::kF16) << Info(tensor.dtype).name;
+  return F16ToF32(bits);
+}
+
+// Packs tensor after tensor and counts what was read.
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, Backend* backend,
+         const std::function<void(int64_t, int64_t)>& progress)
+      : checkpoint_(checkpoint), backend_(backend), progress_(progress) {}
+
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Matrix(std::initializer_list<std::string> names) {
+    std::vector<MatrixSource> parts;
+    for (const std::string& name : names) parts.push_back(checkpoint_.Matrix(name));
+    absl::StatusOr<std::unique_ptr<PackedMatrix>> matrix = backend_->PackMatrix(parts);
+    if (!matrix.ok()) return Named(*names.begin(), matrix.status());
+    for (const std::string& name : names) Done(checkpoint_.Tensor(name));
+    return matrix;
+  }
+
+  // A norm's weights, as fp32.
+  absl::StatusOr<std::unique_ptr<Buffer>> Vector(const std::string& name) {
+    const StoredTensor& tensor = checkpoint_.Tensor(name);
+    CHECK_EQ(tensor.shape.size(), 1u) << name;
+    const int64_t elements = tensor.shape[0];
+    auto buffer = backend_->Allocate(static_cast<size_t>(elements) * sizeof(float));
+    if (!buffer.ok()) return Named(name, buffer.status());
+    float* values = static_cast<float*>((*buffer)->data());
+    for (int64_t i = 0; i < elements; ++i) values[i] = ElementAsF32(tensor, i);
+    Done(tensor);
+    return buffer;
+  }
+
+ private:
+  absl::Status Named(const std::string& name, const absl::Status& status) const {
+    return absl::Status(
+        status.code(), absl::StrCat(checkpoint_.path(), ": tensor ", name, ": ", status.message()));
+  }
+
+  void Done(const StoredTensor& tensor) {
+    checkpoint_.DropPages(tensor);
+    done_bytes_ += tensor.bytes;
+    if (progress_) progress_(done_bytes_, checkpoint_.total_bytes());
+  }
+
+  const Checkpoint& checkpoint_;
+  Backend* const backend_;
+  const std::function<void(int64_t, int64_t)>& progress_;
+  int64_t done_bytes_ = 0;
+};
+
+absl::StatusOr<LayerWeights> LoadLayer(Loader* loader, int64_t index) {
+  const auto name = [index](std::string_view part) { return LayerTensorName(index, part); };
+  LayerWeights layer;
+  ASSIGN_OR_RETURN(layer.attention_norm, loader->Vector(name("input_layernorm.weight")));
+  ASSIGN_OR_RETURN(layer.qkv,
+                   loader->Matrix({name("self_attn.q_proj.weight"), name("self_attn.k_proj.weight"),
+                                   name("self_attn.v_proj.weight")}));
+  ASSIGN_OR_RETURN(layer.attention_out, loader->Matrix({name("self_attn.o_proj.weight")}));
+  ASSIGN_OR_RETURN(layer.ffn_norm, loader->Vector(name("post_attention_layernorm.weight")));
+  ASSIGN_OR_RETURN(layer.gate_up,
+                   loader->Matrix({name("mlp.gate_proj.weight"), name("mlp.up_proj.weight")}));
+  ASSIGN_OR_RETURN(layer.down, loader->Matrix({name("mlp.down_proj.weight")}));
+  return layer;
+}
+
+}  // namespace
+
+int64_t Weights::bytes() const {
+  size_t sum = embedding->bytes() + final_norm->bytes();
+  if (untied_head != nullptr) sum += untied_head->bytes();
+  for (const LayerWeights& layer : layers) {
+    sum += layer.attention_norm->bytes() + layer.qkv->bytes() + layer.attention_out->bytes() +
+           layer.ffn_norm->bytes() + layer.gate_up->bytes() + layer.down->bytes();
+  }
+  return static_cast<int64_t>(sum);
+}
+
+absl::StatusOr<Weights> LoadWeights(
+    const Checkpoint& checkpoint, Backend* backend,
+    const std::function<void(int64_t done_bytes, int64_t total_bytes)>& progress) {
+  const int64_t free_bytes = backend->FreeMemoryBytes();
+  if (checkpoint.total_bytes() > free_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(checkpoint.path(), ": the weights take ", checkpoint.total_bytes(),
+                     " bytes, the device has ", free_bytes, " free"));
+  }
+  Loader loader(checkpoint, backend, progress);
+  Weights weights;
+  ASSIGN_OR_RETURN(weights.embedding, loader.Matrix({std::string(kEmbeddingName)}));
+  for (int64_t i = 0; i < checkpoint.config().num_layers; ++i) {
+    ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(&loader, i));
+    weights.layers.push_back(std::move(layer));
+  }
+  ASSIGN_OR_RETURN(weights.final_norm, loader.Vector(std::string(kFinalNormName)));
+  if (!checkpoint.config().tied_head) {
+    ASSIGN_OR_RETURN(weights.untied_head, loader.Matrix({std::string(kHeadName)}));
+  }
+  return weights;
+}
+
+}  // namespace fastgen
