@@ -1,6 +1,7 @@
 #include "engine/schedule/admission.h"
 
 #include <algorithm>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "engine/schedule/scheduler.h"

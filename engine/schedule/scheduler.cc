@@ -1,6 +1,7 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "base/check.h"
@@ -200,6 +201,7 @@ void Scheduler::AddRow(Sequence* sequence, int32_t num_tokens, StepPlan* plan) {
   row->id = sequence->id;
   row->tokens.assign(sequence->tokens.begin() + begin, sequence->tokens.begin() + end);
   row->context_begin = begin;
+  row->block_table.reserve(sequence->block_table.capacity());  // all it may grow to, see Admit
   row->block_table.assign(sequence->block_table.begin(),
                           sequence->block_table.begin() + num_blocks);
   row->samples = end == sequence->num_tokens() && Samples(*sequence);

@@ -140,10 +140,9 @@ class Scheduler {
   // preempted sequence's place by arrival is the front.
   std::map<uint64_t, Sequence*> waiting_;
   std::vector<Sequence*> running_;
-  std::vector<ScheduledSequence>
-      spare_rows_;               // rows of earlier, longer plans: their storage is used again
-  int32_t num_rows_ = 0;         // rows of the plan in the making
-  int32_t num_decode_rows_ = 0;  // those that lead it
+  std::vector<ScheduledSequence> spare_rows_;  // of earlier, longer plans: their storage
+  int32_t num_rows_ = 0;                       // rows of the plan in the making
+  int32_t num_decode_rows_ = 0;                // those that lead it
   uint64_t last_arrival_ = 0;
   uint64_t last_step_ = 0;
   bool in_flight_ = false;  // last_step_ is planned and not yet committed
