@@ -26,17 +26,28 @@ struct DaemonOptions {
   EngineOptions engine;
   std::vector<std::string> grpc_listen;  // host:port or unix:/path; may be empty (in-process only)
   std::vector<std::string> http_listen;  // host:port; empty: no gateway
-  bool strict_model = false;
+  bool strict_model = false;   // a request that names another model is refused with NOT_FOUND
+  bool strict_fields = false;  // protobuf fields that nobody knows are refused, not only named in x-fastgen-ignored
   int32_t max_request_bytes = 16 << 20;      // of one gRPC message or HTTP body
   int32_t max_outbox_tokens = 4096;          // tokens a slow reader may be behind before its request is cancelled
+  // Called from any thread, and must not block, when loading has ended, well or not, and when the engine has failed:
+  // the owner then looks at WaitLoaded() and health().
+  std::function<void()> on_change;
 };
+
+// What a Daemon is made of besides gRPC; server/daemon_parts.h.
+struct DaemonParts;
 
 class Daemon {
  public:
   // Opens the listeners and starts loading. INVALID_ARGUMENT / UNAVAILABLE with one sentence (port in use, bad address).
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options,
                                                        const LoadProgress& progress);
-  // Stops at once if still running.
+  // The same with another engine or gateway, as tests need it.
+  static absl::StatusOr<std::unique_ptr<Daemon>> StartWith(const DaemonOptions& options,
+                                                           const LoadProgress& progress,
+                                                           DaemonParts parts);
+  // Stops at once if still running. Waits for a load under way: it cannot be interrupted.
   ~Daemon();
 
   // Blocks until the model is loaded or loading failed.
@@ -59,9 +70,8 @@ class Daemon {
   void Stop();
 
  private:
-  // To be completed by the server's author.
-  Daemon();
   struct State;
+  explicit Daemon(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 

@@ -1,0 +1,196 @@
+// Daemon's working parts; Daemon::Start, which names the real engine and gateway, is in in_process.cc.
+#include <pthread.h>
+
+#include <thread>
+#include <utility>
+
+#include <grpcpp/server.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/status_macros.h"
+#include "base/strings.h"
+#include "server/admin_service.h"
+#include "server/daemon_parts.h"
+#include "server/engine_gate.h"
+#include "server/grpc_listener.h"
+#include "server/in_process.h"
+#include "server/inference_service.h"
+
+namespace fastgen {
+namespace {
+
+// How long Stop waits for cancelled streams to hand over their last event before it cuts them off.
+constexpr absl::Duration kStopGrace = absl::Seconds(1);
+
+ServiceOptions ServiceOptionsOf(const DaemonOptions& options) {
+  ServiceOptions service;
+  service.strict_model = options.strict_model;
+  service.strict_fields = options.strict_fields;
+  service.max_outbox_tokens = options.max_outbox_tokens;
+  return service;
+}
+
+absl::Status CheckRange(const char* flag, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " ", value, ": must be between ", low, " and ", high));
+}
+
+}  // namespace
+
+// Members are destroyed from the last to the first: the listeners before the services, the gate with the engine last.
+struct Daemon::State {
+  State(const DaemonOptions& daemon_options, DaemonParts daemon_parts)
+      : options(daemon_options),
+        parts(std::move(daemon_parts)),
+        gate([this] { OnEngineFailure(); }),
+        inference(&gate, ServiceOptionsOf(options)),
+        admin(&gate) {}
+
+  absl::Status Listen();
+  void Load(const LoadProgress& progress);
+  void OnEngineFailure();
+  // Makes grpc.health agree with the gate. The lock keeps two changes from overtaking each other.
+  void UpdateHealth();
+  void NotifyOwner() {
+    if (options.on_change) options.on_change();
+  }
+
+  const DaemonOptions options;
+  const DaemonParts parts;
+  EngineGate gate;
+  InferenceService inference;
+  AdminService admin;
+  GrpcListener listener;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<HttpServer> gateway;
+  std::vector<std::string> http_addresses;
+  std::thread loader;
+  bool stopped = false;  // owner's thread only
+
+  Mutex health_mutex;
+  Mutex load_mutex;
+  CondVar load_ended;
+  std::optional<absl::Status> load_status ABSL_GUARDED_BY(load_mutex);
+};
+
+absl::Status Daemon::State::Listen() {
+  ASSIGN_OR_RETURN(listener, StartGrpcListener(options.grpc_listen, {&inference, &admin},
+                                               options.max_request_bytes));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  channel = listener.server->InProcessChannel(arguments);
+  if (options.http_listen.empty()) return absl::OkStatus();
+  GatewayOptions gateway_options;
+  gateway_options.listen = options.http_listen;
+  gateway_options.max_body_bytes = options.max_request_bytes;
+  gateway_options.strict_model = options.strict_model;
+  ASSIGN_OR_RETURN(gateway, parts.start_gateway(gateway_options, channel));
+  http_addresses = gateway->addresses();
+  return absl::OkStatus();
+}
+
+void Daemon::State::Load(const LoadProgress& progress) {
+  pthread_setname_np(pthread_self(), "load");
+  auto engine = parts.load_engine([&](int64_t done_bytes, int64_t total_bytes) {
+    gate.SetLoadProgress(done_bytes, total_bytes);
+    if (progress) progress(done_bytes, total_bytes);
+  });
+  const absl::Status status = engine.status();
+  if (engine.ok()) {
+    gate.Open(*std::move(engine));
+  } else {
+    gate.FailLoading(status);
+  }
+  UpdateHealth();
+  {
+    MutexLock lock(&load_mutex);
+    load_status = status;
+    load_ended.SignalAll();
+  }
+  NotifyOwner();
+}
+
+void Daemon::State::OnEngineFailure() {
+  LogError(FromAbsl(gate.health().message()));
+  UpdateHealth();
+  NotifyOwner();
+}
+
+void Daemon::State::UpdateHealth() {
+  MutexLock lock(&health_mutex);
+  SetHealth(listener.server.get(), gate.phase() == EngineGate::Phase::kServing);
+}
+
+Daemon::Daemon(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::StartWith(const DaemonOptions& options,
+                                                          const LoadProgress& progress,
+                                                          DaemonParts parts) {
+  RETURN_IF_ERROR(CheckRange("--max-request-bytes", options.max_request_bytes, 1024, 1 << 30));
+  RETURN_IF_ERROR(CheckRange("--max-outbox-tokens", options.max_outbox_tokens, 1, 1 << 24));
+  std::unique_ptr<Daemon> daemon(new Daemon(std::make_unique<State>(options, std::move(parts))));
+  State* state = daemon->state_.get();
+  RETURN_IF_ERROR(state->Listen());
+  state->loader = std::thread([state, progress] { state->Load(progress); });
+  return daemon;
+}
+
+Daemon::~Daemon() { Stop(); }
+
+absl::Status Daemon::WaitLoaded() {
+  MutexLock lock(&state_->load_mutex);
+  while (!state_->load_status.has_value()) state_->load_ended.Wait(&state_->load_mutex);
+  return *state_->load_status;
+}
+
+std::shared_ptr<grpc::Channel> Daemon::channel() { return state_->channel; }
+
+const Engine& Daemon::engine() const {
+  const auto engine = state_->gate.Loaded();
+  CHECK(engine.ok()) << "engine() before WaitLoaded returned OK";
+  return **engine;
+}
+
+const std::vector<std::string>& Daemon::grpc_addresses() const {
+  return state_->listener.addresses;
+}
+
+const std::vector<std::string>& Daemon::http_addresses() const { return state_->http_addresses; }
+
+absl::Status Daemon::health() const { return state_->gate.health(); }
+
+void Daemon::StartDrain() {
+  state_->gate.StartDrain();
+  state_->UpdateHealth();
+}
+
+bool Daemon::WaitDrained(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  const auto engine = state_->gate.Loaded();
+  if (engine.ok() && !(*engine)->WaitIdle(timeout)) return false;
+  const absl::Duration left = timeout == absl::InfiniteDuration()
+                                  ? timeout
+                                  : std::max(deadline - absl::Now(), absl::ZeroDuration());
+  return state_->gate.WaitNoStreams(left);
+}
+
+void Daemon::Stop() {
+  if (std::exchange(state_->stopped, true)) return;
+  if (state_->listener.server != nullptr) StartDrain();
+  if (state_->gateway != nullptr) state_->gateway->StopAccepting();
+  const auto engine = state_->gate.Loaded();
+  if (engine.ok()) (*engine)->CancelAll();
+  if (state_->listener.server != nullptr) {
+    state_->listener.server->Shutdown(absl::ToChronoTime(absl::Now() + kStopGrace));
+  }
+  if (state_->gateway != nullptr) state_->gateway->Stop();
+  if (state_->loader.joinable()) state_->loader.join();
+}
+
+}  // namespace fastgen

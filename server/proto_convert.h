@@ -1,0 +1,65 @@
+// The border between fastgen.v1 and the engine's plain types; also the only absl::Status -> grpc::Status table.
+//
+// Requests: every field is either honoured, or refused by name with a google.rpc.BadRequest violation, all violations
+// of one request together. Ranges that need the model (context length, vocabulary) are the engine's to check: its
+// INVALID_ARGUMENT messages open with "field: " and become violations as well.
+// Errors: grpc::Status carries a serialised google.rpc.Status (trailer grpc-status-details-bin) with BadRequest for
+// INVALID_ARGUMENT, RetryInfo for RESOURCE_EXHAUSTED and UNAVAILABLE.
+// Thread rule: pure functions, any thread.
+// Tested by tests/server/proto_convert_test.cc; fuzzed by tests/fuzz/proto_fuzzer.cc.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <google/protobuf/message.h>
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "engine/token_sink.h"
+#include "fastgen/v1/inference.pb.h"
+
+namespace fastgen {
+
+// Which members of its deltas a client asked for.
+struct DeltaFields {
+  bool text = true;
+  bool token_ids = false;
+  bool logprobs = false;
+  bool raw_bytes = false;
+};
+
+struct ConvertedRequest {
+  GenerateRequest request;
+  DeltaFields fields;
+};
+
+// INVALID_ARGUMENT with all violations. `request_id` is copied as it is: empty when the client gave none.
+absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto);
+
+// INVALID_ARGUMENT with all violations; `path` opens the fields' names ("chat").
+absl::StatusOr<ChatPrompt> FromProto(const v1::Chat& proto, const std::string& path);
+
+// Paths of the fields that this build's protos do not know, by number ("sampling.99"), at most kMaxIgnoredFields of
+// them, without repetition.
+inline constexpr size_t kMaxIgnoredFields = 32;
+std::vector<std::string> UnknownFields(const google::protobuf::Message& message);
+
+// INVALID_ARGUMENT with a violation for each path.
+absl::Status RefuseFields(const std::vector<std::string>& paths, const std::string& why);
+
+void ToProto(const AcceptedInfo& info, const DeltaFields& fields, v1::Accepted* proto);
+// Appends, so that deltas which wait together become one message.
+void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto);
+void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto);
+void ToProto(const ModelInfo& info, const MemoryReport& memory, v1::ModelInfo* proto);
+
+// What the stream's status is after `info` was delivered: OK, CANCELLED, DEADLINE_EXCEEDED or INTERNAL.
+grpc::Status StatusOfFinish(const FinishInfo& info);
+
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+}  // namespace fastgen

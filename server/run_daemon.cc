@@ -1,0 +1,176 @@
+#include "server/run_daemon.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "base/check.h"
+#include "server/listen_address.h"
+#include "server/loading_bar.h"
+
+namespace fastgen {
+namespace {
+
+// How often a drain looks whether a second signal has come.
+constexpr absl::Duration kDrainPoll = absl::Milliseconds(50);
+
+// What main waits for: signals, and the daemon's on_change.
+class Events {
+ public:
+  Events() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    CHECK_EQ(pthread_sigmask(SIG_BLOCK, &signals, nullptr), 0);
+    std::signal(SIGPIPE, SIG_IGN);  // a peer that went away is an error of its own call
+    signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    change_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    CHECK(signal_fd_ >= 0 && change_fd_ >= 0) << "errno " << errno;
+  }
+
+  ~Events() {
+    close(signal_fd_);
+    close(change_fd_);
+  }
+  Events(const Events&) = delete;
+  Events& operator=(const Events&) = delete;
+
+  // Any thread.
+  void NotifyChange() {
+    const uint64_t one = 1;
+    // Fails only when the counter is full, and then main is being woken anyway.
+    [[maybe_unused]] const ssize_t written = write(change_fd_, &one, sizeof(one));
+  }
+
+  // Blocks until a signal or a change has come.
+  void Wait() {
+    pollfd fds[] = {{signal_fd_, POLLIN, 0}, {change_fd_, POLLIN, 0}};
+    while (poll(fds, 2, -1) < 0 && errno == EINTR) {
+    }
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = read(change_fd_, &count, sizeof(count));
+  }
+
+  // Whether a signal has come since the last time.
+  bool TakeSignal() {
+    signalfd_siginfo info;
+    return read(signal_fd_, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info));
+  }
+
+ private:
+  int signal_fd_ = -1;
+  int change_fd_ = -1;
+};
+
+void Say(const std::string& program, const std::string& line) {
+  std::fprintf(stderr, "%s: %s\n", program.c_str(), line.c_str());
+}
+
+void SayStatus(const std::string& program, const absl::Status& status) {
+  Say(program, absl::StrReplaceAll(std::string(status.message()), {{"\n", " "}}));
+}
+
+void SayReady(const std::string& program, const Daemon& daemon, absl::Duration took) {
+  const ModelInfo& model = daemon.engine().model_info();
+  const MemoryReport& memory = daemon.engine().memory_report();
+  Say(program, absl::StrCat("model ", model.name, " (", model.architecture, ", ", model.dtype,
+                            ", context ", model.context_length, ") on ", model.backend));
+  Say(program, absl::StrCat("memory: weights ", FormatBytes(memory.weights_bytes), ", KV cache ",
+                            FormatBytes(memory.kv_bytes), " (", memory.num_blocks, " blocks of ",
+                            memory.block_size, " tokens), workspace ",
+                            FormatBytes(memory.workspace_bytes)));
+  std::string ready = absl::StrCat("ready after ", absl::FormatDuration(absl::Trunc(
+                                                       took, absl::Milliseconds(1))));
+  if (!daemon.grpc_addresses().empty()) {
+    absl::StrAppend(&ready, "; gRPC on ", absl::StrJoin(daemon.grpc_addresses(), ", "));
+  }
+  if (!daemon.http_addresses().empty()) {
+    absl::StrAppend(&ready, "; HTTP on ", absl::StrJoin(daemon.http_addresses(), ", "));
+  }
+  Say(program, ready);
+  if (daemon.http_addresses().empty()) return;
+  std::fprintf(stderr,
+               "  curl http://%s/v1/chat/completions -H 'Content-Type: application/json' "
+               "-d '{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n",
+               ToConnect(daemon.http_addresses()[0]).c_str());
+  if (daemon.grpc_addresses().empty()) return;
+  std::fprintf(stderr, "  fgchat --connect %s\n", ToConnect(daemon.grpc_addresses()[0]).c_str());
+}
+
+// A load cannot be interrupted, and its result is not wanted any more: the process ends without waiting for it.
+[[noreturn]] void LeaveWhileLoading(const std::string& program, const Daemon& daemon) {
+  for (const std::string& address : daemon.grpc_addresses()) {
+    if (address.rfind("unix:", 0) == 0) unlink(address.c_str() + 5);
+  }
+  Say(program, "stopped by a signal while loading");
+  std::_Exit(0);
+}
+
+int Drain(const std::string& program, Events* events, Daemon* daemon) {
+  Say(program, "draining: streams finish, new requests are refused; a second signal stops at once");
+  daemon->StartDrain();
+  while (!daemon->WaitDrained(kDrainPoll)) {
+    if (!events->TakeSignal()) continue;
+    Say(program, "stopped by a second signal");
+    daemon->Stop();
+    return 1;
+  }
+  daemon->Stop();
+  if (!daemon->health().ok()) return 1;
+  Say(program, "drained");
+  return 0;
+}
+
+}  // namespace
+
+int RunDaemon(const std::string& program, const DaemonOptions& options,
+              const std::string& effective_options) {
+  Events events;
+  std::fputs(effective_options.c_str(), stderr);
+  const absl::Time start = absl::Now();
+  LoadingBar bar(program);
+  DaemonOptions with_events = options;
+  bool load_ended = false;
+  with_events.on_change = [&] { events.NotifyChange(); };
+  auto started = Daemon::Start(with_events, bar.Progress());
+  if (!started.ok()) {
+    SayStatus(program, started.status());
+    return 1;
+  }
+  Daemon& daemon = **started;
+  while (true) {
+    events.Wait();
+    const bool signalled = events.TakeSignal();
+    if (!load_ended) {
+      if (signalled) LeaveWhileLoading(program, daemon);
+      bar.Finish();
+      const absl::Status loaded = daemon.WaitLoaded();
+      if (!loaded.ok()) {
+        SayStatus(program, loaded);
+        return 1;
+      }
+      load_ended = true;
+      SayReady(program, daemon, absl::Now() - start);
+    }
+    if (!daemon.health().ok()) {
+      SayStatus(program, daemon.health());
+      return 1;
+    }
+    if (signalled) return Drain(program, &events, &daemon);
+  }
+}
+
+}  // namespace fastgen
