@@ -78,11 +78,16 @@ class Simulation {
     const auto num_prompt = static_cast<int32_t>(request.sequence.prompt.size());
     std::optional<int32_t> asked;
     if (!random_.OneIn(4)) asked = random_.Between(0, 24);
-    const auto max_output = ResolveMaxOutputTokens(num_prompt, asked, options_);
-    if (!max_output.ok()) return;  // the facade refuses it
-    request.sequence.stop.max_output_tokens = *max_output;
-    request.sequence.stop.min_output_tokens =
-        random_.OneIn(3) ? random_.Between(0, *max_output) : 0;
+    const auto resolved = ResolveMaxOutputTokens(num_prompt, asked, options_);
+    if (!resolved.ok()) return;  // the facade refuses it
+    int32_t max_output = *resolved;
+    // More than the context holds is legal for the scheduler: the context ends it.
+    const int64_t slots = MaxKvSlots(num_prompt, options_.max_model_len, options_.max_model_len);
+    if (random_.OneIn(8) && slots <= int64_t{options_.num_blocks} * options_.block_size) {
+      max_output = options_.max_model_len;
+    }
+    request.sequence.stop.max_output_tokens = max_output;
+    request.sequence.stop.min_output_tokens = random_.OneIn(3) ? random_.Between(0, max_output) : 0;
     for (int32_t i = random_.Between(0, 2); i > 0; --i) {
       request.sequence.stop.stop_token_ids.push_back(random_.Between(0, kVocabSize - 1));
     }
