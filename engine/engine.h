@@ -87,6 +87,10 @@ class Engine {
   // INVALID_ARGUMENT for an id outside the vocabulary.
   virtual absl::StatusOr<std::string> Detokenize(absl::Span<const int32_t> ids,
                                                  bool skip_special_tokens) const = 0;
+  // The bytes that each id stands for in running text, possibly part of a UTF-8 sequence. INVALID_ARGUMENT as above.
+  virtual absl::StatusOr<std::vector<std::string>> TokenBytes(absl::Span<const int32_t> ids) const {
+    return absl::UnimplementedError("this engine does not tell the bytes of tokens");
+  }
   // The rendered text and its ids. FAILED_PRECONDITION when the model has no chat template.
   struct Rendered {
     std::string text;

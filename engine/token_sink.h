@@ -24,7 +24,8 @@ struct AcceptedInfo {
 struct TokenDelta {
   std::string text;
   std::vector<int32_t> token_ids;              // every token that this delta's step(s) produced
-  std::vector<TokenLogprob> logprobs;          // parallel to token_ids, or empty
+  int32_t num_prompt_tokens = 0;               // echo: so many of token_ids, at their front, are the prompt's
+  std::vector<TokenLogprob> logprobs;          // parallel to the output's part of token_ids, or empty
   // Scoring (prompt_logprobs or echo): the prompt's tokens, all in one delta before any output. The first has no
   // logprob (token set, rank 0).
   std::vector<TokenLogprob> prompt_logprobs;

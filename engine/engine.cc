@@ -1,0 +1,107 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "engine/load_text.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/memory_plan.h"
+#include "engine/model/model_executor.h"
+#include "engine/model/weights.h"
+#include "engine/running_engine.h"
+
+namespace fastgen {
+namespace {
+
+// "SmolLM2-135M-Instruct.Q4_1" of the file, "Llama-3.1-8B-Instruct" of the directory.
+std::string NameOf(const std::string& model_path) {
+  const std::filesystem::path path = std::filesystem::path(model_path).lexically_normal();
+  if (path.extension() == ".gguf") return path.stem().string();
+  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+}
+
+MemoryRequest MakeMemoryRequest(const EngineOptions& options) {
+  MemoryRequest request;
+  request.max_model_len = options.max_model_len;
+  request.max_num_seqs = options.max_num_seqs;
+  request.max_num_batched_tokens = options.max_num_batched_tokens;
+  request.block_size = options.block_size;
+  request.kv_cache_bytes = options.kv_cache_bytes;
+  return request;
+}
+
+MemoryReport MakeMemoryReport(const MemoryPlan& plan) {
+  MemoryReport report;
+  report.weights_bytes = plan.weights_bytes;
+  report.kv_bytes = plan.kv_bytes;
+  report.workspace_bytes = plan.workspace_bytes;
+  report.num_blocks = plan.num_blocks;
+  report.block_size = plan.block_size;
+  return report;
+}
+
+SchedulerOptions MakeSchedulerOptions(const MemoryPlan& plan) {
+  SchedulerOptions options;
+  options.max_num_seqs = plan.max_num_seqs;
+  options.max_num_batched_tokens = plan.max_num_batched_tokens;
+  options.max_model_len = plan.max_model_len;
+  options.block_size = plan.block_size;
+  options.num_blocks = plan.num_blocks;
+  return options;
+}
+
+ModelInfo MakeModelInfo(const Checkpoint& checkpoint, const ModelText& text, const Backend& backend,
+                        const MemoryPlan& plan) {
+  const ModelConfig& config = checkpoint.config();
+  ModelInfo info;
+  info.name = NameOf(checkpoint.path());
+  info.architecture = config.architecture;
+  info.context_length = plan.max_model_len;
+  info.vocab_size = static_cast<int32_t>(config.vocab);
+  info.dtype = checkpoint.dtype_name();
+  info.backend = backend.Describe();
+  info.weights_hash = checkpoint.Hash();
+  info.bos_id = config.bos_id.has_value() ? config.bos_id : text.tokenizer->bos_id();
+  // What the model says it ends with, and what its tokenizer says: chat models often name the end
+  // of a turn in one of the two only.
+  info.eos_ids = config.eos_ids;
+  for (int32_t id : text.eos_ids) {
+    if (std::find(info.eos_ids.begin(), info.eos_ids.end(), id) == info.eos_ids.end()) {
+      info.eos_ids.push_back(id);
+    }
+  }
+  info.has_chat_template = text.chat_template.ok();
+  return info;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
+                                                       const LoadProgress& progress) {
+  RETURN_IF_ERROR(Validate(options));
+  // What is quick to check comes before what is slow to load.
+  ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(options.model_path));
+  ASSIGN_OR_RETURN(ModelText text,
+                   LoadText(options.model_path, checkpoint->gguf(), options.chat_template_path));
+  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeBackend(options.backend));
+  ASSIGN_OR_RETURN(Weights weights, LoadWeights(*checkpoint, backend.get(), progress));
+  ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(checkpoint->config(), *backend,
+                                                     weights.bytes(), MakeMemoryRequest(options)));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Executor> executor,
+      ModelExecutor::Create(backend.get(), checkpoint->config(), std::move(weights), plan));
+  ModelInfo info = MakeModelInfo(*checkpoint, text, *backend, plan);
+  return MakeEngine({.backend = std::move(backend),
+                     .executor = std::move(executor),
+                     .tokenizer = std::move(text.tokenizer),
+                     .chat_template = std::move(text.chat_template),
+                     .clock = nullptr,
+                     .info = std::move(info),
+                     .memory = MakeMemoryReport(plan),
+                     .scheduler = MakeSchedulerOptions(plan),
+                     .max_queued_requests = options.max_queued_requests});
+}
+
+}  // namespace fastgen
