@@ -1,0 +1,195 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/int_math.h"
+#include "base/status_macros.h"
+
+namespace fastgen::cpu {
+namespace {
+
+constexpr int64_t kPartitionKeys = 256;
+// Room for partitions that run in parallel; a batch that needs more runs whole tiles.
+constexpr int64_t kMaxSplitBytes = 32 << 20;
+
+int64_t PaddedDim(int64_t head_dim) { return RoundUp<int64_t>(head_dim, 16); }
+
+int64_t StateFloats(int64_t padded_dim) { return kMaxTilePairs * (padded_dim + 2); }
+
+}  // namespace
+
+struct PagedAttention::Call {
+  const Tensor& q;
+  const AttentionShape& shape;
+  const AttentionBatch& batch;
+  const Tensor& k_cache;
+  const Tensor& v_cache;
+  const Tensor& out;
+  int64_t heads_per_kv;
+  int64_t heads_per_tile;
+  int64_t slices;         // tiles across the heads of a kv head
+  int64_t rows_per_tile;
+  int64_t partition_keys;
+
+  int64_t NumPartitions(const AttentionTile& tile) const {
+    return CeilDiv(tile.first_position + tile.num_rows, partition_keys);
+  }
+  // The first partition that a row of the tile sees.
+  int64_t FirstPartition(const AttentionTile& tile) const {
+    if (tile.window <= 0) return 0;
+    return std::max<int64_t>(0, tile.first_position - tile.window + 1) / partition_keys;
+  }
+};
+
+absl::Status PagedAttention::Reserve(const Backend::Limits& limits) {
+  const int64_t padded_dim = PaddedDim(limits.attention.head_dim);
+  thread_floats_ = AttentionScratchFloats(padded_dim) + 2 * StateFloats(padded_dim);
+  ASSIGN_OR_RETURN(thread_scratch_,
+                   HostMemory::Allocate(pool_->num_threads() * thread_floats_ * sizeof(float)));
+  const int64_t partitions = CeilDiv(std::max<int64_t>(1, limits.max_context), kPartitionKeys / 2);
+  const int64_t all_bytes =
+      2 * pool_->num_threads() * partitions * StateFloats(padded_dim) * static_cast<int64_t>(sizeof(float));
+  ASSIGN_OR_RETURN(split_states_, HostMemory::Allocate(std::min(all_bytes, kMaxSplitBytes)));
+  first_task_.assign(limits.max_sequences + 1, 0);
+  return absl::OkStatus();
+}
+
+SoftmaxState PagedAttention::StateAt(float* memory, int64_t padded_dim) const {
+  return {memory + kMaxTilePairs * padded_dim, memory + kMaxTilePairs * (padded_dim + 1), memory};
+}
+
+AttentionTile PagedAttention::MakeTile(const Call& call, int64_t task, int thread) const {
+  const AttentionShape& shape = call.shape;
+  const int64_t num_sequences = call.batch.num_sequences();
+  const int64_t sequence =
+      std::upper_bound(first_task_.begin(), first_task_.begin() + num_sequences + 1, task) -
+      first_task_.begin() - 1;
+  int64_t rest = task - first_task_[sequence];
+  const int64_t slice = rest % call.slices;
+  rest /= call.slices;
+  const int64_t kv_head = rest % shape.kv_heads;
+  const int64_t first_row = rest / shape.kv_heads * call.rows_per_tile;
+  const int64_t query_begin = call.batch.query_start[sequence];
+  const int64_t num_queries = call.batch.query_start[sequence + 1] - query_begin;
+  const int64_t first_head = kv_head * call.heads_per_kv + slice * call.heads_per_tile;
+
+  AttentionTile tile;
+  tile.num_rows = std::min(call.rows_per_tile, num_queries - first_row);
+  tile.num_heads = std::min(call.heads_per_tile, call.heads_per_kv - slice * call.heads_per_tile);
+  const int64_t row = query_begin + first_row;
+  tile.q = call.q.as<float>() + row * call.q.row_stride + first_head * shape.head_dim;
+  tile.q_stride = call.q.row_stride;
+  tile.out = call.out.as<float>() + row * call.out.row_stride + first_head * shape.head_dim;
+  tile.out_stride = call.out.row_stride;
+  tile.first_position = call.batch.context_len[sequence] - num_queries + first_row;
+  tile.head_dim = shape.head_dim;
+  tile.padded_dim = PaddedDim(shape.head_dim);
+  tile.scale = shape.scale;
+  tile.window = shape.window;
+  tile.block_size = call.k_cache.dims[2];
+  tile.block_stride = call.k_cache.row_stride;
+  const int64_t head_offset = BytesOf(call.k_cache.dtype, kv_head * tile.block_size * shape.head_dim);
+  tile.k_cache = call.k_cache.as<uint8_t>() + head_offset;
+  tile.v_cache = call.v_cache.as<uint8_t>() + head_offset;
+  tile.block_table = call.batch.block_tables.data() + sequence * call.batch.max_blocks;
+  tile.scratch = reinterpret_cast<float*>(thread_scratch_.data()) + thread * thread_floats_;
+  return tile;
+}
+
+namespace {
+
+// Divides by the sum and writes the tile's rows.
+void WriteTile(const AttentionTile& tile, const SoftmaxState& state) {
+  for (int64_t p = 0; p < tile.num_rows * tile.num_heads; ++p) {
+    const float inverse = 1.0f / state.sum[p];
+    const float* from = state.out + p * tile.padded_dim;
+    float* to = tile.out + p / tile.num_heads * tile.out_stride + p % tile.num_heads * tile.head_dim;
+    for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = from[d] * inverse;
+  }
+}
+
+}  // namespace
+
+void PagedAttention::RunWhole(const Call& call, int64_t task, int thread) const {
+  const AttentionTile tile = MakeTile(call, task, thread);
+  float* states = tile.scratch + AttentionScratchFloats(tile.padded_dim);
+  const SoftmaxState total = StateAt(states, tile.padded_dim);
+  const SoftmaxState part = StateAt(states + StateFloats(tile.padded_dim), tile.padded_dim);
+  const int64_t first = call.FirstPartition(tile);
+  const int64_t end = tile.first_position + tile.num_rows;
+  for (int64_t p = first; p < call.NumPartitions(tile); ++p) {
+    kernels_.attend(tile, p * call.partition_keys, std::min(end, (p + 1) * call.partition_keys),
+                    p == first ? total : part);
+    if (p > first) kernels_.merge(tile.num_rows * tile.num_heads, tile.padded_dim, part, total);
+  }
+  WriteTile(tile, total);
+}
+
+void PagedAttention::RunSplit(const Call& call, int64_t num_tasks, int64_t max_partitions) {
+  const int64_t padded_dim = PaddedDim(call.shape.head_dim);
+  float* const states = reinterpret_cast<float*>(split_states_.data());
+  const auto state = [&](int64_t task, int64_t partition) {
+    return StateAt(states + (task * max_partitions + partition) * StateFloats(padded_dim), padded_dim);
+  };
+  pool_->ParallelFor(num_tasks * max_partitions, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t item = begin; item < end; ++item) {
+      const AttentionTile tile = MakeTile(call, item / max_partitions, thread);
+      const int64_t p = item % max_partitions;
+      if (p < call.FirstPartition(tile) || p >= call.NumPartitions(tile)) continue;
+      kernels_.attend(tile, p * call.partition_keys,
+                      std::min(tile.first_position + tile.num_rows, (p + 1) * call.partition_keys),
+                      state(item / max_partitions, p));
+    }
+  });
+  for (int64_t task = 0; task < num_tasks; ++task) {
+    const AttentionTile tile = MakeTile(call, task, 0);
+    const int64_t first = call.FirstPartition(tile);
+    for (int64_t p = first + 1; p < call.NumPartitions(tile); ++p) {
+      kernels_.merge(tile.num_rows * tile.num_heads, padded_dim, state(task, p), state(task, first));
+    }
+    WriteTile(tile, state(task, first));
+  }
+}
+
+void PagedAttention::Run(const Tensor& q, const AttentionShape& shape, const AttentionBatch& batch,
+                         const Tensor& k_cache, const Tensor& v_cache, const Tensor& out) {
+  const int64_t num_sequences = batch.num_sequences();
+  CHECK_LT(num_sequences, static_cast<int64_t>(first_task_.size())) << "Reserve() was given less";
+  const int64_t block_size = k_cache.dims[2];
+  const int64_t heads_per_kv = shape.q_heads / shape.kv_heads;
+  const int64_t heads_per_tile = std::min<int64_t>(heads_per_kv, kMaxTilePairs);
+  const Call call = {q,
+                     shape,
+                     batch,
+                     k_cache,
+                     v_cache,
+                     out,
+                     heads_per_kv,
+                     heads_per_tile,
+                     CeilDiv(heads_per_kv, heads_per_tile),
+                     kMaxTilePairs / heads_per_tile,
+                     std::max<int64_t>(1, kPartitionKeys / block_size) * block_size};
+  int64_t num_tasks = 0;
+  int64_t max_context = 0;
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    first_task_[s] = num_tasks;
+    const int64_t num_queries = batch.query_start[s + 1] - batch.query_start[s];
+    num_tasks += CeilDiv(num_queries, call.rows_per_tile) * shape.kv_heads * call.slices;
+    max_context = std::max<int64_t>(max_context, batch.context_len[s]);
+  }
+  first_task_[num_sequences] = num_tasks;
+  const int64_t max_partitions = CeilDiv(max_context, call.partition_keys);
+  const size_t split_bytes =
+      num_tasks * max_partitions * StateFloats(PaddedDim(shape.head_dim)) * sizeof(float);
+  if (num_tasks < 4 * pool_->num_threads() && max_partitions > 1 && pool_->num_threads() > 1 &&
+      split_bytes <= split_states_.bytes()) {
+    RunSplit(call, num_tasks, max_partitions);
+    return;
+  }
+  pool_->ParallelFor(num_tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t task = begin; task < end; ++task) RunWhole(call, task, thread);
+  });
+}
+
+}  // namespace fastgen::cpu

@@ -1,0 +1,239 @@
+// Attention over one tile of queries, as a template over a path (simd.h) and the type of the KV pages.
+//
+// For each tile of up to 64 keys (tiles start at block borders):
+//   K^T is laid out [head_dim][64] once for all (row, head) pairs of the query tile
+//   s = scale * q K^T, masked to -infinity outside each row's causal range and window
+//   m' = max(m, max s); p = exp(s - m'); sum = sum * exp(m - m') + sum p; out = out * exp(m - m') + p V
+// A pair's numbers do not depend on its neighbours in the tile, nor on keys that it does not see: their p is exactly 0
+// and adding 0 changes nothing. So a row's result is the same however its sequence was cut into chunks.
+// Rows are scored and summed in fp32; p stays fp32.
+// Thread rule: pure functions over the tile's own scratch.
+// Tested by tests/kernels/attention_test.cc.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+
+namespace fastgen::cpu {
+
+template <typename V, typename Kv>
+struct AttentionTemplates {
+  using F = typename V::F;
+  static constexpr int kLanes = V::kLanes;
+  static constexpr int kKeyVectors = kMaxTileKeys / kLanes;
+
+  static F LoadKv(const float* p) { return V::Load(p); }
+  static F LoadKv(const uint16_t* p) { return V::LoadBf16(p); }
+
+  static float ScalarExp(float x) { return V::Exp(V::Set1(x))[0]; }
+
+  struct Scratch {
+    float* queries;  // [pairs, padded_dim]
+    float* keys;     // [head_dim, kMaxTileKeys]
+    float* scores;   // [pairs, kMaxTileKeys]
+  };
+
+  static void GatherQueries(const AttentionTile& tile, float* queries) {
+    for (int64_t row = 0; row < tile.num_rows; ++row) {
+      for (int64_t head = 0; head < tile.num_heads; ++head) {
+        const float* from = tile.q + row * tile.q_stride + head * tile.head_dim;
+        float* to = queries + (row * tile.num_heads + head) * tile.padded_dim;
+        for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = from[d] * tile.scale;
+      }
+    }
+  }
+
+  static void TransposeKeys(const Kv* keys, int64_t num_keys, int64_t head_dim, float* out) {
+    for (int64_t key = 0; key < num_keys; ++key, keys += head_dim) {
+      for (int64_t d = 0; d < head_dim; d += 8) {
+        float lanes[kLanes < 8 ? 8 : kLanes];
+        for (int i = 0; i < 8; i += kLanes) V::Store(lanes + i, LoadKv(keys + d + i));
+        for (int i = 0; i < 8; ++i) out[(d + i) * kMaxTileKeys + key] = lanes[i];
+      }
+    }
+  }
+
+  // Scores of B pairs against C vectors of keys.
+  template <int B, int C>
+  static void ScoreBlock(const float* queries, int64_t query_stride, const float* keys, int64_t head_dim,
+                         float* scores) {
+    F acc[B][C] = {};
+    for (int64_t d = 0; d < head_dim; ++d, keys += kMaxTileKeys) {
+      for (int c = 0; c < C; ++c) {
+        const F key = V::Load(keys + c * kLanes);
+        for (int b = 0; b < B; ++b) acc[b][c] += key * queries[b * query_stride + d];
+      }
+    }
+    for (int b = 0; b < B; ++b) {
+      for (int c = 0; c < C; ++c) V::Store(scores + b * kMaxTileKeys + c * kLanes, acc[b][c]);
+    }
+  }
+
+  template <int B>
+  static void ScorePairs(const float* queries, int64_t query_stride, const float* keys, int num_vectors,
+                         int64_t head_dim, float* scores) {
+    constexpr int kWide = V::kScoreVectors;
+    int c = 0;
+    for (; c + kWide <= num_vectors; c += kWide) {
+      ScoreBlock<B, kWide>(queries, query_stride, keys + c * kLanes, head_dim, scores + c * kLanes);
+    }
+    for (; c < num_vectors; ++c) {
+      ScoreBlock<B, 1>(queries, query_stride, keys + c * kLanes, head_dim, scores + c * kLanes);
+    }
+  }
+
+  static void Score(int64_t pairs, int64_t query_stride, int64_t head_dim, int num_vectors,
+                    const Scratch& scratch) {
+    constexpr int kRows = V::kScoreRows;
+    int64_t p = 0;
+    for (; p + kRows <= pairs; p += kRows) {
+      ScorePairs<kRows>(scratch.queries + p * query_stride, query_stride, scratch.keys, num_vectors,
+                        head_dim, scratch.scores + p * kMaxTileKeys);
+    }
+    for (; p < pairs; ++p) {
+      ScorePairs<1>(scratch.queries + p * query_stride, query_stride, scratch.keys, num_vectors, head_dim,
+                    scratch.scores + p * kMaxTileKeys);
+    }
+  }
+
+  // Masks a pair's scores to keys [low, high) of the tile, turns them into weights and updates its running softmax.
+  static void Soften(float* scores, int num_vectors, int64_t low, int64_t high, int64_t padded_dim,
+                     int64_t pair, const SoftmaxState& state) {
+    const float lowest = -__builtin_inff();
+    for (int64_t k = 0; k < low; ++k) scores[k] = lowest;
+    for (int64_t k = high; k < num_vectors * kLanes; ++k) scores[k] = lowest;
+    F best = V::Load(scores);
+    for (int c = 1; c < num_vectors; ++c) best = V::Max(best, V::Load(scores + c * kLanes));
+    const float tile_max = V::ReduceMax(best);
+    const float old_max = state.max[pair];
+    const float max = tile_max > old_max ? tile_max : old_max;
+    F sum = V::Zero();
+    for (int c = 0; c < num_vectors; ++c) {
+      const F weight = V::Exp(V::Load(scores + c * kLanes) - max);
+      V::Store(scores + c * kLanes, weight);
+      sum += weight;
+    }
+    float kept = 1;
+    if (max != old_max) {
+      kept = ScalarExp(old_max - max);
+      float* out = state.out + pair * padded_dim;
+      for (int64_t d = 0; d < padded_dim; d += kLanes) V::Store(out + d, V::Load(out + d) * kept);
+    }
+    state.max[pair] = max;
+    state.sum[pair] = state.sum[pair] * kept + V::ReduceAdd(sum);
+  }
+
+  // out[b] += weights[b] V for B pairs and C vectors of head_dim.
+  template <int B, int C>
+  static void ValueBlock(const float* weights, const Kv* values, int64_t num_keys, int64_t head_dim,
+                         int64_t padded_dim, float* out) {
+    F acc[B][C];
+    for (int b = 0; b < B; ++b) {
+      for (int c = 0; c < C; ++c) acc[b][c] = V::Load(out + b * padded_dim + c * kLanes);
+    }
+    for (int64_t k = 0; k < num_keys; ++k, values += head_dim) {
+      for (int c = 0; c < C; ++c) {
+        const F value = LoadKv(values + c * kLanes);
+        for (int b = 0; b < B; ++b) acc[b][c] += value * weights[b * kMaxTileKeys + k];
+      }
+    }
+    for (int b = 0; b < B; ++b) {
+      for (int c = 0; c < C; ++c) V::Store(out + b * padded_dim + c * kLanes, acc[b][c]);
+    }
+  }
+
+  // The last vector of a row may reach past head_dim: into the next key or the allocation's slack. Those lanes are
+  // padding of `out` and are never read.
+  template <int B>
+  static void ValuePairs(const float* weights, const Kv* values, int64_t num_keys, int64_t head_dim,
+                         int64_t padded_dim, float* out) {
+    constexpr int kWide = V::kScoreVectors;
+    int64_t d = 0;
+    for (; d + kWide * kLanes <= padded_dim; d += kWide * kLanes) {
+      ValueBlock<B, kWide>(weights, values + d, num_keys, head_dim, padded_dim, out + d);
+    }
+    for (; d < head_dim; d += kLanes) {
+      ValueBlock<B, 1>(weights, values + d, num_keys, head_dim, padded_dim, out + d);
+    }
+  }
+
+  static void AddValues(int64_t pairs, const float* scores, const Kv* values, int64_t num_keys,
+                        int64_t head_dim, int64_t padded_dim, float* out) {
+    constexpr int kRows = V::kScoreRows;
+    int64_t p = 0;
+    for (; p + kRows <= pairs; p += kRows) {
+      ValuePairs<kRows>(scores + p * kMaxTileKeys, values, num_keys, head_dim, padded_dim,
+                        out + p * padded_dim);
+    }
+    for (; p < pairs; ++p) {
+      ValuePairs<1>(scores + p * kMaxTileKeys, values, num_keys, head_dim, padded_dim, out + p * padded_dim);
+    }
+  }
+
+  static int64_t Clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+
+  static void AttendTile(const AttentionTile& tile, int64_t position, int64_t num_keys, const Kv* keys,
+                         const Kv* values, const Scratch& scratch, const SoftmaxState& state) {
+    const int64_t pairs = tile.num_rows * tile.num_heads;
+    const int num_vectors = static_cast<int>((num_keys + kLanes - 1) / kLanes);
+    TransposeKeys(keys, num_keys, tile.head_dim, scratch.keys);
+    Score(pairs, tile.padded_dim, tile.head_dim, num_vectors, scratch);
+    for (int64_t p = 0; p < pairs; ++p) {
+      const int64_t row_position = tile.first_position + p / tile.num_heads;
+      const int64_t first_seen = tile.window > 0 ? row_position - tile.window + 1 : 0;
+      Soften(scratch.scores + p * kMaxTileKeys, num_vectors, Clamp(first_seen - position, 0, num_keys),
+             Clamp(row_position + 1 - position, 0, num_keys), tile.padded_dim, p, state);
+    }
+    AddValues(pairs, scratch.scores, values, num_keys, tile.head_dim, tile.padded_dim, state.out);
+  }
+
+  static void Attend(const AttentionTile& tile, int64_t begin, int64_t end, const SoftmaxState& state) {
+    const int64_t pairs = tile.num_rows * tile.num_heads;
+    Scratch scratch;
+    scratch.queries = tile.scratch;
+    scratch.keys = scratch.queries + kMaxTilePairs * tile.padded_dim;
+    scratch.scores = scratch.keys + kMaxTileKeys * tile.padded_dim;
+    GatherQueries(tile, scratch.queries);
+    for (int64_t p = 0; p < pairs; ++p) {
+      state.max[p] = kNoScore;
+      state.sum[p] = 0;
+    }
+    for (int64_t i = 0; i < pairs * tile.padded_dim; ++i) state.out[i] = 0;
+    const int64_t first_seen = tile.window > 0 ? tile.first_position - tile.window + 1 : 0;
+    for (int64_t position = begin; position < end;) {
+      const int64_t offset = position % tile.block_size;
+      int64_t num_keys = tile.block_size - offset < kMaxTileKeys ? tile.block_size - offset : kMaxTileKeys;
+      if (num_keys > end - position) num_keys = end - position;
+      if (position + num_keys > first_seen) {
+        const int64_t at =
+            tile.block_table[position / tile.block_size] * tile.block_stride + offset * tile.head_dim;
+        AttendTile(tile, position, num_keys, static_cast<const Kv*>(tile.k_cache) + at,
+                   static_cast<const Kv*>(tile.v_cache) + at, scratch, state);
+      }
+      position += num_keys;
+    }
+  }
+
+  static void Merge(int64_t pairs, int64_t padded_dim, const SoftmaxState& part, const SoftmaxState& total) {
+    for (int64_t p = 0; p < pairs; ++p) {
+      const float max = total.max[p] > part.max[p] ? total.max[p] : part.max[p];
+      const float keep = ScalarExp(total.max[p] - max);
+      const float add = ScalarExp(part.max[p] - max);
+      total.max[p] = max;
+      total.sum[p] = total.sum[p] * keep + part.sum[p] * add;
+      float* to = total.out + p * padded_dim;
+      const float* from = part.out + p * padded_dim;
+      for (int64_t d = 0; d < padded_dim; d += kLanes) {
+        V::Store(to + d, V::Load(to + d) * keep + V::Load(from + d) * add);
+      }
+    }
+  }
+
+  static void Fill(AttentionKernels* kernels) {
+    kernels->attend = Attend;
+    kernels->merge = Merge;
+  }
+};
+
+}  // namespace fastgen::cpu

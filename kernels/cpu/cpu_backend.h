@@ -1,0 +1,69 @@
+// CpuBackend: the ops of backend.h on this machine's cores.
+//
+// It checks shapes, cuts work into pieces for the thread pool and calls one path's kernels (kernel_table.h); the larger
+// ops live in matmul, attention and sampling. Every op has ended when it returns, so Synchronize() has nothing to wait
+// for. Activations are f32; KV pages bf16, or f32 in fp32 mode.
+// Thread rule: as Backend.
+// Tested by tests/kernels/*_test.cc.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/sampling.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/make_backend.h"
+
+namespace fastgen::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads);
+
+  std::string Describe() const override;
+  DType activation_dtype() const override { return DType::kF32; }
+  DType kv_dtype() const override;
+  int64_t FreeMemoryBytes() const override;
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override;
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(absl::Span<const MatrixSource> parts) override;
+  absl::Status Reserve(const Limits& limits) override;
+
+  void EmbedRows(const PackedMatrix& table, absl::Span<const int32_t> ids, Tensor out) override;
+  void RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) override;
+  void MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor residual, Tensor out) override;
+  void RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor cos_sin,
+                      absl::Span<const int32_t> positions, absl::Span<const int64_t> slots, Tensor k_cache,
+                      Tensor v_cache) override;
+  void PagedAttention(Tensor q, const AttentionShape& shape, const AttentionBatch& batch, Tensor k_cache,
+                      Tensor v_cache, Tensor out) override;
+  void SiluMul(Tensor gate_up, Tensor out) override;
+  void GatherRows(Tensor x, absl::Span<const int32_t> indices, Tensor out) override;
+  void SampleRows(Tensor logits, absl::Span<const SampleRow> rows, absl::Span<SampleResult> results) override;
+  void CopyToHost(Tensor source, void* destination) override;
+  absl::Status Synchronize() override;
+
+ private:
+  // Runs body(row) for every row, on the calling thread alone where `row_values` x rows is little.
+  template <typename Body>
+  void ForRows(int64_t rows, int64_t row_values, Body&& body);
+
+  const Isa isa_;
+  const ComputeDType compute_dtype_;
+  const KernelTable kernels_;
+  ThreadPool pool_;
+  cpu::MatMul matmul_;
+  cpu::PagedAttention attention_;
+  RowSampler sampler_;
+  // Pages take memory when touched, so what was handed out must be remembered.
+  const int64_t available_at_start_;
+  std::shared_ptr<std::atomic<int64_t>> allocated_bytes_;
+};
+
+}  // namespace fastgen::cpu

@@ -1,0 +1,124 @@
+// The tables through which the backend calls one path's kernels (avx512, avx2 or generic).
+//
+// A kernel here handles one piece that fits one thread: a panel of 16 outputs x a tile of rows, one row, one tile of
+// queries. Shapes were checked and work was cut up by the callers (matmul.cc, attention.cc, cpu_backend.cc,
+// sampling.cc). Layouts of panels and activation tiles: panel.h.
+// Thread rule: constants; kernels touch only what they are handed.
+// Tested by tests/kernels/*_test.cc.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/panel.h"
+
+namespace fastgen::cpu {
+
+// y[r * 16 + n] = sum over k of w[n, k] * x[r, k]. The order of the sum over k is the same for every R.
+using TileKernel = void (*)(const uint8_t* panel,  // one panel
+                            const void* x,         // one activation tile of R rows
+                            int64_t cols,
+                            float* y);             // [R][16], aligned to 64
+
+// Converts rows [R, cols] f32, `stride` elements apart, to an activation tile.
+using PrepareKernel = void (*)(const float* x,
+                               int64_t stride,
+                               int rows,
+                               int64_t cols,
+                               void* tile);
+
+// out[r, n] = sums[r * 16 + n] (+ bias[n]) (+ residual[r, n]) for n < num_outputs.
+using StoreKernel = void (*)(const float* sums, int rows, int num_outputs, const float* bias,
+                             const float* residual, int64_t residual_stride, float* out, int64_t out_stride);
+
+struct MatMulKernels {
+  // Null where the path has no such combination: int8 for float weights, bf16 but for bf16 weights.
+  TileKernel float_tile[kNumPanelFormats][kTileRows] = {};
+  TileKernel int8_tile[kNumPanelFormats][kTileRows] = {};
+  TileKernel bf16_tile[kTileRows] = {};
+  PrepareKernel prepare_float = nullptr;
+  PrepareKernel prepare_int8 = nullptr;
+  PrepareKernel prepare_bf16 = nullptr;
+  StoreKernel store = nullptr;
+};
+
+// Running softmax of a tile's (row, head) pairs over the keys seen so far.
+struct SoftmaxState {
+  float* max;  // [pairs]
+  float* sum;  // [pairs]
+  float* out;  // [pairs, padded_dim] not yet divided by sum
+};
+
+// A tile of queries that share a sequence and a kv head. Pair p is row p / num_heads, head p % num_heads.
+struct AttentionTile {
+  const float* q = nullptr;  // row 0, first head of the tile
+  int64_t q_stride = 0;      // elements from row to row
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  int64_t num_rows = 0;
+  int64_t num_heads = 0;
+  int64_t first_position = 0;  // of row 0
+  int64_t head_dim = 0;
+  int64_t padded_dim = 0;  // head_dim rounded up to 16
+  float scale = 0;
+  int64_t window = 0;
+  const void* k_cache = nullptr;  // block 0 of this kv head
+  const void* v_cache = nullptr;
+  int64_t block_stride = 0;  // elements from block to block
+  int64_t block_size = 0;
+  const int32_t* block_table = nullptr;
+  float* scratch = nullptr;  // AttentionScratchFloats
+};
+
+struct AttentionKernels {
+  // Keys [begin, end) of the tile's sequence into `state`, starting afresh. `begin` is a block border.
+  void (*attend)(const AttentionTile& tile, int64_t begin, int64_t end, const SoftmaxState& state);
+  // Adds `part` to `total`.
+  void (*merge)(int64_t pairs, int64_t padded_dim, const SoftmaxState& part, const SoftmaxState& total);
+};
+
+struct RowKernels {
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t hidden, float* out);
+  void (*silu_mul)(const float* gate, const float* up, int64_t ffn, float* out);
+  // Rotates `num_heads` heads in place; cos_sin: head_dim / 2 cosines, then as many sines.
+  void (*rope)(float* x, const float* cos_sin, int64_t num_heads, int64_t head_dim);
+  void (*store_bf16)(const float* x, int64_t count, uint16_t* out);
+
+  // Sampling. maxima[c] = max of chunk c of 64 logits (the last may be shorter); returns true if there is a NaN.
+  bool (*chunk_maxima)(const float* logits, int64_t count, float* maxima);
+  // sum of exp(x - max)
+  double (*sum_exp)(const float* logits, int64_t count, float max);
+  // weights[i] = exp((x[i] - max) / temperature); sums[c] = sum of chunk c of 64; returns the sum of all.
+  double (*weigh)(const float* logits, int64_t count, float max, float temperature, float* weights, float* sums);
+  // Number of x[i] > threshold.
+  int64_t (*count_above)(const float* logits, int64_t count, float threshold);
+};
+
+inline constexpr int kSampleChunk = 64;
+inline constexpr int kMaxTileKeys = 64;    // keys scored at once
+inline constexpr int kMaxTilePairs = 32;   // (row, head) pairs in a query tile
+inline constexpr float kNoScore = -1e30f;  // running maximum of a tile that has seen no key
+
+struct KernelTable {
+  MatMulKernels matmul;
+  AttentionKernels attention_f32;   // f32 KV
+  AttentionKernels attention_bf16;  // bf16 KV
+  RowKernels rows;
+};
+
+// Floats that AttentionTile::scratch needs: queries, one transposed tile of keys, scores.
+constexpr int64_t AttentionScratchFloats(int64_t padded_dim) {
+  return kMaxTilePairs * padded_dim + kMaxTileKeys * padded_dim + kMaxTilePairs * kMaxTileKeys;
+}
+
+// Defined in gemm_<path>.cc and row_ops_<path>.cc. They only assign pointers: callable on any CPU.
+void FillMatMulGeneric(MatMulKernels* kernels);
+void FillMatMulAvx2(MatMulKernels* kernels);
+void FillMatMulAvx512(MatMulKernels* kernels);
+void FillRowsGeneric(KernelTable* table);
+void FillRowsAvx2(KernelTable* table);
+void FillRowsAvx512(KernelTable* table);
+
+KernelTable MakeKernelTable(Isa isa);
+
+}  // namespace fastgen::cpu

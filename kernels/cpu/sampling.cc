@@ -1,0 +1,249 @@
+#include "kernels/cpu/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "base/int_math.h"
+#include "kernels/cpu/philox.h"
+
+namespace fastgen::cpu {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Scanning 16 k logits takes about 5 us, less than waking a sleeping thread.
+constexpr int64_t kMinParallelLogits = 32 << 10;
+
+// The lowest id whose logit is `max`, which is the largest of `logits`.
+int32_t FirstAtMax(const float* logits, int64_t vocab, float max, const std::vector<float>& maxima) {
+  const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    if (maxima[chunk] != max) continue;
+    const int64_t end = std::min<int64_t>(vocab, (chunk + 1) * kSampleChunk);
+    for (int64_t id = chunk * kSampleChunk; id < end; ++id) {
+      if (logits[id] == max) return static_cast<int32_t>(id);
+    }
+  }
+  return 0;
+}
+
+bool IsBanned(const SampleRow& row, int64_t id) {
+  return std::find(row.banned_tokens.begin(), row.banned_tokens.end(), id) != row.banned_tokens.end();
+}
+
+}  // namespace
+
+void RowSampler::Reserve(int64_t vocab) {
+  const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
+  scratch_.resize(pool_->num_threads());
+  for (Scratch& scratch : scratch_) {
+    scratch.allowed.resize(vocab);
+    scratch.weights.resize(vocab);
+    scratch.sums.resize(num_chunks);
+    scratch.maxima.resize(num_chunks);
+    scratch.sorted_maxima.resize(num_chunks);
+    scratch.candidates.resize(vocab);
+  }
+}
+
+void RowSampler::Run(const Tensor& logits, absl::Span<const SampleRow> rows,
+                     absl::Span<SampleResult> results) {
+  const int64_t vocab = logits.cols();
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  CHECK(!scratch_.empty() && vocab <= static_cast<int64_t>(scratch_[0].allowed.size()))
+      << "Reserve() was given less than vocab " << vocab;
+  const int64_t grain = num_rows * vocab < kMinParallelLogits ? num_rows : 1;
+  pool_->ParallelFor(num_rows, std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      RunRow(logits.as<float>() + i * logits.row_stride, vocab, rows[i], &scratch_[thread], &results[i]);
+    }
+  });
+}
+
+void RowSampler::RunRow(const float* logits, int64_t vocab, const SampleRow& row, Scratch* scratch,
+                        SampleResult* result) const {
+  result->token = row.target_token;
+  result->logprob = 0;
+  result->rank = 0;
+  result->top.reset();
+  result->is_nan = kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
+  if (result->is_nan) {
+    if (row.target_token < 0) result->token = 0;
+    return;
+  }
+  if (row.num_top_logprobs >= 0 && row.target_token >= 0) {
+    ReportLogprobs(logits, vocab, row, scratch, result);
+    return;
+  }
+  if (row.target_token >= 0) return;
+  result->token = Choose(logits, vocab, row, scratch);
+  if (row.num_top_logprobs < 0) return;
+  // Choosing may have left the maxima of the allowed logits.
+  kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
+  ReportLogprobs(logits, vocab, row, scratch, result);
+}
+
+int32_t RowSampler::Choose(const float* logits, int64_t vocab, const SampleRow& row,
+                           Scratch* scratch) const {
+  if (!row.banned_tokens.empty()) {
+    std::copy(logits, logits + vocab, scratch->allowed.begin());
+    for (int32_t id : row.banned_tokens) {
+      if (id >= 0 && id < vocab) scratch->allowed[id] = -kInfinity;
+    }
+    logits = scratch->allowed.data();
+    kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
+  }
+  const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
+  const float max = *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
+  if (max == -kInfinity) {
+    for (int64_t id = 0; id < vocab; ++id) {
+      if (!IsBanned(row, id)) return static_cast<int32_t>(id);
+    }
+    return 0;
+  }
+  // An infinite logit takes all the mass.
+  if (row.temperature <= 0 || max == kInfinity) return FirstAtMax(logits, vocab, max, scratch->maxima);
+  const double total = kernels_.weigh(logits, vocab, max, row.temperature, scratch->weights.data(),
+                                      scratch->sums.data());
+  const Kept kept = Filter(logits, vocab, max, total, row, scratch);
+  const double draw = UniformDraw(row.seed, row.choice_index, row.output_position);
+  return Invert(logits, vocab, kept, draw, scratch);
+}
+
+float RowSampler::LowerBoundOfTop(int64_t vocab, int64_t count, Scratch* scratch) const {
+  const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
+  if (count > num_chunks) return -kInfinity;
+  auto& sorted = scratch->sorted_maxima;
+  std::copy(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks, sorted.begin());
+  std::nth_element(sorted.begin(), sorted.begin() + count - 1, sorted.begin() + num_chunks, std::greater<float>());
+  return sorted[count - 1];
+}
+
+int64_t RowSampler::Collect(const float* logits, int64_t vocab, float threshold, Scratch* scratch) const {
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < vocab; begin += kSampleChunk) {
+    if (scratch->maxima[begin / kSampleChunk] < threshold) continue;
+    const int64_t end = std::min<int64_t>(vocab, begin + kSampleChunk);
+    for (int64_t id = begin; id < end; ++id) {
+      if (logits[id] < threshold) continue;
+      scratch->candidates[count++] = {logits[id], static_cast<int32_t>(id), scratch->weights[id]};
+    }
+  }
+  return count;
+}
+
+RowSampler::Candidate RowSampler::EndOfMass(int64_t count, double wanted, Scratch* scratch) const {
+  const auto candidates = scratch->candidates.begin();
+  int64_t begin = 0, end = count;
+  // Invariant: the prefix ends in [begin, end), and what lies before `begin` has been taken off `wanted`.
+  while (end - begin > 1) {
+    const int64_t middle = begin + (end - begin) / 2;
+    std::nth_element(candidates + begin, candidates + middle, candidates + end);
+    double mass = 0;
+    for (int64_t i = begin; i < middle; ++i) mass += static_cast<double>(candidates[i].weight);
+    if (mass >= wanted) {
+      end = middle;
+    } else {
+      wanted -= mass;
+      begin = middle;
+    }
+  }
+  return candidates[begin];
+}
+
+RowSampler::Kept RowSampler::Filter(const float* logits, int64_t vocab, float max, double total,
+                                    const SampleRow& row, Scratch* scratch) const {
+  Kept kept;
+  kept.worst = {-kInfinity, std::numeric_limits<int32_t>::max(), 0};
+  // The best token weighs 1 and always stays.
+  kept.min_weight = std::clamp(row.min_p, 0.0f, 1.0f);
+  kept.all = kept.min_weight == 0;
+  const auto candidates = scratch->candidates.begin();
+  int64_t count = -1;  // of candidates; -1: none collected
+  if (row.top_k > 0 && row.top_k < vocab) {
+    count = Collect(logits, vocab, LowerBoundOfTop(vocab, row.top_k, scratch), scratch);
+    std::nth_element(candidates, candidates + row.top_k - 1, candidates + count);
+    count = row.top_k;
+    kept.worst = candidates[count - 1];
+    kept.all = false;
+    total = 0;
+    for (int64_t i = 0; i < count; ++i) total += static_cast<double>(candidates[i].weight);
+  }
+  if (row.top_p < 1) {
+    if (count < 0) {
+      // Tokens lighter than this weigh less than 1 - top_p all together. The margin covers exp's rounding.
+      const double lightest = (1.0 - std::max(0.0f, row.top_p)) * total / static_cast<double>(vocab);
+      const double threshold = max + (std::log(lightest) - 1e-3) * row.temperature;
+      count = Collect(logits, vocab, std::min(max, static_cast<float>(threshold)), scratch);
+    }
+    kept.worst = EndOfMass(count, std::max(0.0f, row.top_p) * total, scratch);
+    kept.all = false;
+  }
+  return kept;
+}
+
+int32_t RowSampler::Invert(const float* logits, int64_t vocab, const Kept& kept, double draw,
+                           Scratch* scratch) const {
+  const float* weights = scratch->weights.data();
+  const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
+  double total = 0;
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    if (!kept.all) {
+      float sum = 0;
+      const int64_t end = std::min<int64_t>(vocab, (chunk + 1) * kSampleChunk);
+      if (scratch->maxima[chunk] >= kept.worst.logit) {
+        for (int64_t id = chunk * kSampleChunk; id < end; ++id) {
+          if (kept.Has(logits[id], static_cast<int32_t>(id), weights[id])) sum += weights[id];
+        }
+      }
+      scratch->sums[chunk] = sum;
+    }
+    total += static_cast<double>(scratch->sums[chunk]);
+  }
+  double target = draw * total;
+  // The last chunk with any mass takes what rounding leaves over.
+  int64_t chosen = 0;
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    if (scratch->sums[chunk] <= 0) continue;
+    chosen = chunk;
+    if (target < static_cast<double>(scratch->sums[chunk])) break;
+    target -= static_cast<double>(scratch->sums[chunk]);
+  }
+  int32_t token = 0;
+  const int64_t end = std::min<int64_t>(vocab, (chosen + 1) * kSampleChunk);
+  for (int64_t id = chosen * kSampleChunk; id < end; ++id) {
+    if (weights[id] <= 0 || !kept.Has(logits[id], static_cast<int32_t>(id), weights[id])) continue;
+    token = static_cast<int32_t>(id);
+    if (target < static_cast<double>(weights[id])) break;
+    target -= static_cast<double>(weights[id]);
+  }
+  return token;
+}
+
+void RowSampler::ReportLogprobs(const float* logits, int64_t vocab, const SampleRow& row, Scratch* scratch,
+                                SampleResult* result) const {
+  const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
+  const float max = *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
+  // Where the maximum is infinite, so is every difference: report it as it stands.
+  const float base = std::isinf(max) ? 0 : max;
+  const float log_sum = base + static_cast<float>(std::log(kernels_.sum_exp(logits, vocab, base)));
+  CHECK(result->token >= 0 && result->token < vocab) << "token " << result->token << " of " << vocab;
+  const float logit = logits[result->token];
+  result->logprob = logit - log_sum;
+  int64_t better = kernels_.count_above(logits, vocab, logit);
+  for (int64_t id = 0; id < result->token; ++id) better += logits[id] == logit ? 1 : 0;
+  result->rank = static_cast<int32_t>(better + 1);
+  const int64_t num_top = std::min<int64_t>(row.num_top_logprobs, vocab);
+  if (num_top <= 0) return;
+  const int64_t count = Collect(logits, vocab, LowerBoundOfTop(vocab, num_top, scratch), scratch);
+  const auto candidates = scratch->candidates.begin();
+  std::partial_sort(candidates, candidates + num_top, candidates + count);
+  result->top = std::make_unique<TopLogprob[]>(row.num_top_logprobs);
+  for (int64_t i = 0; i < num_top; ++i) {
+    result->top[i] = {candidates[i].id, candidates[i].logit - log_sum};
+  }
+}
+
+}  // namespace fastgen::cpu
