@@ -6,6 +6,7 @@
 // Tested by tests/server/gateway/*_test.cc (fake gRPC service) and tests/e2e.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include <grpcpp/channel.h>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace fastgen {
 
@@ -21,6 +23,13 @@ struct GatewayOptions {
   int num_threads = 1;
   int64_t max_body_bytes = 16 << 20;
   bool strict_model = false;
+
+  int max_connections = 1024;  // one more is answered 503 and closed
+  int64_t max_head_bytes = 64 << 10;
+  // A request must arrive within this, plus one second for each 64 KiB of it; an answer must leave alike.
+  absl::Duration transfer_timeout = absl::Seconds(30);
+  absl::Duration idle_timeout = absl::Seconds(75);         // between two requests of one connection
+  absl::Duration keep_alive_interval = absl::Seconds(15);  // of silence in a stream, then a comment line
 };
 
 class HttpServer {
@@ -34,6 +43,8 @@ class HttpServer {
   virtual const std::vector<std::string>& addresses() const = 0;
   // Closes the listeners and idle connections; answers under way go on.
   virtual void StopAccepting() = 0;
+  // After StopAccepting: true once every connection is closed, false after `timeout`.
+  virtual bool WaitIdle(absl::Duration timeout) = 0;
   // Closes everything and joins the threads.
   virtual void Stop() = 0;
 };

@@ -1,0 +1,56 @@
+#include "server/gateway/answer_format.h"
+
+#include "server/gateway/json_text.h"
+
+namespace fastgen::gateway {
+
+std::string AnswerHead(const AnswerOptions& options, std::string_view object) {
+  std::string head = "{\"id\":";
+  AppendJsonString(options.id, &head);
+  head += ",\"object\":\"";
+  head += object;
+  head += "\",\"created\":";
+  AppendJsonInt(options.created, &head);
+  head += ",\"model\":";
+  AppendJsonString(options.model, &head);
+  return head;
+}
+
+std::string_view FinishReasonName(v1::FinishReason reason) {
+  switch (reason) {
+    case v1::STOP: return "stop";
+    case v1::LENGTH: return "length";
+    default: return "abort";  // as vLLM says for a request that was cancelled by its id
+  }
+}
+
+void AppendUsageJson(const AnswerUsage& usage, std::string* out) {
+  out->append("{\"prompt_tokens\":");
+  AppendJsonInt(usage.prompt_tokens, out);
+  out->append(",\"completion_tokens\":");
+  AppendJsonInt(usage.output_tokens, out);
+  out->append(",\"total_tokens\":");
+  AppendJsonInt(int64_t{usage.prompt_tokens} + usage.output_tokens, out);
+  out->append(",\"prompt_tokens_details\":{\"cached_tokens\":");
+  AppendJsonInt(usage.cached_tokens, out);
+  out->append("}}");
+}
+
+void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string* out) {
+  for (int32_t id : ids) {
+    if (!out->empty() && out->back() != '[') out->push_back(',');
+    AppendJsonInt(id, out);
+  }
+}
+
+void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice, const PromptState& prompt,
+                      std::string* out) {
+  if (options.continuous_usage) {
+    out->append(",\"usage\":");
+    AppendUsageJson({prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens}, out);
+  } else if (options.include_usage) {
+    out->append(",\"usage\":null");
+  }
+}
+
+}  // namespace fastgen::gateway

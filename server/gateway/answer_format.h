@@ -1,0 +1,80 @@
+// AnswerFormat: how the events of Generate calls become OpenAI's JSON, whole or as a stream.
+//
+// Generation (generation.h) owns the calls and the order of events; a format only appends text. One object per request;
+// the constant parts of a chunk are put together once.
+// Thread rule: the connection's strand. Implemented by ChatFormat and CompletionsFormat; tested through them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fastgen/v1/inference.pb.h"
+#include "server/gateway/generation_request.h"
+
+namespace fastgen::gateway {
+
+// One prompt's call, as far as answers show it.
+struct PromptState {
+  bool accepted = false;
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  std::string token_ids_json = "[]";  // when ids were asked for
+};
+
+// One answer.
+struct ChoiceState {
+  int index = 0;
+  int prompt = 0;  // which PromptState
+  int32_t output_tokens = 0;
+  bool finished = false;
+  v1::FinishReason reason = v1::FINISH_REASON_UNSPECIFIED;
+  std::string stop_reason_json = "null";
+  bool opened = false;     // something of it has been sent
+  size_t text_offset = 0;  // code points of all tokens so far, for the legacy logprobs
+
+  // Whole answers only: what the deltas add up to.
+  std::string text;
+  std::string token_ids;  // "1,2,3"
+  // Chat uses the first only; completions: tokens, token_logprobs, top_logprobs, text_offset.
+  std::string logprobs[4];
+};
+
+struct AnswerUsage {
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  int32_t output_tokens = 0;
+};
+
+class AnswerFormat {
+ public:
+  virtual ~AnswerFormat() = default;
+
+  // What opens a choice in a stream, before any text; may append nothing.
+  virtual void AppendOpening(const ChoiceState& choice, const PromptState& prompt, std::string* out) = 0;
+  // One SSE event, or nothing when the delta shows nothing.
+  virtual void AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
+                           std::string* out) = 0;
+  virtual void AppendFinish(const ChoiceState& choice, const PromptState& prompt, std::string* out) = 0;
+  virtual void AppendUsage(const AnswerUsage& usage, std::string* out) = 0;
+
+  // Whole answers: keep a delta, then write everything.
+  virtual void Keep(const v1::Delta& delta, ChoiceState* choice) = 0;
+  virtual std::string Whole(const std::vector<ChoiceState>& choices, const std::vector<PromptState>& prompts,
+                            const AnswerUsage& usage) = 0;
+};
+
+// `{"id":..,"object":..,"created":..,"model":..` without the closing brace.
+std::string AnswerHead(const AnswerOptions& options, std::string_view object);
+// "stop", "length", "abort".
+std::string_view FinishReasonName(v1::FinishReason reason);
+// {"prompt_tokens":..,...}
+void AppendUsageJson(const AnswerUsage& usage, std::string* out);
+// 1,2,3 after what `out` already holds of the list.
+void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string* out);
+// `,"usage":...` of a stream's chunk: null, or the running count when it was asked for, or nothing.
+void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice, const PromptState& prompt,
+                      std::string* out);
+
+}  // namespace fastgen::gateway

@@ -1,0 +1,163 @@
+#include "server/gateway/errors.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/strings.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "server/gateway/json_text.h"
+
+namespace fastgen::gateway {
+namespace {
+
+struct GrpcRow {
+  grpc::StatusCode grpc;
+  int http;
+  std::string_view code;
+  int retry_after_s;
+};
+
+// CANCELLED is 400: only the client's own side cancels. ALREADY_EXISTS is a request id in use.
+constexpr GrpcRow kGrpcRows[] = {
+    {grpc::StatusCode::INVALID_ARGUMENT, 400, "invalid_value", 0},
+    {grpc::StatusCode::OUT_OF_RANGE, 400, "context_length_exceeded", 0},
+    {grpc::StatusCode::FAILED_PRECONDITION, 400, "failed_precondition", 0},
+    {grpc::StatusCode::ALREADY_EXISTS, 400, "already_exists", 0},
+    {grpc::StatusCode::CANCELLED, 400, "cancelled", 0},
+    {grpc::StatusCode::UNAUTHENTICATED, 401, "invalid_api_key", 0},
+    {grpc::StatusCode::PERMISSION_DENIED, 403, "permission_denied", 0},
+    {grpc::StatusCode::NOT_FOUND, 404, "model_not_found", 0},
+    {grpc::StatusCode::DEADLINE_EXCEEDED, 408, "deadline_exceeded", 0},
+    {grpc::StatusCode::RESOURCE_EXHAUSTED, 429, "rate_limit_exceeded", 1},
+    {grpc::StatusCode::UNIMPLEMENTED, 501, "not_implemented", 0},
+    {grpc::StatusCode::UNAVAILABLE, 503, "unavailable", 1},
+    {grpc::StatusCode::ABORTED, 503, "aborted", 1},
+    {grpc::StatusCode::UNKNOWN, 500, "internal_error", 0},
+    {grpc::StatusCode::INTERNAL, 500, "internal_error", 0},
+    {grpc::StatusCode::DATA_LOSS, 500, "internal_error", 0},
+};
+
+std::string_view TypeOf(int status) {
+  switch (status) {
+    case 401: return "authentication_error";
+    case 403: return "permission_error";
+    case 404: return "not_found_error";
+    case 408: return "timeout_error";
+    case 429: return "rate_limit_error";
+    case 500: return "server_error";
+    case 501: return "not_supported_error";
+    case 503: return "unavailable_error";
+    default: return "invalid_request_error";
+  }
+}
+
+constexpr std::pair<std::string_view, std::string_view> kParams[] = {
+    {"stopping.include_stop", "include_stop_str_in_output"},
+    {"output.token_ids", "return_token_ids"},
+    {"output.prompt_logprobs", "echo"},
+    {"constraint", "response_format"},
+    {"constraint.json_schema", "response_format"},
+    {"constraint.json_object", "response_format"},
+    {"chat.tools_json", "tools"},
+    {"chat.chat_template_kwargs_json", "chat_template_kwargs"},
+    {"resume_window", "X-Fastgen-Resume-Window"},
+};
+
+// "a[3].b" is "a.b".
+std::string WithoutIndices(std::string_view field) {
+  std::string plain;
+  bool inside = false;
+  for (char c : field) {
+    if (c == '[') inside = true;
+    if (!inside) plain += c;
+    if (c == ']') inside = false;
+  }
+  return plain;
+}
+
+void AddDetails(const grpc::Status& status, const ParamNames& names, ApiError* error) {
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) return;
+  for (const google::protobuf::Any& any : details.details()) {
+    google::rpc::BadRequest bad_request;
+    google::rpc::RetryInfo retry;
+    if (any.UnpackTo(&bad_request) && bad_request.field_violations_size() > 0) {
+      error->param = OpenAiParam(bad_request.field_violations(0).field(), names);
+    } else if (any.UnpackTo(&retry)) {
+      const int64_t seconds = retry.retry_delay().seconds() + (retry.retry_delay().nanos() > 0);
+      error->retry_after_s = static_cast<int>(std::clamp<int64_t>(seconds, 1, 3600));
+    }
+  }
+}
+
+void AppendStringOrNull(std::string_view text, std::string* out) {
+  if (text.empty()) {
+    out->append("null");
+  } else {
+    AppendJsonString(text, out);
+  }
+}
+
+}  // namespace
+
+ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names) {
+  ApiError error;
+  error.status = 500;
+  error.code = "internal_error";
+  for (const GrpcRow& row : kGrpcRows) {
+    if (row.grpc != status.error_code()) continue;
+    error.status = row.http;
+    error.code = std::string(row.code);
+    error.retry_after_s = row.retry_after_s;
+  }
+  error.message = status.error_message();
+  if (error.message.empty()) error.message = absl::StrCat("the daemon answered ", ToAbsl(error.code));
+  AddDetails(status, names, &error);
+  if (error.status != 429 && error.status != 503) error.retry_after_s = 0;
+  return error;
+}
+
+std::string OpenAiParam(std::string_view field, const ParamNames& names) {
+  const std::string plain = WithoutIndices(field);
+  for (const auto& [from, to] : kParams) {
+    if (plain == from) return std::string(to);
+  }
+  if (plain == "text" || plain == "token_ids" || plain == "token_ids.ids" || plain == "prompt") {
+    return std::string(names.prompt);
+  }
+  if (plain == "stopping.max_tokens" || plain == "max_tokens") return std::string(names.max_tokens);
+  if (plain == "output.logprobs" || plain == "logprobs") return std::string(names.logprobs);
+  if (plain == "chat" || plain.rfind("chat.messages", 0) == 0) {
+    // The index says which message; the rest of the path is the same in both dialects.
+    return field.substr(0, 5) == "chat." ? std::string(field.substr(5)) : std::string(names.prompt);
+  }
+  const size_t dot = plain.rfind('.');
+  return dot == std::string::npos ? plain : plain.substr(dot + 1);
+}
+
+std::string ErrorJson(const ApiError& error) {
+  std::string out = "{\"error\":{\"message\":";
+  AppendJsonString(error.message, &out);
+  out += ",\"type\":";
+  AppendJsonString(TypeOf(error.status), &out);
+  out += ",\"param\":";
+  AppendStringOrNull(error.param, &out);
+  out += ",\"code\":";
+  AppendStringOrNull(error.code, &out);
+  out += "}}";
+  return out;
+}
+
+HttpResponse ErrorResponse(const ApiError& error) {
+  HttpResponse response;
+  response.status = error.status;
+  response.body = ErrorJson(error);
+  if (error.retry_after_s > 0) {
+    response.headers.emplace_back("Retry-After", std::to_string(error.retry_after_s));
+  }
+  return response;
+}
+
+}  // namespace fastgen::gateway

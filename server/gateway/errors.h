@@ -1,0 +1,43 @@
+// Errors as OpenAI's clients expect them, and the one table from gRPC status to HTTP status.
+//
+// Body: {"error":{"message","type","param","code"}}; `type` follows from the HTTP status. `param` of a refused field is
+// taken from the google.rpc.BadRequest in grpc-status-details-bin and turned back into OpenAI's name for it;
+// Retry-After from google.rpc.RetryInfo, else a default, on 429 and 503.
+// Thread rule: any thread. Tested by tests/server/gateway/errors_test.cc.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <grpcpp/support/status.h>
+
+#include "server/gateway/exchange.h"
+
+namespace fastgen::gateway {
+
+struct ApiError {
+  int status = 400;
+  std::string message = {};
+  std::string param = {};  // "" is null
+  std::string code = {};   // "" is null
+  int retry_after_s = 0;
+};
+
+// Names that differ between routes.
+struct ParamNames {
+  std::string_view prompt = "prompt";
+  std::string_view max_tokens = "max_tokens";
+  std::string_view logprobs = "logprobs";
+};
+
+ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names = {});
+
+// {"error":{...}}
+std::string ErrorJson(const ApiError& error);
+HttpResponse ErrorResponse(const ApiError& error);
+
+// OpenAI's name for a field of fastgen.v1.GenerateRequest, "sampling.top_p" or "chat.messages[3].role"; a name that the
+// table lacks is its last part.
+std::string OpenAiParam(std::string_view field, const ParamNames& names);
+
+}  // namespace fastgen::gateway

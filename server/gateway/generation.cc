@@ -1,0 +1,281 @@
+#include "server/gateway/generation.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "server/gateway/json_text.h"
+#include "server/gateway/sse.h"
+
+namespace fastgen::gateway {
+namespace {
+
+// With more than this waiting for the client, no further event is read.
+constexpr size_t kMaxUnsentBytes = 64 << 10;
+
+std::string StopReasonJson(const v1::Finished& finished, const std::vector<int32_t>& stop_token_ids) {
+  std::string json;
+  if (finished.matched_case() == v1::Finished::kMatchedStop && !finished.matched_stop().empty()) {
+    AppendJsonString(finished.matched_stop(), &json);
+    return json;
+  }
+  // The end-of-text token is not a reason of the request's own.
+  for (int32_t id : stop_token_ids) {
+    if (finished.matched_case() != v1::Finished::kMatchedTokenId || id != finished.matched_token_id()) continue;
+    AppendJsonInt(id, &json);
+    return json;
+  }
+  return "null";
+}
+
+}  // namespace
+
+// ---- GenerateCall
+
+void GenerateCall::Begin(v1::GenerateRequest request, const Headers& metadata) {
+  request_ = std::move(request);
+  keep_alive_ = owner_->shared_from_this();
+  owner_->live_calls_->Enter();
+  AddMetadata(metadata, &context_);
+  owner_->daemon_.inference->async()->Generate(&context_, &request_, this);
+  AddHold();
+  held_ = true;
+  reading_ = true;
+  StartRead(&event_);
+  StartCall();
+}
+
+void GenerateCall::ReadNext() {
+  if (reading_ || cancelled_ || !held_) return;
+  reading_ = true;
+  StartRead(&event_);
+}
+
+void GenerateCall::Cancel() {
+  if (cancelled_) return;
+  cancelled_ = true;
+  context_.TryCancel();
+  if (!reading_) ReleaseHold();
+}
+
+void GenerateCall::EndRead(bool ok) {
+  reading_ = false;
+  if (!ok || cancelled_) ReleaseHold();
+}
+
+void GenerateCall::ReleaseHold() {
+  if (std::exchange(held_, false)) RemoveHold();
+}
+
+void GenerateCall::OnReadDone(bool ok) {
+  owner_->writer_->Post([this, ok] { owner_->OnRead(this, ok); });
+}
+
+void GenerateCall::OnDone(const grpc::Status& status) {
+  status_ = status;
+  // Once the task is posted, this object may be gone at any moment.
+  const std::shared_ptr<LiveCalls> live_calls = owner_->live_calls_;
+  {
+    const std::shared_ptr<ResponseWriter> writer = owner_->writer_;
+    writer->Post([this] {
+      const std::shared_ptr<Generation> generation = std::move(keep_alive_);
+      generation->OnCallDone(this);
+    });
+  }
+  live_calls->Leave();
+}
+
+// ---- Generation
+
+Generation::Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon, GenerationRequest request,
+                       std::unique_ptr<AnswerFormat> format, Headers response_headers)
+    : writer_(std::move(writer)),
+      daemon_(daemon),
+      live_calls_(daemon.live_calls),
+      request_(std::move(request)),
+      format_(std::move(format)),
+      response_headers_(std::move(response_headers)),
+      prompts_(request_.calls.size()),
+      choices_(request_.calls.size() * static_cast<size_t>(request_.num_answers)) {
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    choices_[i].index = static_cast<int>(i);
+    choices_[i].prompt = static_cast<int>(i) / request_.num_answers;
+  }
+}
+
+void Generation::Start(const Headers& metadata) {
+  for (size_t i = 0; i < prompts_.size(); ++i) {
+    calls_.push_back(std::make_unique<GenerateCall>(this, static_cast<int>(i)));
+  }
+  for (size_t i = 0; i < calls_.size(); ++i) calls_[i]->Begin(std::move(request_.calls[i]), metadata);
+  request_.calls.clear();
+  if (request_.options.stream) writer_->WatchForSilence();
+}
+
+void Generation::OnRead(GenerateCall* call, bool ok) {
+  call->EndRead(ok);
+  if (!ok || ended_) return;
+  HandleEvent(*call);
+  if (ended_) return;
+  if (stream_open_) writer_->FlushEvents();
+  if (writer_->num_unsent_bytes() <= kMaxUnsentBytes) call->ReadNext();
+}
+
+void Generation::HandleEvent(const GenerateCall& call) {
+  switch (call.event().event_case()) {
+    case v1::GenerateEvent::kAccepted: HandleAccepted(call); return;
+    case v1::GenerateEvent::kDelta: HandleDelta(call, call.event().delta()); return;
+    case v1::GenerateEvent::kFinished: HandleFinished(call, call.event().finished()); return;
+    default: return;  // progress, or an event of a newer daemon
+  }
+}
+
+void Generation::HandleAccepted(const GenerateCall& call) {
+  const v1::Accepted& accepted = call.event().accepted();
+  PromptState& prompt = prompts_[static_cast<size_t>(call.prompt())];
+  if (!std::exchange(prompt.accepted, true)) ++num_accepted_;
+  prompt.prompt_tokens = accepted.prompt_tokens();
+  prompt.cached_tokens = accepted.cached_tokens();
+  if (request_.options.return_token_ids) {
+    prompt.token_ids_json.assign(1, '[');
+    AppendIds(accepted.prompt_token_ids(), &prompt.token_ids_json);
+    prompt.token_ids_json += ']';
+  }
+  if (!request_.options.stream || num_accepted_ < prompts_.size()) return;
+  OpenStream();
+  for (ChoiceState& choice : choices_) OpenChoice(&choice);
+}
+
+void Generation::HandleDelta(const GenerateCall& call, const v1::Delta& delta) {
+  ChoiceState* choice = ChoiceOf(call, delta.index());
+  if (choice == nullptr) return;
+  choice->output_tokens += delta.num_tokens();
+  if (!request_.options.stream) {
+    format_->Keep(delta, choice);
+    return;
+  }
+  OpenStream();
+  OpenChoice(choice);
+  format_->AppendDelta(delta, choice, prompts_[static_cast<size_t>(choice->prompt)], &writer_->events());
+}
+
+void Generation::HandleFinished(const GenerateCall& call, const v1::Finished& finished) {
+  ChoiceState* choice = ChoiceOf(call, finished.index());
+  if (choice == nullptr || choice->finished) return;
+  choice->reason = finished.reason();
+  if (choice->reason != v1::STOP && choice->reason != v1::LENGTH && choice->reason != v1::CANCELLED) {
+    return;  // the call's status tells what went wrong
+  }
+  choice->finished = true;
+  choice->stop_reason_json = StopReasonJson(finished, request_.options.stop_token_ids);
+  PromptState& prompt = prompts_[static_cast<size_t>(choice->prompt)];
+  if (finished.has_usage()) {
+    choice->output_tokens = finished.usage().output_tokens();
+    prompt.prompt_tokens = finished.usage().prompt_tokens();
+    prompt.cached_tokens = finished.usage().cached_tokens();
+  }
+  if (!request_.options.stream) return;
+  OpenStream();
+  OpenChoice(choice);
+  format_->AppendFinish(*choice, prompt, &writer_->events());
+}
+
+ChoiceState* Generation::ChoiceOf(const GenerateCall& call, int index) {
+  if (index >= 0 && index < request_.num_answers) {
+    return &choices_[static_cast<size_t>(call.prompt() * request_.num_answers + index)];
+  }
+  Fail({.status = 500, .message = absl::StrCat("the daemon sent an answer ", index, " that was not asked for"),
+        .code = "internal_error"});
+  return nullptr;
+}
+
+void Generation::OpenStream() {
+  if (std::exchange(stream_open_, true)) return;
+  writer_->StartEvents(response_headers_);
+}
+
+void Generation::OpenChoice(ChoiceState* choice) {
+  if (std::exchange(choice->opened, true)) return;
+  format_->AppendOpening(*choice, prompts_[static_cast<size_t>(choice->prompt)], &writer_->events());
+}
+
+bool Generation::IsComplete(const GenerateCall& call) const {
+  for (const ChoiceState& choice : choices_) {
+    if (choice.prompt == call.prompt() && !choice.finished) return false;
+  }
+  return true;
+}
+
+void Generation::OnCallDone(GenerateCall* call) {
+  ++num_done_;
+  if (ended_) return;
+  if (!IsComplete(*call)) {
+    Fail(call->status().ok() ? ApiError{.status = 500,
+                                        .message = "the daemon ended the stream without finishing it",
+                                        .code = "internal_error"}
+                             : ErrorFromGrpc(call->status(), request_.names));
+  } else if (num_done_ == calls_.size()) {
+    Complete();
+  }
+}
+
+AnswerUsage Generation::Usage() const {
+  AnswerUsage usage;
+  for (const PromptState& prompt : prompts_) {
+    usage.prompt_tokens += prompt.prompt_tokens;
+    usage.cached_tokens += prompt.cached_tokens;
+  }
+  for (const ChoiceState& choice : choices_) usage.output_tokens += choice.output_tokens;
+  return usage;
+}
+
+void Generation::Complete() {
+  ended_ = true;
+  if (!request_.options.stream) {
+    HttpResponse response;
+    response.headers = response_headers_;
+    response.body = format_->Whole(choices_, prompts_, Usage());
+    writer_->Respond(std::move(response));
+    return;
+  }
+  if (request_.options.include_usage) format_->AppendUsage(Usage(), &writer_->events());
+  writer_->events() += kSseDone;
+  writer_->EndEvents();
+}
+
+void Generation::Fail(const ApiError& error) {
+  if (std::exchange(ended_, true)) return;
+  CancelAll();
+  if (stream_open_) {
+    AppendSseData(ErrorJson(error), &writer_->events());
+    writer_->events() += kSseDone;
+    writer_->EndEvents();
+    return;
+  }
+  HttpResponse response = ErrorResponse(error);
+  response.headers.insert(response.headers.end(), response_headers_.begin(), response_headers_.end());
+  writer_->Respond(std::move(response));
+}
+
+void Generation::CancelAll() {
+  for (const std::unique_ptr<GenerateCall>& call : calls_) call->Cancel();
+}
+
+void Generation::OnDisconnect() {
+  ended_ = true;
+  CancelAll();
+}
+
+void Generation::OnDrained() {
+  if (ended_) return;
+  for (const std::unique_ptr<GenerateCall>& call : calls_) call->ReadNext();
+}
+
+void Generation::OnSilence() {
+  if (ended_) return;
+  OpenStream();
+  writer_->events() += kSseKeepAlive;
+  writer_->FlushEvents();
+}
+
+}  // namespace fastgen::gateway

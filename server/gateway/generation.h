@@ -1,0 +1,115 @@
+// Generation: the Generate calls behind one HTTP request, from start to the last byte of its answer.
+//
+// Each prompt is one server-streaming call. A stream's events are formatted and flushed as they come; a whole answer is
+// kept as text until every call has ended. The next event of a call is read only when few bytes wait for the client:
+// a slow reader slows its own calls, and nothing is queued beyond that.
+// Invariants: 1. exactly one answer, whatever the calls do; 2. an error before the first event is an HTTP status, one
+// after it an SSE event; 3. when the client leaves or one call fails, all calls are cancelled at once.
+// Thread rule: the connection's strand; gRPC's threads only post to it.
+// Ownership: each running GenerateCall keeps its Generation alive; the connection keeps it until the answer is complete.
+// Tested by tests/server/gateway/openai_{chat,completions}_test.cc and generation_test.cc.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/client_callback.h>
+
+#include "fastgen/v1/inference.pb.h"
+#include "server/gateway/answer_format.h"
+#include "server/gateway/daemon.h"
+#include "server/gateway/errors.h"
+#include "server/gateway/exchange.h"
+#include "server/gateway/generation_request.h"
+
+namespace fastgen::gateway {
+
+class Generation;
+
+// One Generate call. Reads one event at a time; Generation says when to read the next.
+class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
+ public:
+  GenerateCall(Generation* owner, int prompt) : owner_(owner), prompt_(prompt) {}
+
+  // On the strand:
+  void Begin(v1::GenerateRequest request, const Headers& metadata);
+  void ReadNext();
+  // Ends the call early. Idempotent.
+  void Cancel();
+  // The event's handler ran (ok) or there will be none (not ok).
+  void EndRead(bool ok);
+
+  bool reading() const { return reading_; }
+  bool cancelled() const { return cancelled_; }
+  int prompt() const { return prompt_; }
+  const v1::GenerateEvent& event() const { return event_; }
+  const grpc::Status& status() const { return status_; }
+
+  // On gRPC's threads:
+  void OnReadDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
+
+ private:
+  void ReleaseHold();
+
+  Generation* const owner_;
+  const int prompt_;
+  v1::GenerateRequest request_;
+  v1::GenerateEvent event_;
+  grpc::ClientContext context_;
+  grpc::Status status_;
+  bool reading_ = false;
+  bool cancelled_ = false;
+  // Reads start outside gRPC's callbacks, so a hold keeps OnDone from coming before the last read was asked for.
+  bool held_ = false;
+  std::shared_ptr<Generation> keep_alive_;  // until OnDone
+};
+
+class Generation final : public Exchange, public std::enable_shared_from_this<Generation> {
+ public:
+  Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon, GenerationRequest request,
+             std::unique_ptr<AnswerFormat> format, Headers response_headers);
+
+  void Start(const Headers& metadata);
+
+  void OnDisconnect() override;
+  void OnDrained() override;
+  void OnSilence() override;
+
+ private:
+  friend class GenerateCall;
+
+  void OnRead(GenerateCall* call, bool ok);
+  void OnCallDone(GenerateCall* call);
+  void HandleEvent(const GenerateCall& call);
+  void HandleAccepted(const GenerateCall& call);
+  void HandleDelta(const GenerateCall& call, const v1::Delta& delta);
+  void HandleFinished(const GenerateCall& call, const v1::Finished& finished);
+  ChoiceState* ChoiceOf(const GenerateCall& call, int index);
+  bool IsComplete(const GenerateCall& call) const;
+  void OpenStream();
+  void OpenChoice(ChoiceState* choice);
+  void Complete();
+  void Fail(const ApiError& error);
+  void CancelAll();
+  AnswerUsage Usage() const;
+
+  const std::shared_ptr<ResponseWriter> writer_;
+  const DaemonStubs& daemon_;
+  const std::shared_ptr<LiveCalls> live_calls_;
+  GenerationRequest request_;
+  const std::unique_ptr<AnswerFormat> format_;
+  const Headers response_headers_;
+
+  std::vector<std::unique_ptr<GenerateCall>> calls_;
+  std::vector<PromptState> prompts_;
+  std::vector<ChoiceState> choices_;
+  size_t num_accepted_ = 0;
+  size_t num_done_ = 0;
+  bool stream_open_ = false;
+  bool ended_ = false;  // answered, or nobody is there to answer
+};
+
+}  // namespace fastgen::gateway

@@ -1,0 +1,173 @@
+#include "server/gateway/http_request_reader.h"
+
+#include <exception>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/strings.h"
+
+namespace fastgen::gateway {
+namespace http = boost::beast::http;
+
+struct HttpRequestReader::Parser {
+  http::request_parser<http::string_body> beast;
+};
+
+namespace {
+
+std::string Field(const http::fields& fields, http::field name) {
+  const auto value = fields[name];
+  return std::string(value.data(), value.size());
+}
+
+std::string Field(const http::fields& fields, std::string_view name) {
+  const auto value = fields[boost::beast::string_view(name.data(), name.size())];
+  return std::string(value.data(), value.size());
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// "/v1/models/a%2Fb?x=1" is "/v1/models/a/b"; nullopt for a bad escape.
+std::optional<std::string> PathOf(std::string_view target) {
+  for (std::string_view scheme : {"http://", "https://"}) {
+    if (target.substr(0, scheme.size()) != scheme) continue;
+    const size_t slash = target.find('/', scheme.size());
+    target = slash == std::string_view::npos ? "/" : target.substr(slash);
+  }
+  target = target.substr(0, target.find_first_of("?#"));
+  std::string path;
+  for (size_t i = 0; i < target.size(); ++i) {
+    if (target[i] != '%') {
+      path += target[i];
+      continue;
+    }
+    if (i + 2 >= target.size()) return std::nullopt;
+    const int high = HexDigit(target[i + 1]), low = HexDigit(target[i + 2]);
+    if (high < 0 || low < 0) return std::nullopt;
+    path += static_cast<char>(high * 16 + low);
+    i += 2;
+  }
+  return path;
+}
+
+}  // namespace
+
+HttpRequestReader::HttpRequestReader(int64_t max_head_bytes, int64_t max_body_bytes)
+    : max_head_bytes_(max_head_bytes), max_body_bytes_(max_body_bytes) {
+  Reset();
+}
+
+HttpRequestReader::~HttpRequestReader() = default;
+
+void HttpRequestReader::Reset() {
+  parser_ = std::make_unique<Parser>();
+  parser_->beast.header_limit(static_cast<uint32_t>(max_head_bytes_));
+  parser_->beast.body_limit(static_cast<uint64_t>(max_body_bytes_));
+  parser_->beast.eager(true);
+  state_ = State::kHead;
+  continue_wish_ = false;
+}
+
+void HttpRequestReader::Fail(ApiError error) {
+  state_ = State::kFailed;
+  error_ = std::move(error);
+}
+
+size_t HttpRequestReader::Feed(std::string_view bytes) {
+  CHECK(state_ == State::kHead || state_ == State::kBody);
+  size_t consumed = 0;
+  if (state_ == State::kHead) {
+    // RFC 9112, 2.2: empty lines before a request line are passed over.
+    while (consumed < bytes.size() && (bytes[consumed] == '\r' || bytes[consumed] == '\n')) ++consumed;
+  }
+  while (consumed < bytes.size()) {
+    boost::beast::error_code error;
+    size_t used = 0;
+    try {
+      used = parser_->beast.put(
+          boost::asio::const_buffer(bytes.data() + consumed, bytes.size() - consumed), error);
+    } catch (const std::exception&) {  // string_body reserves what Content-Length announces
+      Fail({.status = 413, .message = "the request body does not fit in memory", .code = "request_too_large"});
+      return consumed;
+    }
+    consumed += used;
+    if (error == http::error::need_more) error = {};
+    if (error == http::error::body_limit) {
+      Fail({.status = 413,
+            .message = absl::StrCat("the request body is larger than ", max_body_bytes_, " bytes"),
+            .code = "request_too_large"});
+    } else if (error == http::error::header_limit) {
+      Fail({.status = 431,
+            .message = absl::StrCat("the request head is larger than ", max_head_bytes_, " bytes"),
+            .code = "head_too_large"});
+    } else if (error) {
+      Fail({.status = 400, .message = absl::StrCat("malformed HTTP: ", error.message()), .code = "malformed_http"});
+    } else {
+      if (state_ == State::kHead && parser_->beast.is_header_done()) {
+        state_ = State::kBody;
+        CheckHead();
+      }
+      if (state_ == State::kBody && parser_->beast.is_done()) state_ = State::kDone;
+    }
+    if (used == 0 || state_ == State::kDone || state_ == State::kFailed) break;
+  }
+  return consumed;
+}
+
+void HttpRequestReader::CheckHead() {
+  const auto& head = parser_->beast.get();
+  if (head.version() != 10 && head.version() != 11) {
+    Fail({.message = "only HTTP/1.0 and HTTP/1.1 are spoken here", .code = "malformed_http"});
+    return;
+  }
+  if (head.version() == 11 && head.find(http::field::host) == head.end()) {
+    Fail({.message = "the Host header is missing", .code = "malformed_http"});
+    return;
+  }
+  const std::string expect = Field(head, http::field::expect);
+  if (expect.empty() || head.version() == 10) return;
+  if (!absl::EqualsIgnoreCase(expect, "100-continue")) {
+    Fail({.status = 417, .message = "the only expectation met here is 100-continue", .code = "expectation_failed"});
+    return;
+  }
+  continue_wish_ = !parser_->beast.is_done();
+}
+
+bool HttpRequestReader::TakeContinueWish() { return std::exchange(continue_wish_, false); }
+
+HttpRequest HttpRequestReader::TakeRequest() {
+  CHECK(state_ == State::kDone);
+  auto message = parser_->beast.release();
+  HttpRequest request;
+  request.method.assign(message.method_string().data(), message.method_string().size());
+  // A path that cannot be decoded matches no route.
+  request.path = PathOf({message.target().data(), message.target().size()}).value_or("");
+  request.content_type = Field(message, http::field::content_type);
+  request.content_encoding = Field(message, http::field::content_encoding);
+  request.request_id = Field(message, "X-Request-Id");
+  request.resume_window = Field(message, "X-Fastgen-Resume-Window");
+  for (const char* name : {"authorization", "x-api-key", "traceparent", "tracestate"}) {
+    std::string value = Field(message, std::string_view(name));
+    if (!value.empty()) request.metadata.emplace_back(name, std::move(value));
+  }
+  request.keep_alive = message.keep_alive();
+  request.chunked_allowed = message.version() >= 11;
+  request.body = std::move(message.body());
+  Reset();
+  return request;
+}
+
+}  // namespace fastgen::gateway

@@ -1,0 +1,52 @@
+// HttpRequestReader: bytes to HttpRequest, with bounds. The only user of Beast's HTTP parser.
+//
+// Feed takes bytes as they come and says how many it consumed; what is left belongs to the next request (pipelining).
+// While the head is incomplete nothing is consumed: the caller keeps the bytes and feeds them again with more, which
+// the head's limit bounds.
+// Invariants: 1. never throws, whatever the bytes; 2. after kFailed, only the error may be asked for.
+// Thread rule: one thread at a time. Tested by tests/server/gateway/http_request_reader_test.cc and
+// tests/fuzz/http_request_fuzzer.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "server/gateway/errors.h"
+#include "server/gateway/exchange.h"
+
+namespace fastgen::gateway {
+
+class HttpRequestReader {
+ public:
+  enum class State { kHead, kBody, kDone, kFailed };
+
+  HttpRequestReader(int64_t max_head_bytes, int64_t max_body_bytes);
+  ~HttpRequestReader();
+
+  // Number of bytes consumed. REQUIRES: state is kHead or kBody.
+  size_t Feed(std::string_view bytes);
+  State state() const { return state_; }
+  // The client waits for "100 Continue" before it sends the body. True once.
+  bool TakeContinueWish();
+  // REQUIRES: kDone. The reader is then ready for the next request.
+  HttpRequest TakeRequest();
+  // REQUIRES: kFailed.
+  const ApiError& error() const { return error_; }
+
+ private:
+  struct Parser;
+  void Fail(ApiError error);
+  void CheckHead();
+  void Reset();
+
+  const int64_t max_head_bytes_;
+  const int64_t max_body_bytes_;
+  State state_ = State::kHead;
+  bool continue_wish_ = false;
+  ApiError error_;
+  std::unique_ptr<Parser> parser_;
+};
+
+}  // namespace fastgen::gateway

@@ -1,0 +1,344 @@
+#include "server/gateway/openai_chat.h"
+
+#include <utility>
+
+#include <boost/json/serialize.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "base/strings.h"
+#include "server/gateway/json_text.h"
+#include "server/gateway/sse.h"
+
+namespace fastgen::gateway {
+namespace json = boost::json;
+namespace {
+
+constexpr size_t kMaxMessages = 4096;
+constexpr size_t kMaxParts = 1024;
+constexpr size_t kMaxTools = 256;
+constexpr int64_t kMaxTopLogprobs = 1000;
+
+std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
+
+// A list of {"type":"text","text":...}, joined with a line break.
+std::optional<std::string> JoinParts(JsonFields* message) {
+  const json::array* parts = message->Array("content", kMaxParts);
+  if (parts == nullptr) return std::nullopt;
+  std::string joined;
+  bool first = true;
+  for (const json::value& part : *parts) {
+    const json::object* object = part.if_object();
+    const json::value* type = object == nullptr ? nullptr : object->if_contains("type");
+    const json::value* text = object == nullptr ? nullptr : object->if_contains("text");
+    if (type == nullptr || !type->is_string() || View(type->get_string()) != "text") {
+      message->Fail("content", "content parts must have the type \"text\"", "unsupported_parameter");
+      return std::nullopt;
+    }
+    if (text == nullptr || !text->is_string()) {
+      message->Fail("content", "a text part must have a string \"text\"", "invalid_type");
+      return std::nullopt;
+    }
+    if (!first) joined += '\n';
+    first = false;
+    joined += View(text->get_string());
+  }
+  return joined;
+}
+
+void ReadContent(JsonFields* message, v1::ChatMessage* out) {
+  const json::value* content = message->Find("content");
+  if (content == nullptr) {
+    if (out->role() != "assistant") {
+      message->Fail("content", absl::StrCat("a ", out->role(), " message needs content"), "missing");
+    }
+    return;
+  }
+  if (content->is_string()) {
+    out->set_content(std::string(View(content->get_string())));
+  } else if (content->is_array()) {
+    if (auto joined = JoinParts(message)) out->set_content(*std::move(joined));
+  } else {
+    message->Fail("content", absl::StrCat("content must be a string or a list of text parts, not ",
+                                          ToAbsl(KindOf(*content))),
+                  "invalid_type");
+  }
+}
+
+void ReadToolCalls(JsonFields* message, v1::ChatMessage* out) {
+  const json::array* calls = message->Array("tool_calls", kMaxTools);
+  if (calls == nullptr) return;
+  for (size_t i = 0; i < calls->size(); ++i) {
+    const std::string name = absl::StrCat("tool_calls[", i, "]");
+    if (!(*calls)[i].is_object()) {
+      message->Fail(name, "a tool call must be an object", "invalid_type");
+      return;
+    }
+    JsonFields call((*calls)[i].get_object(), message->PathOf(name), message->error());
+    const json::object* object = call.Object("function");
+    if (object == nullptr) {
+      call.Fail("function", "a tool call needs a function", "missing");
+      return;
+    }
+    JsonFields function(*object, call.PathOf("function"), message->error());
+    v1::ToolCall* tool_call = out->add_tool_calls();
+    tool_call->set_id(call.String("id").value_or(""));
+    tool_call->set_name(function.String("name").value_or(""));
+    if (tool_call->name().empty()) function.Fail("name", "a tool call's function needs a name", "missing");
+    const json::value* arguments = function.Find("arguments");
+    if (arguments != nullptr && arguments->is_object()) {
+      tool_call->set_arguments_json(json::serialize(*arguments));
+    } else {
+      tool_call->set_arguments_json(function.String("arguments").value_or("{}"));
+    }
+  }
+}
+
+void ReadMessage(JsonFields* message, v1::ChatMessage* out, std::vector<std::string>* ignored) {
+  std::string role = message->String("role").value_or("");
+  if (role == "developer") role = "system";
+  if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
+    message->Fail("role", "role must be system, developer, user, assistant or tool");
+    return;
+  }
+  out->set_role(role);
+  ReadContent(message, out);
+  if (auto v = message->String("name")) out->set_name(*std::move(v));
+  if (auto v = message->String("tool_call_id")) out->set_tool_call_id(*std::move(v));
+  if (auto v = message->String("reasoning_content")) out->set_reasoning_content(*std::move(v));
+  if (auto v = message->String("reasoning"); v.has_value() && !out->has_reasoning_content()) {
+    out->set_reasoning_content(*std::move(v));
+  }
+  ReadToolCalls(message, out);
+  // What an answer of ours or OpenAI's holds beside its text, sent back with the conversation.
+  message->Accept({"refusal", "annotations", "audio", "function_call"});
+  message->AppendUnknown(ignored);
+}
+
+void ReadTools(JsonFields* fields, v1::Chat* chat) {
+  const json::array* tools = fields->Array("tools", kMaxTools);
+  const json::value* choice = fields->Find("tool_choice");
+  const bool none = choice != nullptr && choice->is_string() && View(choice->get_string()) == "none";
+  fields->Bool("parallel_tool_calls");
+  if (tools == nullptr) {
+    if (choice != nullptr && !none) fields->Fail("tool_choice", "tool_choice needs tools");
+    return;
+  }
+  if (tools->empty()) {
+    fields->Fail("tools", "tools must not be empty");
+  } else if (!none) {
+    fields->Fail("tools", "tools are supported only with tool_choice \"none\" by this version",
+                 "unsupported_parameter");
+  }
+  for (const json::value& tool : *tools) {
+    if (!tool.is_object()) {
+      fields->Fail("tools", absl::StrCat("tools must hold objects, not ", ToAbsl(KindOf(tool))), "invalid_type");
+      return;
+    }
+    chat->add_tools_json(json::serialize(tool));
+  }
+}
+
+void RefuseChatOnly(JsonFields* fields) {
+  for (std::string_view name : {"functions", "function_call", "audio", "prediction", "web_search_options", "verbosity",
+                                "reasoning_effort", "chat_template", "documents", "suffix"}) {
+    if (fields->Find(name) != nullptr) {
+      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported by this version"), "unsupported_parameter");
+    }
+  }
+  for (std::string_view name : {"echo", "add_special_tokens"}) {
+    if (fields->Bool(name).value_or(false)) {
+      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported for chat"), "unsupported_parameter");
+    }
+  }
+  if (const json::array* modalities = fields->Array("modalities", 16)) {
+    for (const json::value& item : *modalities) {
+      if (item.is_string() && View(item.get_string()) == "text") continue;
+      fields->Fail("modalities", "the only modality is \"text\"", "unsupported_parameter");
+    }
+  }
+}
+
+void ReadLogprobs(JsonFields* fields, v1::Output* output, GenerationRequest* request) {
+  const bool logprobs = fields->Bool("logprobs").value_or(false);
+  const std::optional<int64_t> top = fields->Int("top_logprobs", 0, kMaxTopLogprobs);
+  if (top.value_or(0) > 0 && !logprobs) fields->Fail("top_logprobs", "top_logprobs needs logprobs to be true");
+  request->options.logprobs = logprobs;
+  if (logprobs) output->set_logprobs(static_cast<int32_t>(top.value_or(0)));
+}
+
+// "token":..,"logprob":..,"bytes":[..]
+void AppendTokenFields(std::string_view bytes, float logprob, std::string* out) {
+  out->append("{\"token\":");
+  AppendJsonString(bytes, out);
+  out->append(",\"logprob\":");
+  AppendJsonFloat(logprob, out);
+  out->append(",\"bytes\":");
+  AppendJsonBytes(bytes, out);
+}
+
+void AppendChatLogprobs(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs, std::string* out) {
+  for (const v1::TokenLogprob& token : logprobs) {
+    if (!out->empty() && out->back() == '}') out->push_back(',');
+    AppendTokenFields(token.bytes(), token.logprob(), out);
+    out->append(",\"top_logprobs\":[");
+    bool first = true;
+    for (const auto& candidate : token.top()) {
+      if (!first) out->push_back(',');
+      first = false;
+      AppendTokenFields(candidate.bytes(), candidate.logprob(), out);
+      out->push_back('}');
+    }
+    out->append("]}");
+  }
+}
+
+}  // namespace
+
+void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored) {
+  const json::array* messages = fields->Array("messages", kMaxMessages);
+  if (messages == nullptr) {
+    fields->Fail("messages", "messages is missing", "missing");
+    return;
+  }
+  if (messages->empty()) fields->Fail("messages", "messages must not be empty");
+  for (size_t i = 0; i < messages->size() && fields->ok(); ++i) {
+    const std::string path = absl::StrCat("messages[", i, "]");
+    if (!(*messages)[i].is_object()) {
+      fields->Fail(path, absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*messages)[i]))),
+                   "invalid_type");
+      return;
+    }
+    JsonFields message((*messages)[i].get_object(), path, fields->error());
+    ReadMessage(&message, chat->add_messages(), ignored);
+  }
+  ReadTools(fields, chat);
+  if (const json::object* kwargs = fields->Object("chat_template_kwargs")) {
+    chat->set_chat_template_kwargs_json(json::serialize(*kwargs));
+  }
+  if (auto v = fields->Bool("add_generation_prompt")) chat->set_add_generation_prompt(*v);
+  if (auto v = fields->Bool("continue_final_message")) {
+    chat->set_continue_final_message(*v);
+    // Nothing may stand between the message's text and its continuation.
+    if (*v && chat->add_generation_prompt() && chat->has_add_generation_prompt()) {
+      fields->Fail("continue_final_message", "continue_final_message and add_generation_prompt exclude each other");
+    }
+    if (*v) chat->set_add_generation_prompt(false);
+  }
+}
+
+std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationRequest* request) {
+  std::optional<ApiError> error;
+  const std::optional<json::object> object = ParseJsonObject(body, &error);
+  if (!object.has_value()) return error;
+  request->names = {.prompt = "messages", .max_tokens = "max_tokens", .logprobs = "top_logprobs"};
+  JsonFields fields(*object, "", &error);
+  v1::GenerateRequest call;
+  ReadChat(&fields, call.mutable_chat(), &request->ignored);
+  ReadSharedFields(&fields, &call, request);
+  ReadLogprobs(&fields, call.mutable_output(), request);
+  RefuseChatOnly(&fields);
+  if (error.has_value()) return error;
+  fields.AppendUnknown(&request->ignored);
+  request->calls.push_back(std::move(call));
+  return std::nullopt;
+}
+
+ChatFormat::ChatFormat(const AnswerOptions& options)
+    : options_(options),
+      chunk_head_(absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "chat.completion.chunk"),
+                               ",\"choices\":[{\"index\":")) {}
+
+void ChatFormat::AppendOpening(const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+  out->append(chunk_head_);
+  AppendJsonInt(choice.index, out);
+  out->append(",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]");
+  AppendChunkUsage(options_, choice, prompt, out);
+  if (options_.return_token_ids) {
+    out->append(",\"prompt_token_ids\":");
+    out->append(prompt.token_ids_json);
+  }
+  out->append("}\n\n");
+}
+
+void ChatFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
+                             std::string* out) {
+  const bool ids = options_.return_token_ids && delta.token_ids_size() > 0;
+  if (delta.text().empty() && !ids && delta.logprobs_size() == 0) return;
+  out->append(chunk_head_);
+  AppendJsonInt(choice->index, out);
+  out->append(",\"delta\":{\"content\":");
+  AppendJsonString(delta.text(), out);
+  out->append("},\"logprobs\":");
+  if (options_.logprobs && delta.logprobs_size() > 0) {
+    std::string content;
+    AppendChatLogprobs(delta.logprobs(), &content);
+    out->append("{\"content\":[").append(content).append("],\"refusal\":null}");
+  } else {
+    out->append("null");
+  }
+  out->append(",\"finish_reason\":null");
+  if (ids) {
+    out->append(",\"token_ids\":[");
+    AppendIds(delta.token_ids(), out);
+    out->push_back(']');
+  }
+  out->append("}]");
+  AppendChunkUsage(options_, *choice, prompt, out);
+  out->append("}\n\n");
+}
+
+void ChatFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+  out->append(chunk_head_);
+  AppendJsonInt(choice.index, out);
+  out->append(",\"delta\":{},\"logprobs\":null,\"finish_reason\":\"");
+  out->append(FinishReasonName(choice.reason));
+  out->append("\",\"stop_reason\":");
+  out->append(choice.stop_reason_json);
+  out->append("}]");
+  AppendChunkUsage(options_, choice, prompt, out);
+  out->append("}\n\n");
+}
+
+void ChatFormat::AppendUsage(const AnswerUsage& usage, std::string* out) {
+  out->append(kSseDataPrefix);
+  out->append(AnswerHead(options_, "chat.completion.chunk"));
+  out->append(",\"choices\":[],\"usage\":");
+  AppendUsageJson(usage, out);
+  out->append("}\n\n");
+}
+
+void ChatFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {
+  choice->text += delta.text();
+  if (options_.return_token_ids) AppendIds(delta.token_ids(), &choice->token_ids);
+  if (options_.logprobs) AppendChatLogprobs(delta.logprobs(), &choice->logprobs[0]);
+}
+
+std::string ChatFormat::Whole(const std::vector<ChoiceState>& choices, const std::vector<PromptState>& prompts,
+                              const AnswerUsage& usage) {
+  std::string out = AnswerHead(options_, "chat.completion");
+  out += ",\"choices\":[";
+  for (const ChoiceState& choice : choices) {
+    if (choice.index > 0) out += ',';
+    out += "{\"index\":";
+    AppendJsonInt(choice.index, &out);
+    out += ",\"message\":{\"role\":\"assistant\",\"content\":";
+    AppendJsonString(choice.text, &out);
+    out += ",\"refusal\":null},\"logprobs\":";
+    if (options_.logprobs) {
+      absl::StrAppend(&out, "{\"content\":[", choice.logprobs[0], "],\"refusal\":null}");
+    } else {
+      out += "null";
+    }
+    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)), "\",\"stop_reason\":",
+                    choice.stop_reason_json);
+    if (options_.return_token_ids) absl::StrAppend(&out, ",\"token_ids\":[", choice.token_ids, "]");
+    out += '}';
+  }
+  out += "],\"usage\":";
+  AppendUsageJson(usage, &out);
+  if (options_.return_token_ids) absl::StrAppend(&out, ",\"prompt_token_ids\":", prompts[0].token_ids_json);
+  out += '}';
+  return out;
+}
+
+}  // namespace fastgen::gateway

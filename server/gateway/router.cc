@@ -1,0 +1,242 @@
+#include "server/gateway/router.h"
+
+#include <charconv>
+#include <cmath>
+#include <random>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "base/strings.h"
+#include "server/gateway/errors.h"
+#include "server/gateway/generation.h"
+#include "server/gateway/openai_chat.h"
+#include "server/gateway/openai_completions.h"
+#include "server/gateway/plain_routes.h"
+#include "server/gateway/unary_exchange.h"
+
+namespace fastgen::gateway {
+namespace {
+
+using Writer = std::shared_ptr<ResponseWriter>;
+using Handler = std::shared_ptr<Exchange> (*)(Router&, const HttpRequest&, std::string_view tail, Writer);
+
+struct RouteRow {
+  std::string_view method;
+  std::string_view path;  // one that ends in '/' takes a tail
+  Handler handler;        // nullptr: see Router::Route
+  std::string_view note;  // of what is not built: the message
+};
+
+constexpr std::string_view kChatPath = "/chat/completions";
+constexpr std::string_view kCompletionsPath = "/completions";
+
+constexpr RouteRow kRoutes[] = {
+    {"POST", kChatPath, nullptr, ""},
+    {"POST", kCompletionsPath, nullptr, ""},
+    {"GET", "/models", &ListModels, ""},
+    {"GET", "/models/", &GetModel, ""},
+    {"GET", "/health", &GetHealth, ""},
+    {"GET", "/version", &GetVersion, ""},
+    {"GET", "/metrics", &GetMetrics, ""},
+    {"POST", "/tokenize", &PostTokenize, ""},
+    {"POST", "/detokenize", &PostDetokenize, ""},
+    {"POST", "/cancel", &PostCancel, ""},
+    {"GET", "/openapi.json", nullptr, "the OpenAPI description is not part of this version"},
+    {"POST", "/responses", nullptr, "the Responses API is not part of this version; use /v1/chat/completions"},
+    {"POST", "/messages", nullptr, "the Messages API is not part of this version; use /v1/chat/completions"},
+    {"POST", "/messages/count_tokens", nullptr, "the Messages API is not part of this version; use /v1/tokenize"},
+    {"POST", "/embeddings", nullptr, "embeddings are not part of this version"},
+};
+
+std::shared_ptr<Exchange> Answer(const Writer& writer, const ApiError& error) {
+  writer->Respond(ErrorResponse(error));
+  return nullptr;
+}
+
+// The path without "/v1" and without a last '/'.
+std::string_view Normalized(std::string_view path) {
+  if (path.substr(0, 4) == "/v1/") path.remove_prefix(3);
+  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
+  return path;
+}
+
+bool Matches(const RouteRow& row, std::string_view path, std::string_view* tail) {
+  if (row.path.back() != '/') return row.path == path;
+  if (path.size() <= row.path.size() || path.substr(0, row.path.size()) != row.path) return false;
+  *tail = path.substr(row.path.size());
+  return true;
+}
+
+bool IsJson(std::string_view content_type) {
+  const std::string_view media = content_type.substr(0, content_type.find(';'));
+  std::string plain;
+  for (char c : media) {
+    if (c != ' ' && c != '\t') plain += c;
+  }
+  return plain.empty() || absl::EqualsIgnoreCase(plain, "application/json") ||
+         (absl::StartsWithIgnoreCase(plain, "application/") && absl::EndsWithIgnoreCase(plain, "+json"));
+}
+
+std::string RandomId() {
+  std::random_device device;
+  std::string id;
+  for (int i = 0; i < 4; ++i) absl::StrAppend(&id, absl::Hex(device(), absl::kZeroPad8));
+  return id;
+}
+
+std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request, const std::vector<std::string>& allowed,
+                                           const Writer& writer) {
+  HttpResponse response;
+  if (request.method == "OPTIONS") {
+    response.status = 204;
+  } else {
+    response = ErrorResponse({.status = 405,
+                              .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
+                                                      absl::StrJoin(allowed, ", "), " is"),
+                              .code = "method_not_allowed"});
+  }
+  response.headers.emplace_back("Allow", absl::StrCat(absl::StrJoin(allowed, ", "), ", OPTIONS"));
+  writer->Respond(std::move(response));
+  return nullptr;
+}
+
+std::optional<ApiError> CheckBody(const HttpRequest& request) {
+  if (!IsJson(request.content_type)) {
+    return ApiError{.status = 415, .message = "the Content-Type must be application/json",
+                    .code = "unsupported_media_type"};
+  }
+  if (!request.content_encoding.empty() && !absl::EqualsIgnoreCase(request.content_encoding, "identity")) {
+    return ApiError{.status = 415, .message = "compressed request bodies are not supported",
+                    .code = "unsupported_media_type"};
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadResumeWindow(const HttpRequest& request, GenerationRequest* generation) {
+  if (request.resume_window.empty()) return std::nullopt;
+  double seconds = 0;
+  const char* const end = request.resume_window.data() + request.resume_window.size();
+  const auto parsed = std::from_chars(request.resume_window.data(), end, seconds);
+  if (parsed.ec != std::errc() || parsed.ptr != end || !(seconds >= 0 && seconds <= 86400)) {
+    return ApiError{.message = "X-Fastgen-Resume-Window must be seconds between 0 and 86400",
+                    .param = "X-Fastgen-Resume-Window", .code = "invalid_value"};
+  }
+  if (seconds == 0) return std::nullopt;
+  for (v1::GenerateRequest& call : generation->calls) {
+    call.mutable_resume_window()->set_seconds(static_cast<int64_t>(seconds));
+    call.mutable_resume_window()->set_nanos(static_cast<int32_t>((seconds - std::floor(seconds)) * 1e9));
+  }
+  return std::nullopt;
+}
+
+// The id of the body, of the header, or a new one; each further prompt's call gets "-<index>" after it.
+std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequest* generation) {
+  if (generation->request_id.empty() && !request.request_id.empty()) {
+    if (!IsRequestId(request.request_id)) {
+      return ApiError{.message = "X-Request-Id must be 1 to 128 printable ASCII characters",
+                      .param = "X-Request-Id", .code = "invalid_value"};
+    }
+    generation->request_id = request.request_id;
+  }
+  if (generation->request_id.empty()) generation->request_id = RandomId();
+  for (size_t i = 0; i < generation->calls.size(); ++i) {
+    generation->calls[i].set_request_id(i == 0 ? generation->request_id
+                                               : absl::StrCat(generation->request_id, "-", i));
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Router::Router(const GatewayOptions& options, DaemonStubs daemon)
+    : options_(options), daemon_(std::move(daemon)), start_time_s_(absl::ToUnixSeconds(absl::Now())) {}
+
+std::string Router::model_name() const {
+  MutexLock lock(&mutex_);
+  return model_name_;
+}
+
+void Router::set_model_name(const std::string& name) {
+  MutexLock lock(&mutex_);
+  model_name_ = name;
+}
+
+std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
+  const std::string_view path = Normalized(request.path);
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  std::vector<std::string> allowed;
+  if (method == "OPTIONS" && path == "*") return MethodNotAllowed(request, {"GET", "HEAD", "POST"}, writer);
+  for (const RouteRow& row : kRoutes) {
+    std::string_view tail;
+    if (!Matches(row, path, &tail)) continue;
+    if (row.method != method) {
+      allowed.emplace_back(row.method);
+      if (row.method == "GET") allowed.emplace_back("HEAD");
+      continue;
+    }
+    if (!row.note.empty()) {
+      return Answer(writer, {.status = 501, .message = std::string(row.note), .code = "not_implemented"});
+    }
+    if (method == "POST") {
+      if (const auto error = CheckBody(request)) return Answer(writer, *error);
+    }
+    if (row.handler != nullptr) return row.handler(*this, request, tail, std::move(writer));
+    return Generate(row.path == kChatPath ? GenerationRoute::kChat : GenerationRoute::kCompletions, request,
+                    std::move(writer));
+  }
+  if (!allowed.empty()) return MethodNotAllowed(request, allowed, writer);
+  return Answer(writer, {.status = 404,
+                         .message = absl::StrCat("there is no route ", request.method.substr(0, 32), " ",
+                                                 request.path.substr(0, 256)),
+                         .code = "not_found"});
+}
+
+std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequest& request, Writer writer) {
+  const bool chat = route == GenerationRoute::kChat;
+  auto generation = std::make_shared<GenerationRequest>();
+  std::optional<ApiError> error = chat ? ParseChatRequest(request.body, generation.get())
+                                       : ParseCompletionsRequest(request.body, generation.get());
+  if (!error.has_value()) error = ReadResumeWindow(request, generation.get());
+  if (!error.has_value()) error = SetRequestIds(request, generation.get());
+  if (error.has_value()) return Answer(writer, *error);
+  generation->options.id = absl::StrCat(chat ? "chatcmpl-" : "cmpl-", generation->request_id);
+  generation->options.created = absl::ToUnixSeconds(absl::Now());
+
+  const auto begin = [this, chat, generation, writer, metadata = request.metadata]() -> std::shared_ptr<Exchange> {
+    AnswerOptions& options = generation->options;
+    if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
+      return Answer(writer, {.status = 404,
+                             .message = absl::StrCat("the model '", options.model, "' does not exist; this server has '",
+                                                     model_name(), "'"),
+                             .param = "model",
+                             .code = "model_not_found"});
+    }
+    if (options.model.empty()) options.model = model_name();
+    Headers headers = {{"X-Request-Id", generation->request_id}};
+    if (!generation->ignored.empty()) {
+      headers.emplace_back("X-Fastgen-Ignored", absl::StrJoin(generation->ignored, ", "));
+    }
+    std::unique_ptr<AnswerFormat> format;
+    if (chat) {
+      format = std::make_unique<ChatFormat>(options);
+    } else {
+      format = std::make_unique<CompletionsFormat>(options);
+    }
+    auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(*generation), std::move(format),
+                                                 std::move(headers));
+    exchange->Start(metadata);
+    return exchange;
+  };
+  const bool needs_name = options_.strict_model || generation->options.model.empty();
+  if (!needs_name || !model_name().empty()) return begin();
+  return FetchModelInfo(*this, request, writer, [writer, begin](const v1::ModelInfo&) {
+    if (std::shared_ptr<Exchange> exchange = begin()) writer->HandOver(std::move(exchange));
+  });
+}
+
+}  // namespace fastgen::gateway

@@ -1,0 +1,46 @@
+// Router: from an HTTP request to the handler of its route; the checks that all routes share.
+//
+// Every route exists with and without "/v1". Unknown paths are 404, known ones with another method 405 with Allow;
+// HEAD is GET without the body; a body must be JSON (415). Request ids come from the body, the X-Request-Id header or
+// chance, in this order, and go out as X-Request-Id.
+// Thread rule: Route on any connection's strand. Tested by tests/server/gateway/http_server_test.cc.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "base/mutex.h"
+#include "server/gateway/daemon.h"
+#include "server/gateway/exchange.h"
+#include "server/gateway/http_server.h"
+
+namespace fastgen::gateway {
+
+enum class GenerationRoute { kChat, kCompletions };
+
+class Router {
+ public:
+  Router(const GatewayOptions& options, DaemonStubs daemon);
+
+  // The Exchange that will answer; nullptr when the answer has been given.
+  std::shared_ptr<Exchange> Route(HttpRequest request, std::shared_ptr<ResponseWriter> writer);
+
+  const DaemonStubs& daemon() const { return daemon_; }
+  // The served model's name as last seen; "" before that.
+  std::string model_name() const;
+  void set_model_name(const std::string& name);
+  int64_t start_time_s() const { return start_time_s_; }
+
+ private:
+  std::shared_ptr<Exchange> Generate(GenerationRoute route, const HttpRequest& request,
+                                     std::shared_ptr<ResponseWriter> writer);
+
+  const GatewayOptions& options_;
+  const DaemonStubs daemon_;
+  const int64_t start_time_s_;
+  mutable Mutex mutex_;
+  std::string model_name_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace fastgen::gateway
