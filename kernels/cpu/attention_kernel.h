@@ -6,7 +6,7 @@
 //   m' = max(m, max s); p = exp(s - m'); sum = sum * exp(m - m') + sum p; out = out * exp(m - m') + p V
 // A pair's numbers do not depend on its neighbours in the tile, nor on keys that it does not see: their p is exactly 0
 // and adding 0 changes nothing. So a row's result is the same however its sequence was cut into chunks.
-// Rows are scored and summed in fp32; p stays fp32.
+// Sums are fp32 and p stays fp32; q is rounded to bf16 for the score only where kPairs says so.
 // Thread rule: pure functions over the tile's own scratch.
 // Tested by tests/kernels/attention_test.cc.
 #pragma once
@@ -21,7 +21,8 @@ template <typename V, typename Kv>
 struct AttentionTemplates {
   using F = typename V::F;
   static constexpr int kLanes = V::kLanes;
-  static constexpr int kKeyVectors = kMaxTileKeys / kLanes;
+  // Queries and keys multiply as pairs of bf16 where the path has the instruction and the pages hold bf16.
+  static constexpr bool kPairs = V::kHasDotBf16 && sizeof(Kv) == 2;
 
   static F LoadKv(const float* p) { return V::Load(p); }
   static F LoadKv(const uint16_t* p) { return V::LoadBf16(p); }
@@ -30,26 +31,45 @@ struct AttentionTemplates {
 
   struct Scratch {
     float* queries;  // [pairs, padded_dim]
-    float* keys;     // [head_dim, kMaxTileKeys]
+    float* keys;     // [padded_dim, kMaxTileKeys]
     float* scores;   // [pairs, kMaxTileKeys]
   };
 
+  // Queries times scale, as the products want them: floats, or pairs of bf16.
   static void GatherQueries(const AttentionTile& tile, float* queries) {
     for (int64_t row = 0; row < tile.num_rows; ++row) {
       for (int64_t head = 0; head < tile.num_heads; ++head) {
         const float* from = tile.q + row * tile.q_stride + head * tile.head_dim;
         float* to = queries + (row * tile.num_heads + head) * tile.padded_dim;
         for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = from[d] * tile.scale;
+        for (int64_t d = tile.head_dim; d < tile.padded_dim; ++d) to[d] = 0;
+        if constexpr (kPairs) {
+          for (int64_t d = 0; d < tile.padded_dim; d += kLanes) {
+            V::StoreBf16(reinterpret_cast<uint16_t*>(to) + d, V::Load(to + d));
+          }
+        }
       }
     }
   }
 
+  // Lays keys out as [depth][kMaxTileKeys]: a unit is a float, or a pair of bf16 of the same key. Columns past num_keys
+  // repeat the last key; rows past head_dim hold what lies behind the keys in memory and are never read.
   static void TransposeKeys(const Kv* keys, int64_t num_keys, int64_t head_dim, float* out) {
-    for (int64_t key = 0; key < num_keys; ++key, keys += head_dim) {
-      for (int64_t d = 0; d < head_dim; d += 8) {
-        float lanes[kLanes < 8 ? 8 : kLanes];
-        for (int i = 0; i < 8; i += kLanes) V::Store(lanes + i, LoadKv(keys + d + i));
-        for (int i = 0; i < 8; ++i) out[(d + i) * kMaxTileKeys + key] = lanes[i];
+    constexpr int kUnit = kPairs ? 2 : 1;
+    for (int64_t first = 0; first < num_keys; first += kLanes) {
+      for (int64_t d = 0; d < head_dim; d += kLanes * kUnit) {
+        F rows[kLanes];
+        for (int i = 0; i < kLanes; ++i) {
+          const int64_t key = first + i < num_keys ? first + i : num_keys - 1;
+          const Kv* from = keys + key * head_dim + d;
+          if constexpr (kPairs) {
+            rows[i] = (F)V::LoadInt(from);
+          } else {
+            rows[i] = LoadKv(from);
+          }
+        }
+        V::Transpose(rows);
+        for (int i = 0; i < kLanes; ++i) V::Store(out + (d / kUnit + i) * kMaxTileKeys + first, rows[i]);
       }
     }
   }
@@ -59,10 +79,18 @@ struct AttentionTemplates {
   static void ScoreBlock(const float* queries, int64_t query_stride, const float* keys, int64_t head_dim,
                          float* scores) {
     F acc[B][C] = {};
-    for (int64_t d = 0; d < head_dim; ++d, keys += kMaxTileKeys) {
+    const int64_t depth = kPairs ? head_dim / 2 : head_dim;
+    for (int64_t d = 0; d < depth; ++d, keys += kMaxTileKeys) {
       for (int c = 0; c < C; ++c) {
         const F key = V::Load(keys + c * kLanes);
-        for (int b = 0; b < B; ++b) acc[b][c] += key * queries[b * query_stride + d];
+        for (int b = 0; b < B; ++b) {
+          const F query = V::Set1(queries[b * query_stride + d]);
+          if constexpr (kPairs) {
+            acc[b][c] = V::DotBf16(key, query, acc[b][c]);
+          } else {
+            acc[b][c] = V::MulAdd(key, query, acc[b][c]);
+          }
+        }
       }
     }
     for (int b = 0; b < B; ++b) {
@@ -135,7 +163,7 @@ struct AttentionTemplates {
     for (int64_t k = 0; k < num_keys; ++k, values += head_dim) {
       for (int c = 0; c < C; ++c) {
         const F value = LoadKv(values + c * kLanes);
-        for (int b = 0; b < B; ++b) acc[b][c] += value * weights[b * kMaxTileKeys + k];
+        for (int b = 0; b < B; ++b) acc[b][c] = V::MulAdd(value, V::Set1(weights[b * kMaxTileKeys + k]), acc[b][c]);
       }
     }
     for (int b = 0; b < B; ++b) {
@@ -225,7 +253,7 @@ struct AttentionTemplates {
       float* to = total.out + p * padded_dim;
       const float* from = part.out + p * padded_dim;
       for (int64_t d = 0; d < padded_dim; d += kLanes) {
-        V::Store(to + d, V::Load(to + d) * keep + V::Load(from + d) * add);
+        V::Store(to + d, V::MulAdd(V::Load(from + d), V::Set1(add), V::Load(to + d) * keep));
       }
     }
   }

@@ -9,10 +9,32 @@
 
 namespace fastgen::cpu {
 
-struct Avx2Path : Simd<8> {
+struct Avx2Path : Simd<8, Avx2Path> {
   static constexpr int kFloatRows = 4;
   static constexpr int kScoreRows = 4;
   static constexpr int kScoreVectors = 2;
+  static constexpr bool kHasDotBf16 = false;
+
+  static F MulAdd(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+
+  // Pairs of rows interleave floats, then doubles, then halves: three rounds of 8.
+  static void Transpose(F (&rows)[kLanes]) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 4; ++i) {
+      a[2 * i] = _mm256_unpacklo_ps((__m256)rows[2 * i], (__m256)rows[2 * i + 1]);
+      a[2 * i + 1] = _mm256_unpackhi_ps((__m256)rows[2 * i], (__m256)rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+      b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+      b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+      b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      rows[i] = (F)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+      rows[i + 4] = (F)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+  }
 
   static F LoadF16(const uint8_t* p) {
     return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -9,10 +9,47 @@
 
 namespace fastgen::cpu {
 
-struct Avx512Path : Simd<16> {
+struct Avx512Path : Simd<16, Avx512Path> {
   static constexpr int kFloatRows = 8;
   static constexpr int kScoreRows = 4;
   static constexpr int kScoreVectors = 4;
+  static constexpr bool kHasDotBf16 = true;
+
+  static F MulAdd(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+  // c + a . b over pairs of bf16.
+  static F DotBf16(F a, F b, F c) { return (F)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b); }
+
+  // Rounds to nearest even in one instruction; a NaN stays one.
+  static void StoreBf16(uint16_t* p, F v) {
+    const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+    __builtin_memcpy(p, &half, sizeof(half));
+  }
+
+  // Rows interleave floats, then doubles, then quarters twice: four rounds of 16.
+  static void Transpose(F (&rows)[kLanes]) {
+    __m512 a[16], b[16];
+    for (int i = 0; i < 8; ++i) {
+      a[2 * i] = _mm512_unpacklo_ps((__m512)rows[2 * i], (__m512)rows[2 * i + 1]);
+      a[2 * i + 1] = _mm512_unpackhi_ps((__m512)rows[2 * i], (__m512)rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+      b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+      b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+      b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    // b[4 g + i]: quarter q holds element 4 q + i of rows 4 g .. 4 g + 3.
+    for (int i = 0; i < 4; ++i) {
+      const __m512 even01 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
+      const __m512 odd01 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+      const __m512 even23 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+      const __m512 odd23 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+      rows[i] = (F)_mm512_shuffle_f32x4(even01, even23, 0x88);
+      rows[i + 4] = (F)_mm512_shuffle_f32x4(odd01, odd23, 0x88);
+      rows[i + 8] = (F)_mm512_shuffle_f32x4(even01, even23, 0xdd);
+      rows[i + 12] = (F)_mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+    }
+  }
 
   static F LoadF16(const uint8_t* p) {
     return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

@@ -8,10 +8,21 @@
 
 namespace fastgen::cpu {
 
-struct GenericPath : Simd<4> {
+struct GenericPath : Simd<4, GenericPath> {
   static constexpr int kFloatRows = 2;   // rows whose 4 sum vectors stay in 16 registers
   static constexpr int kScoreRows = 2;   // likewise in attention, x kScoreVectors
   static constexpr int kScoreVectors = 4;
+  static constexpr bool kHasDotBf16 = false;
+
+  static F MulAdd(F a, F b, F c) { return a * b + c; }
+
+  static void Transpose(F (&rows)[kLanes]) {
+    float in[kLanes][kLanes];
+    for (int i = 0; i < kLanes; ++i) Store(in[i], rows[i]);
+    for (int i = 0; i < kLanes; ++i) {
+      for (int j = 0; j < kLanes; ++j) rows[i][j] = in[j][i];
+    }
+  }
 
   static F LoadF16(const uint8_t* p) {
     float lanes[kLanes];

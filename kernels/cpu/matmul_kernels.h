@@ -86,7 +86,7 @@ struct MatMulTemplates {
         }
         for (int k = 16 * half; k < 16 * half + 16; ++k) {
           float* at = w + k * kPanelOutputs + part * kLanes;
-          V::Store(at, (V::Load(at) - kOffset) * d + m);
+          V::Store(at, V::MulAdd(V::Load(at) - kOffset, d, m));
         }
       }
     }
@@ -109,7 +109,7 @@ struct MatMulTemplates {
 
   template <int B>
   static void Accumulate(F w, int part, const float* x, F (&acc)[B][kParts]) {
-    for (int r = 0; r < B; ++r) acc[r][part] += w * x[r];
+    for (int r = 0; r < B; ++r) acc[r][part] = V::MulAdd(w, V::Set1(x[r]), acc[r][part]);
   }
 
   // Rows [0, B) of a tile whose rows are interleaved `stride` wide.
@@ -260,18 +260,19 @@ struct MatMulTemplates {
       for (int half = 0; half < kHalves; ++half) {
         F dot = V::Zero();
         for (int k = half * 16; k < (kHalves == 1 ? kGroup : 16 * half + 16); ++k) {
-          dot += V::Load(w + k * kPanelOutputs + part * kLanes) *
-                 static_cast<float>(group.q[k / 4][r][k % 4]);
+          dot = V::MulAdd(V::Load(w + k * kPanelOutputs + part * kLanes),
+                          V::Set1(static_cast<float>(group.q[k / 4][r][k % 4])), dot);
         }
         if constexpr (kFormat == PanelFormat::kQ4_0) dot += static_cast<float>(group.minus_8_sum[r]);
         if constexpr (kFormat == PanelFormat::kQ8_0) dot += static_cast<float>(group.minus_128_sum[r]);
         if constexpr (kFormat == PanelFormat::kQ6_K) {
           dot += static_cast<float>(group.minus_32_sum[half][r]);
         }
-        sum += dot * group.scale[r] * GroupScale<kFormat>(block, part, half);
+        sum = V::MulAdd(dot * group.scale[r], GroupScale<kFormat>(block, part, half), sum);
       }
       if constexpr (kFormat == PanelFormat::kQ4_1) {
-        sum += V::LoadF16(block + kNibbleBytes + 32 + 2 * part * kLanes) * group.scaled_sum[r];
+        const F m = V::LoadF16(block + kNibbleBytes + 32 + 2 * part * kLanes);
+        sum = V::MulAdd(m, V::Set1(group.scaled_sum[r]), sum);
       }
       V::Store(y + part * kLanes, sum);
     }

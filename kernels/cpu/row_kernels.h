@@ -34,8 +34,8 @@ struct RowTemplates {
     for (; i + 2 * kLanes <= hidden; i += 2 * kLanes) {
       const F a = V::Load(x + i);
       const F b = V::Load(x + i + kLanes);
-      sums[0] += a * a;
-      sums[1] += b * b;
+      sums[0] = V::MulAdd(a, a, sums[0]);
+      sums[1] = V::MulAdd(b, b, sums[1]);
     }
     float sum = V::ReduceAdd(sums[0] + sums[1]);
     for (; i < hidden; ++i) sum += x[i] * x[i];

@@ -35,7 +35,9 @@ struct VectorTypes<16> {
   typedef uint16_t H __attribute__((vector_size(32)));
 };
 
-template <int N>
+// `Path` is the deriving class. It gives MulAdd(a, b, c) = a * b + c, fused where the path has the instruction. Contraction
+// by the compiler is switched off in these files: it may differ from one instance of a template to the next.
+template <int N, typename Path>
 struct Simd {
   static constexpr int kLanes = N;
   using F = typename VectorTypes<N>::F;
@@ -96,17 +98,18 @@ struct Simd {
   static F Exp(F x) {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
     const F clamped = x < -87.0f ? Set1(-87.0f) : x;
-    const F shifted = clamped * 1.44269504f + kRound;
+    const F shifted = Path::MulAdd(clamped, Set1(1.44269504f), Set1(kRound));
     const F n = shifted - kRound;
-    F r = clamped - n * 0.693145752f;
-    r = r - n * 1.42860677e-6f;
-    F p = r * 1.98412698e-4f + 1.38888889e-3f;
-    p = p * r + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    // ln 2 in two parts; the first has so few bits that its product with n is exact.
+    F r = Path::MulAdd(n, Set1(-0.693145752f), clamped);
+    r = Path::MulAdd(n, Set1(-1.42860677e-6f), r);
+    F p = Path::MulAdd(r, Set1(1.98412698e-4f), Set1(1.38888889e-3f));
+    p = Path::MulAdd(p, r, Set1(8.33333333e-3f));
+    p = Path::MulAdd(p, r, Set1(4.16666667e-2f));
+    p = Path::MulAdd(p, r, Set1(1.66666667e-1f));
+    p = Path::MulAdd(p, r, Set1(0.5f));
+    p = Path::MulAdd(p, r, Set1(1.0f));
+    p = Path::MulAdd(p, r, Set1(1.0f));
     const F power = (F)(((I)shifted - 0x4b400000 + 127) << 23);
     return x < -87.0f ? Zero() : p * power;
   }
