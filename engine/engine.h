@@ -88,9 +88,8 @@ class Engine {
   virtual absl::StatusOr<std::string> Detokenize(absl::Span<const int32_t> ids,
                                                  bool skip_special_tokens) const = 0;
   // The bytes that each id stands for in running text, possibly part of a UTF-8 sequence. INVALID_ARGUMENT as above.
-  virtual absl::StatusOr<std::vector<std::string>> TokenBytes(absl::Span<const int32_t> ids) const {
-    return absl::UnimplementedError("this engine does not tell the bytes of tokens");
-  }
+  virtual absl::StatusOr<std::vector<std::string>> TokenBytes(
+      absl::Span<const int32_t> ids) const = 0;
   // The rendered text and its ids. FAILED_PRECONDITION when the model has no chat template.
   struct Rendered {
     std::string text;

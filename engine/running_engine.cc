@@ -41,6 +41,7 @@ class RunningEngine final : public Engine {
                                                 const EncodeOptions& options) const override;
   absl::StatusOr<std::string> Detokenize(absl::Span<const int32_t> ids,
                                          bool skip_special_tokens) const override;
+  absl::StatusOr<std::vector<std::string>> TokenBytes(absl::Span<const int32_t> ids) const override;
   absl::StatusOr<Rendered> RenderChat(const ChatPrompt& chat) const override;
   const ModelInfo& model_info() const override { return parts_.info; }
   const MemoryReport& memory_report() const override { return parts_.memory; }
@@ -53,6 +54,7 @@ class RunningEngine final : public Engine {
  private:
   RequestLimits limits() const { return {parts_.scheduler, parts_.info.vocab_size}; }
   absl::StatusOr<std::vector<int32_t>> PromptIds(GenerateRequest* request) const;
+  absl::Status CheckIds(absl::Span<const int32_t> ids) const;
 
   const EngineParts parts_;
   const RealClock real_clock_;
@@ -135,14 +137,27 @@ absl::StatusOr<std::vector<int32_t>> RunningEngine::Tokenize(std::string_view te
 
 absl::StatusOr<std::string> RunningEngine::Detokenize(absl::Span<const int32_t> ids,
                                                       bool skip_special_tokens) const {
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= parts_.info.vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat("ids: ", ids[i], " at index ", i,
-                                                     " is outside the vocabulary [0, ",
-                                                     parts_.info.vocab_size, ")"));
-    }
-  }
+  RETURN_IF_ERROR(CheckIds(ids));
   return DecodeAll(*parts_.tokenizer, ids, skip_special_tokens);
+}
+
+absl::StatusOr<std::vector<std::string>> RunningEngine::TokenBytes(
+    absl::Span<const int32_t> ids) const {
+  RETURN_IF_ERROR(CheckIds(ids));
+  std::vector<std::string> bytes;
+  bytes.reserve(ids.size());
+  for (int32_t id : ids) bytes.emplace_back(parts_.tokenizer->TokenBytes(id));
+  return bytes;
+}
+
+absl::Status RunningEngine::CheckIds(absl::Span<const int32_t> ids) const {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < parts_.info.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat("ids: ", ids[i], " at index ", i,
+                                                   " is outside the vocabulary [0, ",
+                                                   parts_.info.vocab_size, ")"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Engine::Rendered> RunningEngine::RenderChat(const ChatPrompt& chat) const {

@@ -3,24 +3,24 @@
 #include <thread>
 
 #include "engine/engine.h"
-#include "tests/testing/fake_engine_parts.h"
+#include "tests/testing/engine_under_test.h"
 
 namespace fastgen {
 namespace {
 
 using testing::Bytes;
-using testing::FakeEngine;
-using testing::FakeEngineOptions;
+using testing::EngineUnderTest;
+using testing::EngineUnderTestOptions;
 using testing::FakeTokenizer;
-using testing::MakeFakeEngine;
+using testing::MakeEngineUnderTest;
 using testing::MakeRequest;
 using testing::RecordingSink;
 using testing::Says;
 
 TEST_CASE("cancel in the queue ends a request that never ran", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_num_seqs = 1;
-  FakeEngine fake = MakeFakeEngine(options, Says(Bytes("ok")));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says(Bytes("ok")));
   fake.executor->CloseGate();
   auto running = std::make_shared<RecordingSink>();
   auto queued = std::make_shared<RecordingSink>();
@@ -43,7 +43,7 @@ TEST_CASE("cancel in the queue ends a request that never ran", "[engine]") {
 }
 
 TEST_CASE("cancel in the middle of prefill frees the blocks before the next step", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("ok")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("ok")));
   fake.executor->CloseGate();
   auto sink = std::make_shared<RecordingSink>();
   // 200 tokens at 64 a step: the second step is in flight when the cancel comes.
@@ -62,7 +62,7 @@ TEST_CASE("cancel in the middle of prefill frees the blocks before the next step
 }
 
 TEST_CASE("cancel in the middle of decode keeps what was given out", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("abcdefgh")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("abcdefgh")));
   fake.executor->CloseGate();
   auto sink = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("a", Bytes("x")), sink).ok());
@@ -81,11 +81,11 @@ TEST_CASE("cancel in the middle of decode keeps what was given out", "[engine]")
 }
 
 TEST_CASE("preemption changes no token", "[engine]") {
-  FakeEngineOptions roomy;
-  FakeEngineOptions tight;
+  EngineUnderTestOptions roomy;
+  EngineUnderTestOptions tight;
   tight.num_blocks = 10;  // three sequences of 30 + 60 tokens need 18
-  const auto run = [](const FakeEngineOptions& options) {
-    FakeEngine fake = MakeFakeEngine(options);
+  const auto run = [](const EngineUnderTestOptions& options) {
+    EngineUnderTest fake = MakeEngineUnderTest(options);
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     for (int i = 0; i < 3; ++i) {
       sinks.push_back(std::make_shared<RecordingSink>());
@@ -108,7 +108,7 @@ TEST_CASE("preemption changes no token", "[engine]") {
 }
 
 TEST_CASE("draining refuses new requests and lets the live ones finish", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("ok")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("ok")));
   fake.executor->CloseGate();
   auto sink = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("a", Bytes("x")), sink).ok());
@@ -125,9 +125,9 @@ TEST_CASE("draining refuses new requests and lets the live ones finish", "[engin
 }
 
 TEST_CASE("CancelAll ends everything that is live", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_num_seqs = 2;
-  FakeEngine fake = MakeFakeEngine(options, Says(std::vector<int32_t>(200, 'z')));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says(std::vector<int32_t>(200, 'z')));
   fake.executor->CloseGate();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 5; ++i) {
@@ -146,9 +146,9 @@ TEST_CASE("CancelAll ends everything that is live", "[engine]") {
 TEST_CASE("destroying the engine gives every live sink its last call", "[engine]") {
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   {
-    FakeEngineOptions options;
+    EngineUnderTestOptions options;
     options.max_num_seqs = 2;
-    FakeEngine fake = MakeFakeEngine(options, Says(std::vector<int32_t>(200, 'z')));
+    EngineUnderTest fake = MakeEngineUnderTest(options, Says(std::vector<int32_t>(200, 'z')));
     for (int i = 0; i < 5; ++i) {
       sinks.push_back(std::make_shared<RecordingSink>());
       REQUIRE(fake->Submit(MakeRequest(std::to_string(i), Bytes("x")), sinks.back()).ok());
@@ -162,7 +162,7 @@ TEST_CASE("destroying the engine gives every live sink its last call", "[engine]
 }
 
 TEST_CASE("a NaN row ends its own request with an error and no other", "[engine]") {
-  FakeEngine fake = MakeFakeEngine(
+  EngineUnderTest fake = MakeEngineUnderTest(
       {},
       [](const std::vector<int32_t>& context,
          const ScheduledSequence& sequence) -> std::optional<int32_t> {
@@ -183,9 +183,9 @@ TEST_CASE("a NaN row ends its own request with an error and no other", "[engine]
 }
 
 TEST_CASE("a device error ends all streams and refuses from then on", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_num_seqs = 2;
-  FakeEngine fake = MakeFakeEngine(options, Says(std::vector<int32_t>(200, 'z')));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says(std::vector<int32_t>(200, 'z')));
   fake.executor->CloseGate();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 4; ++i) {

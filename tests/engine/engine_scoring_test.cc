@@ -1,21 +1,21 @@
 // Logprobs, prompt scores and echo: their shapes and where they stand in the stream.
 #include "engine/engine.h"
-#include "tests/testing/fake_engine_parts.h"
+#include "tests/testing/engine_under_test.h"
 
 namespace fastgen {
 namespace {
 
 using testing::Bytes;
-using testing::FakeEngine;
-using testing::FakeEngineOptions;
+using testing::EngineUnderTest;
+using testing::EngineUnderTestOptions;
 using testing::FakeLogprob;
-using testing::MakeFakeEngine;
+using testing::MakeEngineUnderTest;
 using testing::MakeRequest;
 using testing::RecordingSink;
 using testing::Says;
 
 TEST_CASE("logprobs are parallel to ids and carry bytes and candidates", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("xy")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("xy")));
   const int32_t num_top = GENERATE(0, 3);
   GenerateRequest request = MakeRequest("a", Bytes("pq"));
   request.output.logprobs = num_top;
@@ -42,7 +42,7 @@ TEST_CASE("prompt scores come in one delta before any output, over several chunk
   // 100 tokens at 64 a step.
   std::vector<int32_t> prompt;
   for (int i = 0; i < 100; ++i) prompt.push_back('A' + i % 50);
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("xy")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("xy")));
   GenerateRequest request = MakeRequest("a", prompt);
   request.output.prompt_logprobs = 1;
   auto sink = std::make_shared<RecordingSink>();
@@ -68,9 +68,9 @@ TEST_CASE("prompt scores come in one delta before any output, over several chunk
 }
 
 TEST_CASE("prompt scores survive preemption without a gap or a repeat", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.num_blocks = 10;
-  FakeEngine fake = MakeFakeEngine(options, Says(std::vector<int32_t>(80, 'z')));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says(std::vector<int32_t>(80, 'z')));
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 3; ++i) {
     GenerateRequest request = MakeRequest(std::to_string(i), std::vector<int32_t>(40, 'a' + i), 60);
@@ -90,7 +90,7 @@ TEST_CASE("prompt scores survive preemption without a gap or a repeat", "[engine
 }
 
 TEST_CASE("echo opens the output with the prompt", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("xy")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("xy")));
   GenerateRequest request = MakeRequest("a", Bytes("pq"));
   request.output.echo = true;
   request.output.token_ids = true;
@@ -112,7 +112,7 @@ TEST_CASE("echo opens the output with the prompt", "[engine]") {
 }
 
 TEST_CASE("max_tokens 0 scores the prompt and produces nothing", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("xy")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("xy")));
   GenerateRequest request = MakeRequest("a", Bytes("pqr"), 0);
   auto sink = std::make_shared<RecordingSink>();
   CHECK(std::string(fake->Submit(request, sink).message())

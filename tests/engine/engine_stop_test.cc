@@ -1,26 +1,26 @@
 // Where an answer ends: stop strings across tokens, stop ids, and that text, ids, logprobs and
 // usage end together, however late the engine thread hears of it.
 #include "engine/engine.h"
-#include "tests/testing/fake_engine_parts.h"
+#include "tests/testing/engine_under_test.h"
 
 namespace fastgen {
 namespace {
 
 using testing::Bytes;
-using testing::FakeEngine;
-using testing::FakeEngineOptions;
+using testing::EngineUnderTest;
+using testing::EngineUnderTestOptions;
 using testing::FakeTokenizer;
-using testing::MakeFakeEngine;
+using testing::MakeEngineUnderTest;
 using testing::MakeRequest;
 using testing::RecordingSink;
 using testing::Says;
 
 TEST_CASE("a stop string across tokens cuts text, ids, logprobs and usage together", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.pieces = {"one ST", "OP two"};
   const int32_t first = FakeTokenizer::kFirstPiece;
   const bool includes = GENERATE(false, true);
-  FakeEngine fake = MakeFakeEngine(options, Says({'<', first, first + 1, 'x', 'y', 'z'}));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says({'<', first, first + 1, 'x', 'y', 'z'}));
   GenerateRequest request = MakeRequest("a", Bytes("p"));
   request.stopping.stop = {"never", "STOP"};
   request.stopping.include_stop = includes;
@@ -55,7 +55,8 @@ class SlowSink final : public RecordingSink {
 
 TEST_CASE("the answer does not depend on how late a stop string is found", "[engine]") {
   // The completion thread sees token 4 of 40 only after step 20; the last one ends with <eos>.
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("abcdefghijklmnopqrstuvwxyzabcdefghijklmn")));
+  EngineUnderTest fake =
+      MakeEngineUnderTest({}, Says(Bytes("abcdefghijklmnopqrstuvwxyzabcdefghijklmn")));
   GenerateRequest request = MakeRequest("a", Bytes("p"));
   request.stopping.stop = {"de"};
   request.output.token_ids = true;
@@ -72,7 +73,7 @@ TEST_CASE("the answer does not depend on how late a stop string is found", "[eng
 
 TEST_CASE("a stop string in the last token beats length and eos", "[engine]") {
   const bool by_length = GENERATE(false, true);
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("abcd")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("abcd")));
   GenerateRequest request = MakeRequest("a", Bytes("p"));
   if (by_length) request.stopping.max_tokens = 4;
   request.stopping.stop = {"cd"};
@@ -86,7 +87,7 @@ TEST_CASE("a stop string in the last token beats length and eos", "[engine]") {
 }
 
 TEST_CASE("what was held back for a stop string comes out when it does not match", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("abSTO")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("abSTO")));
   GenerateRequest request = MakeRequest("a", Bytes("p"));
   request.stopping.stop = {"STOP"};
   auto sink = std::make_shared<RecordingSink>();
@@ -99,7 +100,7 @@ TEST_CASE("what was held back for a stop string comes out when it does not match
 
 TEST_CASE("a stop id counts and is listed, and its text is left out unless asked for", "[engine]") {
   const bool includes = GENERATE(false, true);
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("ab.cd")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("ab.cd")));
   GenerateRequest request = MakeRequest("a", Bytes("p"));
   request.stopping.stop_token_ids = {'.'};
   request.stopping.include_stop = includes;
@@ -113,7 +114,7 @@ TEST_CASE("a stop id counts and is listed, and its text is left out unless asked
 }
 
 TEST_CASE("ignored eos goes on and its text is skipped", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says({'a', FakeTokenizer::kEos, 'b'}));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says({'a', FakeTokenizer::kEos, 'b'}));
   const bool skips = GENERATE(true, false);
   GenerateRequest request = MakeRequest("a", Bytes("p"), 3);
   request.stopping.ignore_eos = true;
@@ -128,7 +129,7 @@ TEST_CASE("ignored eos goes on and its text is skipped", "[engine]") {
 
 TEST_CASE("a character is given out whole; tokens without text wait for the next delta",
           "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("a\xE2\x82\xAC!\xE2\x82")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("a\xE2\x82\xAC!\xE2\x82")));
   const bool wants_ids = GENERATE(false, true);
   GenerateRequest request = MakeRequest("a", Bytes("p"));
   request.output.token_ids = wants_ids;

@@ -5,14 +5,14 @@
 #include <thread>
 
 #include "engine/engine.h"
-#include "tests/testing/fake_engine_parts.h"
+#include "tests/testing/engine_under_test.h"
 
 namespace fastgen {
 namespace {
 
-using testing::FakeEngine;
-using testing::FakeEngineOptions;
-using testing::MakeFakeEngine;
+using testing::EngineUnderTest;
+using testing::EngineUnderTestOptions;
+using testing::MakeEngineUnderTest;
 using testing::MakeRequest;
 using testing::RecordingSink;
 
@@ -37,11 +37,11 @@ GenerateRequest RandomRequest(std::mt19937* random, std::string request_id) {
 TEST_CASE("64 threads that submit and cancel at random leave nothing behind", "[engine]") {
   constexpr int kNumThreads = 64;
   constexpr int kRequestsPerThread = 12;
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_num_seqs = 16;
   options.num_blocks = 60;  // preemption happens
   options.max_queued_requests = 32;
-  FakeEngine fake = MakeFakeEngine(options);
+  EngineUnderTest fake = MakeEngineUnderTest(options);
   std::atomic<int> num_ended = 0;
   std::atomic<int> num_refused = 0;
   std::atomic<int> num_bad = 0;
@@ -83,11 +83,11 @@ TEST_CASE("64 threads that submit and cancel at random leave nothing behind", "[
 }
 
 TEST_CASE("a request's tokens do not depend on the load around it", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_num_seqs = 16;
   options.num_blocks = 60;
   options.max_queued_requests = 100;
-  FakeEngine fake = MakeFakeEngine(options);
+  EngineUnderTest fake = MakeEngineUnderTest(options);
   const auto request = [](std::string id) {
     GenerateRequest r = MakeRequest(std::move(id), std::vector<int32_t>(33, 'q'), 50);
     r.sampling.seed = 5;

@@ -6,22 +6,22 @@
 #include <chrono>
 #include <thread>
 
-#include "tests/testing/fake_engine_parts.h"
+#include "tests/testing/engine_under_test.h"
 
 namespace fastgen {
 namespace {
 
 using testing::Bytes;
-using testing::FakeEngine;
-using testing::FakeEngineOptions;
+using testing::EngineUnderTest;
+using testing::EngineUnderTestOptions;
 using testing::FakeTokenizer;
-using testing::MakeFakeEngine;
+using testing::MakeEngineUnderTest;
 using testing::MakeRequest;
 using testing::RecordingSink;
 using testing::Says;
 
 TEST_CASE("a stream is accepted, gives its tokens in order and ends once", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("hello")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("hello")));
   auto sink = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("a", Bytes("say")), sink).ok());
   const RecordingSink::Record record = sink->WaitForEnd();
@@ -49,7 +49,7 @@ TEST_CASE("a stream is accepted, gives its tokens in order and ends once", "[eng
 }
 
 TEST_CASE("a request is accepted while a step still runs", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("hello")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("hello")));
   fake.executor->CloseGate();
   auto first = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("a", Bytes("x")), first).ok());
@@ -64,7 +64,7 @@ TEST_CASE("a request is accepted while a step still runs", "[engine]") {
 }
 
 TEST_CASE("text prompts are tokenised as the request asks", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says({}));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says({}));
   GenerateRequest request = MakeRequest("a", {});
   request.prompt = TextPrompt{"hi"};
   auto sink = std::make_shared<RecordingSink>();
@@ -79,9 +79,9 @@ TEST_CASE("text prompts are tokenised as the request asks", "[engine]") {
 }
 
 TEST_CASE("output ends at max_tokens, or where the context ends", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_model_len = 32;
-  FakeEngine fake = MakeFakeEngine(options, Says(std::vector<int32_t>(100, 'z')));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says(std::vector<int32_t>(100, 'z')));
   auto limited = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("a", Bytes("abc"), 5), limited).ok());
   CHECK(limited->WaitForEnd().text() == "zzzzz");
@@ -93,7 +93,7 @@ TEST_CASE("output ends at max_tokens, or where the context ends", "[engine]") {
 }
 
 TEST_CASE("a refused request gets no sink call", "[engine]") {
-  FakeEngine fake = MakeFakeEngine();
+  EngineUnderTest fake = MakeEngineUnderTest();
   auto sink = std::make_shared<RecordingSink>();
   GenerateRequest request = MakeRequest("a", Bytes("abc"));
   request.sampling.top_p = 1.5;
@@ -116,7 +116,7 @@ TEST_CASE("a refused request gets no sink call", "[engine]") {
 }
 
 TEST_CASE("a live request id is refused and may be used again afterwards", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("ok")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("ok")));
   fake.executor->CloseGate();
   auto first = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("same", Bytes("x")), first).ok());
@@ -146,7 +146,7 @@ class ChainingSink final : public RecordingSink {
 };
 
 TEST_CASE("a sink may submit from its last call: no lock is held", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("abcdef")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("abcdef")));
   auto next = std::make_shared<RecordingSink>();
   auto sink = std::make_shared<ChainingSink>(fake.engine.get(), next);
   REQUIRE(fake->Submit(MakeRequest("chain", Bytes("x"), 3), sink).ok());
@@ -156,10 +156,10 @@ TEST_CASE("a sink may submit from its last call: no lock is held", "[engine]") {
 }
 
 TEST_CASE("a full queue refuses at once and opens again", "[engine]") {
-  FakeEngineOptions options;
+  EngineUnderTestOptions options;
   options.max_num_seqs = 1;
   options.max_queued_requests = 2;
-  FakeEngine fake = MakeFakeEngine(options, Says(Bytes("ok")));
+  EngineUnderTest fake = MakeEngineUnderTest(options, Says(Bytes("ok")));
   fake.executor->CloseGate();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   const auto submit = [&](const std::string& id) {
@@ -186,7 +186,7 @@ TEST_CASE("a full queue refuses at once and opens again", "[engine]") {
 }
 
 TEST_CASE("the same seed gives the same tokens, another seed others", "[engine]") {
-  FakeEngine fake = MakeFakeEngine();
+  EngineUnderTest fake = MakeEngineUnderTest();
   const auto ids_of = [&](const std::string& id, std::optional<uint64_t> seed) {
     GenerateRequest request = MakeRequest(id, Bytes("prompt"), 20);
     request.sampling.temperature = 1;
@@ -208,13 +208,15 @@ TEST_CASE("the same seed gives the same tokens, another seed others", "[engine]"
 }
 
 TEST_CASE("tokenize and detokenize answer without the engine thread", "[engine]") {
-  FakeEngine fake = MakeFakeEngine();
+  EngineUnderTest fake = MakeEngineUnderTest();
   CHECK(*fake->Tokenize("ab", {}) == std::vector<int32_t>{FakeTokenizer::kBos, 'a', 'b'});
   CHECK(*fake->Detokenize({'a', FakeTokenizer::kEos, 'b'}, false) == "a<eos>b");
   CHECK(*fake->Detokenize({'a', FakeTokenizer::kEos, 'b'}, true) == "ab");
   CHECK(fake->Detokenize({'a', 258}, true).status().message() ==
         "ids: 258 at index 1 is outside the vocabulary [0, 258)");
   CHECK_FALSE(fake->Detokenize({-1}, true).ok());
+  CHECK(*fake->TokenBytes({'a', FakeTokenizer::kEos}) == std::vector<std::string>{"a", "<eos>"});
+  CHECK_FALSE(fake->TokenBytes({258}).ok());
 }
 
 double CpuSeconds() {
@@ -225,7 +227,7 @@ double CpuSeconds() {
 }
 
 TEST_CASE("an idle engine uses no CPU", "[engine]") {
-  FakeEngine fake = MakeFakeEngine({}, Says(Bytes("ok")));
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("ok")));
   auto sink = std::make_shared<RecordingSink>();
   REQUIRE(fake->Submit(MakeRequest("a", Bytes("x")), sink).ok());
   sink->WaitForEnd();

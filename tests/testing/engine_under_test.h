@@ -19,7 +19,7 @@
 
 namespace fastgen::testing {
 
-struct FakeEngineOptions {
+struct EngineUnderTestOptions {
   int32_t max_num_seqs = 8;
   int32_t max_num_batched_tokens = 64;
   int32_t max_model_len = 256;
@@ -30,7 +30,7 @@ struct FakeEngineOptions {
 };
 
 // Members in this order: the engine ends before anything that it uses is let go by the test.
-struct FakeEngine {
+struct EngineUnderTest {
   FakeExecutor* executor = nullptr;  // owned by the engine
   std::unique_ptr<Engine> engine;
 
@@ -42,8 +42,8 @@ struct FakeEngine {
   }
 };
 
-inline FakeEngine MakeFakeEngine(const FakeEngineOptions& options = {},
-                                 FakeExecutor::NextToken next_token = nullptr) {
+inline EngineUnderTest MakeEngineUnderTest(const EngineUnderTestOptions& options = {},
+                                           FakeExecutor::NextToken next_token = nullptr) {
   auto tokenizer = std::make_unique<FakeTokenizer>(options.pieces);
   EngineParts parts;
   parts.info.name = "fake";
@@ -61,7 +61,7 @@ inline FakeEngine MakeFakeEngine(const FakeEngineOptions& options = {},
   executor_options.block_size = options.block_size;
   auto executor = std::make_unique<FakeExecutor>(executor_options);
   executor->SetNextToken(std::move(next_token));
-  FakeEngine fake;
+  EngineUnderTest fake;
   fake.executor = executor.get();
   parts.executor = std::move(executor);
   parts.tokenizer = std::move(tokenizer);
