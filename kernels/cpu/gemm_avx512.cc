@@ -1,11 +1,300 @@
+// Matrix kernels for AVX-512 with VNNI and BF16.
+//
+// Int8: `vpdpbusd` adds four u8 x s8 products to each of 16 outputs. A panel's nibbles become bytes in registers (and,
+// shift) and meet up to 8 rows before the next vector is read: 8 integer sums, 8 float sums, and no buffer. At 8 rows a
+// group of 32 k is 64 vpdpbusd against 12 unpacking instructions, 8 conversions and 16-24 float ones, so the unpacking
+// is never worth doing apart. Offsets enter as the integer sums' starting value; see Int8Group.
+// Bf16: `vdpbf16ps` on pairs of k.
+// Arithmetic and its order are those of matmul_kernels.h.
+#include <immintrin.h>
+
+#include <utility>
+
 #include "kernels/cpu/avx512_path.h"
 #include "kernels/cpu/matmul_kernels.h"
 
 namespace fastgen::cpu {
+namespace {
+
+// Rows of at most this many get two integer sums each, because 8 dependent vpdpbusd (4 cycles each) would set the pace.
+constexpr int kMaxSplitRows = 3;
+
+inline __m512i Broadcast(const void* p) {
+  int32_t value;
+  __builtin_memcpy(&value, p, sizeof(value));
+  return _mm512_set1_epi32(value);
+}
+
+inline __m512 LoadHalf16(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+// ---- int8 ----
+
+// The weights of k = 4 j .. 4 j + 3 (low) and k = 16 + 4 j .. (high) of 16 outputs.
+struct UnpackedPair {
+  __m512i low;
+  __m512i high;
+};
+
+template <PanelFormat kFormat, int kJ>
+inline UnpackedPair Unpack(const uint8_t* block) {
+  if constexpr (kFormat == PanelFormat::kQ8_0) {
+    return {_mm512_loadu_si512(block + 64 * kJ), _mm512_loadu_si512(block + 64 * (kJ + 4))};
+  } else {
+    const __m512i mask = _mm512_set1_epi8(15);
+    const __m512i v = _mm512_loadu_si512(block + 64 * kJ);
+    UnpackedPair pair = {_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
+    if constexpr (kFormat == PanelFormat::kQ6_K) {
+      // Bits 2 j of the high bytes go to bits 4 and 5.
+      const __m512i high_mask = _mm512_set1_epi8(0x30);
+      const __m512i h0 = _mm512_loadu_si512(block + kQ6HighOffset);
+      const __m512i h1 = _mm512_loadu_si512(block + kQ6HighOffset + 64);
+      constexpr int kShift = 4 - 2 * kJ;
+      const __m512i s0 = kShift >= 0 ? _mm512_slli_epi16(h0, kShift) : _mm512_srli_epi16(h0, -kShift);
+      const __m512i s1 = kShift >= 0 ? _mm512_slli_epi16(h1, kShift) : _mm512_srli_epi16(h1, -kShift);
+      // (shifted & mask) | nibble
+      pair.low = _mm512_ternarylogic_epi32(pair.low, s0, high_mask, 0xf8);
+      pair.high = _mm512_ternarylogic_epi32(pair.high, s1, high_mask, 0xf8);
+    }
+    return pair;
+  }
+}
+
+template <PanelFormat kFormat, int R>
+inline void StartDots(const Int8Group<R>& x, __m512i (&low)[R], __m512i (&high)[R]) {
+  for (int r = 0; r < R; ++r) {
+    high[r] = _mm512_setzero_si512();
+    if constexpr (kFormat == PanelFormat::kQ4_0) {
+      low[r] = Broadcast(&x.minus_8_sum[r]);
+    } else if constexpr (kFormat == PanelFormat::kQ8_0) {
+      low[r] = Broadcast(&x.minus_128_sum[r]);
+    } else if constexpr (kFormat == PanelFormat::kQ6_K) {
+      low[r] = Broadcast(&x.minus_32_sum[0][r]);
+      high[r] = Broadcast(&x.minus_32_sum[1][r]);
+    } else {
+      low[r] = _mm512_setzero_si512();
+    }
+  }
+}
+
+// One vector of low and of high weights against all rows. kTwoSums keeps the halves of the group apart.
+template <PanelFormat kFormat, int R, int kJ, bool kTwoSums>
+inline void DotStep(const uint8_t* block, const Int8Group<R>& x, __m512i (&low)[R], __m512i (&high)[R]) {
+  const UnpackedPair w = Unpack<kFormat, kJ>(block);
+  for (int r = 0; r < R; ++r) low[r] = _mm512_dpbusd_epi32(low[r], w.low, Broadcast(x.q[kJ][r]));
+  for (int r = 0; r < R; ++r) {
+    __m512i& sum = kTwoSums ? high[r] : low[r];
+    sum = _mm512_dpbusd_epi32(sum, w.high, Broadcast(x.q[kJ + 4][r]));
+  }
+}
+
+inline __m512 Q6Scale(const uint8_t* block, __m512 d, int half) {
+  const __m128i scales = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kQ6ScaleOffset + 16 * half));
+  return _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)));
+}
+
+template <PanelFormat kFormat, int R>
+inline void AddGroup(const uint8_t* block, const Int8Group<R>& x, __m512 (&acc)[R]) {
+  constexpr bool kSixBit = kFormat == PanelFormat::kQ6_K;
+  constexpr bool kTwoSums = kSixBit || R <= kMaxSplitRows;
+  __m512i low[R], high[R];
+  StartDots<kFormat, R>(x, low, high);
+  DotStep<kFormat, R, 0, kTwoSums>(block, x, low, high);
+  DotStep<kFormat, R, 1, kTwoSums>(block, x, low, high);
+  DotStep<kFormat, R, 2, kTwoSums>(block, x, low, high);
+  DotStep<kFormat, R, 3, kTwoSums>(block, x, low, high);
+  constexpr int kDelta = kFormat == PanelFormat::kQ8_0 ? kQ8Bytes : kSixBit ? kQ6DeltaOffset : kNibbleBytes;
+  const __m512 d = LoadHalf16(block + kDelta);
+  if constexpr (kSixBit) {
+    const __m512 d0 = Q6Scale(block, d, 0), d1 = Q6Scale(block, d, 1);
+    for (int r = 0; r < R; ++r) {
+      const __m512 scale = _mm512_set1_ps(x.scale[r]);
+      acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(low[r]), scale), d0, acc[r]);
+      acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(high[r]), scale), d1, acc[r]);
+    }
+    return;
+  }
+  for (int r = 0; r < R; ++r) {
+    const __m512i dot = kTwoSums ? _mm512_add_epi32(low[r], high[r]) : low[r];
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(x.scale[r]));
+    acc[r] = _mm512_fmadd_ps(scaled, d, acc[r]);
+  }
+  if constexpr (kFormat == PanelFormat::kQ4_1) {
+    const __m512 m = LoadHalf16(block + kNibbleBytes + 32);
+    for (int r = 0; r < R; ++r) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x.scaled_sum[r]), acc[r]);
+  }
+}
+
+template <PanelFormat kFormat, int R>
+void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+  constexpr int64_t kBlockBytes = GroupBytes(kFormat);
+  const Int8Group<R>* group = static_cast<const Int8Group<R>*>(x);
+  __m512 acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
+  for (const uint8_t* end = panel + cols / kGroup * kBlockBytes; panel != end; panel += kBlockBytes, ++group) {
+    AddGroup<kFormat, R>(panel, *group, acc);
+  }
+  for (int r = 0; r < R; ++r) _mm512_store_ps(y + r * kPanelOutputs, acc[r]);
+}
+
+// ---- int8 quantisation ----
+
+// Lane r = the largest of row r's 16 lanes, as bit patterns of non-negative floats: those order like integers, and
+// infinities and NaN come out on top, so a poisoned row stays visible in its scale.
+inline __m256i ReduceRows(const __m512i (&rows)[8]) {
+  __m256i v[8];
+  for (int r = 0; r < 8; ++r) {
+    v[r] = _mm256_max_epi32(_mm512_castsi512_si256(rows[r]), _mm512_extracti64x4_epi64(rows[r], 1));
+  }
+  for (int r = 0; r < 4; ++r) {
+    v[r] = _mm256_max_epi32(_mm256_unpacklo_epi32(v[2 * r], v[2 * r + 1]), _mm256_unpackhi_epi32(v[2 * r], v[2 * r + 1]));
+  }
+  // v[r] holds rows 2 r and 2 r + 1 alternating.
+  for (int r = 0; r < 2; ++r) {
+    v[r] = _mm256_max_epi32(_mm256_unpacklo_epi64(v[2 * r], v[2 * r + 1]), _mm256_unpackhi_epi64(v[2 * r], v[2 * r + 1]));
+  }
+  return _mm256_max_epi32(_mm256_permute2x128_si256(v[0], v[1], 0x20), _mm256_permute2x128_si256(v[0], v[1], 0x31));
+}
+
+// 8 rows of 8 units of 4 bytes to 8 units of 8 rows.
+inline void TransposeUnits(__m256i (&v)[8]) {
+  __m256i a[8], b[8];
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+    a[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+    b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+    b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+    b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
+  }
+}
+
+inline void StoreRows(void* to, __mmask8 mask, __m256i v) { _mm256_mask_storeu_epi32(to, mask, v); }
+
+// Quantises one group of R rows, all lanes of a vector being rows wherever one row alone would use a scalar.
+template <int R>
+inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) {
+  constexpr __mmask8 kRows = static_cast<__mmask8>((1 << R) - 1);
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i largest[8];
+  for (int r = 0; r < 8; ++r) largest[r] = _mm512_setzero_si512();
+  for (int r = 0; r < R; ++r) {
+    const __m512i a = _mm512_loadu_si512(x + r * stride), b = _mm512_loadu_si512(x + r * stride + 16);
+    largest[r] = _mm512_max_epi32(_mm512_and_si512(a, magnitude), _mm512_and_si512(b, magnitude));
+  }
+  const __m256 max = _mm256_castsi256_ps(ReduceRows(largest));
+  // Not less-or-equal rather than greater: true for NaN.
+  const __mmask8 live = _mm256_cmp_ps_mask(max, _mm256_set1_ps(1e-30f), _CMP_NLE_UQ);
+  const __m256 inverse = _mm256_maskz_div_ps(live, _mm256_set1_ps(127.0f), max);
+  const __m256 scale = _mm256_maskz_div_ps(live, max, _mm256_set1_ps(127.0f));
+  alignas(32) float inverses[8];
+  _mm256_store_ps(inverses, inverse);
+  __m256i units[8];
+  for (int r = 0; r < 8; ++r) units[r] = _mm256_setzero_si256();
+  for (int r = 0; r < R; ++r) {
+    const __m512 factor = _mm512_set1_ps(inverses[r]);
+    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride), factor));
+    const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride + 16), factor));
+    units[r] = _mm256_set_m128i(_mm512_cvtsepi32_epi8(b), _mm512_cvtsepi32_epi8(a));
+  }
+  TransposeUnits(units);
+  const __m256i ones = _mm256_set1_epi8(1);
+  __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (int j = 0; j < 8; ++j) {
+    StoreRows(group->q[j], kRows, units[j]);
+    sums[j / 4] = _mm256_dpbusd_epi32(sums[j / 4], ones, units[j]);
+  }
+  const __m256i zero = _mm256_setzero_si256();
+  const __m256i sum = _mm256_add_epi32(sums[0], sums[1]);
+  const __m256 scaled_sum = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum));
+  StoreRows(group->scale, kRows, _mm256_castps_si256(scale));
+  StoreRows(group->scaled_sum, kRows, _mm256_castps_si256(scaled_sum));
+  StoreRows(group->minus_8_sum, kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sum, 3)));
+  StoreRows(group->minus_128_sum, kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sum, 7)));
+  StoreRows(group->minus_32_sum[0], kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sums[0], 5)));
+  StoreRows(group->minus_32_sum[1], kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sums[1], 5)));
+}
+
+template <int R>
+void QuantizeRows(const float* x, int64_t stride, int64_t cols, void* tile) {
+  Int8Group<R>* group = static_cast<Int8Group<R>*>(tile);
+  for (int64_t k = 0; k < cols; k += kGroup, ++group) QuantizeGroups<R>(x + k, stride, group);
+}
+
+template <int... kRows>
+void PrepareInt8For(std::integer_sequence<int, kRows...>, const float* x, int64_t stride, int rows, int64_t cols,
+                    void* tile) {
+  using Rows = void (*)(const float*, int64_t, int64_t, void*);
+  static constexpr Rows kByRows[] = {QuantizeRows<kRows + 1>...};
+  kByRows[rows - 1](x, stride, cols, tile);
+}
+
+void PrepareInt8(const float* x, int64_t stride, int rows, int64_t cols, void* tile) {
+  PrepareInt8For(std::make_integer_sequence<int, kTileRows>(), x, stride, rows, cols, tile);
+}
+
+// ---- bf16 ----
+
+template <int R>
+void Bf16Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+  const uint8_t* pairs = static_cast<const uint8_t*>(x);
+  __m512 acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
+  for (int64_t k = 0; k < cols; k += 2, panel += 64, pairs += 4 * R) {
+    const __m512bh w = (__m512bh)_mm512_loadu_si512(panel);
+    for (int r = 0; r < R; ++r) acc[r] = _mm512_dpbf16_ps(acc[r], w, (__m512bh)Broadcast(pairs + 4 * r));
+  }
+  for (int r = 0; r < R; ++r) _mm512_store_ps(y + r * kPanelOutputs, acc[r]);
+}
+
+void PrepareBf16(const float* x, int64_t stride, int rows, int64_t cols, void* tile) {
+  uint32_t* out = static_cast<uint32_t*>(tile);
+  for (int r = 0; r < rows; ++r) {
+    const float* row = x + r * stride;
+    for (int64_t k = 0; k < cols; k += 32) {
+      const int64_t rest = cols - k;
+      const __mmask16 first = rest >= 16 ? 0xffff : static_cast<__mmask16>((1 << rest) - 1);
+      const __mmask16 second =
+          rest >= 32 ? 0xffff : rest <= 16 ? 0 : static_cast<__mmask16>((1 << (rest - 16)) - 1);
+      const __m512bh half = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(second, row + k + 16),
+                                                _mm512_maskz_loadu_ps(first, row + k));
+      uint32_t pairs[16];
+      __builtin_memcpy(pairs, &half, sizeof(half));
+      const int64_t num_pairs = rest >= 32 ? 16 : (rest + 1) / 2;
+      for (int64_t i = 0; i < num_pairs; ++i) out[(k / 2 + i) * rows + r] = pairs[i];
+    }
+  }
+}
+
+template <PanelFormat kFormat, int... kRows>
+void FillInt8(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
+  ((kernels->int8_tile[static_cast<int>(kFormat)][kRows] = Int8Tile<kFormat, kRows + 1>), ...);
+}
+
+template <int... kRows>
+void FillBf16(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
+  ((kernels->bf16_tile[kRows] = Bf16Tile<kRows + 1>), ...);
+}
+
+}  // namespace
 
 void FillMatMulAvx512(MatMulKernels* kernels) {
+  using Rows = std::make_integer_sequence<int, kTileRows>;
   MatMulTemplates<Avx512Path>::FillFloat(kernels);
-  MatMulTemplates<Avx512Path>::FillInt8(kernels);
+  FillInt8<PanelFormat::kQ4_0>(kernels, Rows());
+  FillInt8<PanelFormat::kQ4_1>(kernels, Rows());
+  FillInt8<PanelFormat::kQ8_0>(kernels, Rows());
+  FillInt8<PanelFormat::kQ6_K>(kernels, Rows());
+  FillBf16(kernels, Rows());
+  kernels->prepare_int8 = PrepareInt8;
+  kernels->prepare_bf16 = PrepareBf16;
 }
 
 }  // namespace fastgen::cpu
