@@ -1,0 +1,441 @@
+#include "engine/text/jinja_value.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "base/strings.h"
+
+namespace fastgen::jinja {
+
+Value Value::None(bool untrusted) {
+  Value value;
+  value.kind_ = Kind::kNone;
+  value.untrusted_ = untrusted;
+  return value;
+}
+
+Value Value::Bool(bool v, bool untrusted) {
+  Value value;
+  value.kind_ = Kind::kBool;
+  value.untrusted_ = untrusted;
+  value.bool_ = v;
+  return value;
+}
+
+Value Value::Int(int64_t v, bool untrusted) {
+  Value value;
+  value.kind_ = Kind::kInt;
+  value.untrusted_ = untrusted;
+  value.int_ = v;
+  return value;
+}
+
+Value Value::Float(double v, bool untrusted) {
+  Value value;
+  value.kind_ = Kind::kFloat;
+  value.untrusted_ = untrusted;
+  value.float_ = v;
+  return value;
+}
+
+Value Value::String(const Text* v) {
+  Value value;
+  value.kind_ = Kind::kString;
+  value.text_ = v;
+  return value;
+}
+
+Value Value::Undefined(const Text* name, Kind owner) {
+  Value value;
+  value.text_ = name;
+  value.owner_ = owner;
+  return value;
+}
+
+Value Value::Of(const List* v, Kind kind) {
+  Value value;
+  value.kind_ = kind;
+  value.list_ = v;
+  return value;
+}
+
+Value Value::Of(const Dict* v) {
+  Value value;
+  value.kind_ = Kind::kDict;
+  value.dict_ = v;
+  return value;
+}
+
+Value Value::Of(Namespace* v) {
+  Value value;
+  value.kind_ = Kind::kNamespace;
+  value.namespace_ = v;
+  return value;
+}
+
+Value Value::Of(Loop* v) {
+  Value value;
+  value.kind_ = Kind::kLoop;
+  value.loop_ = v;
+  return value;
+}
+
+Value Value::Of(const Macro* v) {
+  Value value;
+  value.kind_ = Kind::kMacro;
+  value.macro_ = v;
+  return value;
+}
+
+Value Value::Of(const Method* v) {
+  Value value;
+  value.kind_ = Kind::kMethod;
+  value.method_ = v;
+  return value;
+}
+
+Value Value::Of(Function v) {
+  Value value;
+  value.kind_ = Kind::kFunction;
+  value.function_ = v;
+  return value;
+}
+
+bool Value::untrusted() const { return is(Kind::kString) ? text_->any_untrusted() : untrusted_; }
+
+Value Value::WithUntrusted(bool also) const {
+  Value value = *this;
+  if (is_number() || is(Kind::kNone)) value.untrusted_ = untrusted_ || also;
+  return value;
+}
+
+const Value* Dict::Find(std::string_view name) const {
+  auto found = by_name.find(name);
+  return found == by_name.end() ? nullptr : &entries[found->second].second;
+}
+
+Value* Namespace::Find(std::string_view name) {
+  for (auto& [key, value] : attributes) {
+    if (key == name) return &value;
+  }
+  return nullptr;
+}
+
+absl::Status Heap::Charge(size_t steps) {
+  num_steps_ += steps;
+  if (num_steps_ > kMaxSteps) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rendering took more than ", kMaxSteps, " steps"));
+  }
+  return ChargeBytes(0);
+}
+
+absl::Status Heap::ChargeBytes(size_t num_bytes) {
+  num_bytes_ += num_bytes;
+  if (num_bytes_ <= kMaxBytesMade) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("rendering made more than ", kMaxBytesMade, " bytes of values"));
+}
+
+Value Heap::View(Text text) {
+  num_bytes_ += sizeof(Text) + text.untrusted.size() * sizeof(ByteRange);
+  texts_.push_back(std::move(text));
+  return Value::String(&texts_.back());
+}
+
+std::string_view Heap::Keep(std::string bytes) {
+  num_bytes_ += sizeof(bytes) + bytes.size();
+  strings_.push_back(std::move(bytes));
+  return strings_.back();
+}
+
+Value Heap::Copy(std::string_view bytes, bool untrusted) {
+  return View(MakeText(Keep(std::string(bytes)), untrusted));
+}
+
+absl::StatusOr<Value> Heap::Take(TextBuilder builder) {
+  if (builder.overflowed()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a string grew beyond ", kMaxTextBytes, " bytes"));
+  }
+  auto [bytes, untrusted] = builder.Take();
+  Value value = View(Text{Keep(std::move(bytes)), std::move(untrusted)});
+  RETURN_IF_ERROR(Charge(1));
+  return value;
+}
+
+namespace {
+
+int DepthOf(const Value& value) {
+  if (value.is_list()) return value.list().depth;
+  if (value.is(Kind::kDict)) return value.dict().depth;
+  return 0;
+}
+
+absl::Status CheckDepth(int depth) {
+  if (depth <= kMaxNesting) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("lists and dicts nest deeper than ", kMaxNesting));
+}
+
+bool IsKey(const Value& value) {
+  return value.is_number() || value.is(Kind::kNone) || value.is(Kind::kString);
+}
+
+// True == 1 == 1.0 as in Python; strings equal by their bytes.
+bool IsSameKey(const Value& a, const Value& b) {
+  if (a.is(Kind::kString) || b.is(Kind::kString)) {
+    return a.kind() == b.kind() && a.bytes() == b.bytes();
+  }
+  if (a.is(Kind::kNone) || b.is(Kind::kNone)) return a.kind() == b.kind();
+  if (a.is_integral() && b.is_integral()) return a.AsInt() == b.AsInt();
+  return a.AsFloat() == b.AsFloat();
+}
+
+// Where `key` stands in `dict`, or its size.
+size_t FindEntry(const Dict& dict, const Value& key) {
+  if (key.is(Kind::kString)) {
+    auto found = dict.by_name.find(key.bytes());
+    return found == dict.by_name.end() ? dict.entries.size() : found->second;
+  }
+  for (size_t i = 0; i < dict.entries.size(); ++i) {
+    if (IsSameKey(dict.entries[i].first, key)) return i;
+  }
+  return dict.entries.size();
+}
+
+}  // namespace
+
+absl::StatusOr<Value> Heap::MakeList(std::vector<Value> items, Kind kind) {
+  RETURN_IF_ERROR(Charge(1 + items.size() / 4));
+  RETURN_IF_ERROR(ChargeBytes(sizeof(List) + items.size() * sizeof(Value)));
+  int depth = 0;
+  for (const Value& item : items) depth = std::max(depth, DepthOf(item));
+  RETURN_IF_ERROR(CheckDepth(depth + 1));
+  lists_.push_back({std::move(items), depth + 1});
+  return Value::Of(&lists_.back(), kind);
+}
+
+absl::StatusOr<Value> Heap::MakeDict(std::vector<std::pair<Value, Value>> entries) {
+  RETURN_IF_ERROR(Charge(1 + entries.size()));
+  RETURN_IF_ERROR(ChargeBytes(sizeof(Dict) + entries.size() * (2 * sizeof(Value) + 48)));
+  Dict dict;
+  dict.entries.reserve(entries.size());
+  int depth = 0;
+  for (auto& [key, value] : entries) {
+    if (!IsKey(key)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a value of type '", ToAbsl(TypeName(key.kind())), "' cannot be a dict's key"));
+    }
+    depth = std::max(depth, DepthOf(value));
+    if (!key.is(Kind::kString)) RETURN_IF_ERROR(Charge(dict.entries.size()));
+    size_t at = FindEntry(dict, key);
+    if (at < dict.entries.size()) {
+      dict.entries[at].second = value;
+      continue;
+    }
+    if (key.is(Kind::kString)) dict.by_name.emplace(key.bytes(), at);
+    dict.entries.emplace_back(key, value);
+  }
+  RETURN_IF_ERROR(CheckDepth(depth + 1));
+  dict.depth = depth + 1;
+  dicts_.push_back(std::move(dict));
+  return Value::Of(&dicts_.back());
+}
+
+Namespace* Heap::MakeNamespace() {
+  num_bytes_ += sizeof(Namespace);
+  return &namespaces_.emplace_back();
+}
+
+Loop* Heap::MakeLoop() {
+  num_bytes_ += sizeof(Loop);
+  return &loops_.emplace_back();
+}
+
+Value Heap::MakeMethod(Value self, std::string_view name) {
+  num_bytes_ += sizeof(Method);
+  methods_.push_back({self, name});
+  return Value::Of(&methods_.back());
+}
+
+std::string_view TypeName(Kind kind) {
+  switch (kind) {
+    case Kind::kUndefined: return "Undefined";
+    case Kind::kNone: return "NoneType";
+    case Kind::kBool: return "bool";
+    case Kind::kInt: return "int";
+    case Kind::kFloat: return "float";
+    case Kind::kString: return "str";
+    case Kind::kList: return "list";
+    case Kind::kTuple: return "tuple";
+    case Kind::kDict: return "dict";
+    case Kind::kNamespace: return "Namespace";
+    case Kind::kLoop: return "LoopContext";
+    case Kind::kMacro: return "Macro";
+    case Kind::kFunction: return "function";
+    case Kind::kMethod: return "builtin_function_or_method";
+  }
+  return "?";
+}
+
+bool IsTrue(const Value& value) {
+  switch (value.kind()) {
+    case Kind::kUndefined:
+    case Kind::kNone: return false;
+    case Kind::kBool:
+    case Kind::kInt: return value.AsInt() != 0;
+    case Kind::kFloat: return value.AsFloat() != 0;
+    case Kind::kString: return !value.bytes().empty();
+    case Kind::kList:
+    case Kind::kTuple: return !value.list().items.empty();
+    case Kind::kDict: return !value.dict().entries.empty();
+    default: return true;
+  }
+}
+
+namespace {
+
+absl::StatusOr<bool> DictsEqual(Heap& heap, const Dict& a, const Dict& b) {
+  if (a.entries.size() != b.entries.size()) return false;
+  for (const auto& [key, value] : a.entries) {
+    ASSIGN_OR_RETURN(const Value* other, FindKey(heap, b, key));
+    if (other == nullptr) return false;
+    ASSIGN_OR_RETURN(bool equal, IsEqual(heap, value, *other));
+    if (!equal) return false;
+  }
+  return true;
+}
+
+absl::StatusOr<bool> ListsEqual(Heap& heap, const List& a, const List& b) {
+  if (a.items.size() != b.items.size()) return false;
+  for (size_t i = 0; i < a.items.size(); ++i) {
+    ASSIGN_OR_RETURN(bool equal, IsEqual(heap, a.items[i], b.items[i]));
+    if (!equal) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<bool> IsEqual(Heap& heap, const Value& a, const Value& b) {
+  RETURN_IF_ERROR(heap.Charge(1));
+  if (a.is_number() && b.is_number()) return IsSameKey(a, b);
+  if (a.kind() != b.kind()) return false;
+  switch (a.kind()) {
+    case Kind::kUndefined:
+    case Kind::kNone: return true;
+    case Kind::kString: {
+      if (a.bytes().size() != b.bytes().size()) return false;
+      RETURN_IF_ERROR(heap.Charge(a.bytes().size() / 256));
+      return a.bytes() == b.bytes();
+    }
+    case Kind::kList:
+    case Kind::kTuple: return ListsEqual(heap, a.list(), b.list());
+    case Kind::kDict: return DictsEqual(heap, a.dict(), b.dict());
+    case Kind::kNamespace: return &a.name_space() == &b.name_space();
+    case Kind::kLoop: return &a.loop() == &b.loop();
+    case Kind::kMacro: return &a.macro() == &b.macro();
+    case Kind::kFunction: return a.function() == b.function();
+    default: return false;
+  }
+}
+
+absl::StatusOr<int> Compare(Heap& heap, const Value& a, const Value& b) {
+  RETURN_IF_ERROR(heap.Charge(1));
+  if (a.is(Kind::kUndefined)) return UndefinedError(a);
+  if (b.is(Kind::kUndefined)) return UndefinedError(b);
+  if (a.is_integral() && b.is_integral()) {
+    return a.AsInt() < b.AsInt() ? -1 : a.AsInt() > b.AsInt() ? 1 : 0;
+  }
+  if (a.is_number() && b.is_number()) {
+    return a.AsFloat() < b.AsFloat() ? -1 : a.AsFloat() > b.AsFloat() ? 1 : 0;
+  }
+  if (a.is(Kind::kString) && b.is(Kind::kString)) {
+    RETURN_IF_ERROR(heap.Charge(std::min(a.bytes().size(), b.bytes().size()) / 256));
+    return a.bytes().compare(b.bytes());
+  }
+  if (a.is_list() && a.kind() == b.kind()) {
+    const std::vector<Value>& x = a.list().items;
+    const std::vector<Value>& y = b.list().items;
+    for (size_t i = 0; i < std::min(x.size(), y.size()); ++i) {
+      ASSIGN_OR_RETURN(bool equal, IsEqual(heap, x[i], y[i]));
+      if (!equal) return Compare(heap, x[i], y[i]);
+    }
+    return x.size() < y.size() ? -1 : x.size() > y.size() ? 1 : 0;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'<' not supported between instances of '", ToAbsl(TypeName(a.kind())),
+                   "' and '", ToAbsl(TypeName(b.kind())), "'"));
+}
+
+absl::StatusOr<const Value*> FindKey(Heap& heap, const Dict& dict, const Value& key) {
+  RETURN_IF_ERROR(heap.Charge(1 + (key.is(Kind::kString) ? 0 : dict.entries.size() / 4)));
+  if (!IsKey(key)) return nullptr;
+  size_t at = FindEntry(dict, key);
+  return at < dict.entries.size() ? &dict.entries[at].second : nullptr;
+}
+
+absl::StatusOr<std::vector<Value>> Iterate(Heap& heap, const Value& value) {
+  std::vector<Value> items;
+  switch (value.kind()) {
+    case Kind::kUndefined: return items;
+    case Kind::kList:
+    case Kind::kTuple:
+      RETURN_IF_ERROR(heap.Charge(value.list().items.size() / 4));
+      return value.list().items;
+    case Kind::kDict:
+      RETURN_IF_ERROR(heap.Charge(value.dict().entries.size() / 4));
+      for (const auto& [key, unused] : value.dict().entries) items.push_back(key);
+      return items;
+    case Kind::kString:
+      for (size_t at = 0; at < value.bytes().size();) {
+        size_t end = at + DecodeAt(value.bytes(), at).size;
+        RETURN_IF_ERROR(heap.Charge(1));
+        items.push_back(heap.View(Slice(value.text(), at, end)));
+        at = end;
+      }
+      return items;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", ToAbsl(TypeName(value.kind())), "' object is not iterable"));
+  }
+}
+
+absl::StatusOr<int64_t> Length(Heap& heap, const Value& value) {
+  switch (value.kind()) {
+    case Kind::kUndefined: return 0;
+    case Kind::kString:
+      RETURN_IF_ERROR(heap.Charge(1 + value.bytes().size() / 256));
+      return static_cast<int64_t>(CountCharacters(value.bytes()));
+    case Kind::kList:
+    case Kind::kTuple: return static_cast<int64_t>(value.list().items.size());
+    case Kind::kDict: return static_cast<int64_t>(value.dict().entries.size());
+    case Kind::kLoop: return static_cast<int64_t>(value.loop().items.size());
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("object of type '", ToAbsl(TypeName(value.kind())), "' has no len()"));
+  }
+}
+
+absl::Status UndefinedError(const Value& value) {
+  absl::string_view name = value.undefined_name() == nullptr
+                               ? absl::string_view("value")
+                               : ToAbsl(value.undefined_name()->bytes.substr(0, 100));
+  if (value.undefined_owner() == Kind::kUndefined) {
+    return absl::InvalidArgumentError(absl::StrCat("'", name, "' is undefined"));
+  }
+  if (value.undefined_name() == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", ToAbsl(TypeName(value.undefined_owner())), "' has no item at that place"));
+  }
+  std::string owner = "None";
+  if (value.undefined_owner() != Kind::kNone) {
+    owner = absl::StrCat(ToAbsl(TypeName(value.undefined_owner())), " object");
+  }
+  return absl::InvalidArgumentError(absl::StrCat("'", owner, "' has no attribute '", name, "'"));
+}
+
+}  // namespace fastgen::jinja
