@@ -123,6 +123,7 @@ bool IsWhitespace(char32_t code_point) {
 }
 
 bool IsWordCharacter(char32_t code_point) {
+  if (code_point == 0x200C || code_point == 0x200D) return true;  // joiners stand inside words
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(code_point))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:

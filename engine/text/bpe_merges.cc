@@ -1,6 +1,7 @@
 #include "engine/text/bpe_merges.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 
 #include "base/check.h"
@@ -17,8 +18,8 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
 }
 
-// A heap with the lowest order on top.
-constexpr auto kLater = [](const auto& a, const auto& b) { return a.order > b.order; };
+// The lower half of what the table holds, and of a candidate.
+constexpr uint64_t kIdMask = 0xFFFFFFFF;
 
 }  // namespace
 
@@ -48,7 +49,7 @@ void BpeMerges::MergeShort(std::vector<int32_t>* ids, Scratch* scratch) const {
     const auto lowest = std::min_element(pairs.begin(), pairs.end());
     if (*lowest == kNoMerge) return;
     const size_t i = static_cast<size_t>(lowest - pairs.begin());
-    (*ids)[i] = static_cast<int32_t>(*lowest & 0xFFFFFFFFu);
+    (*ids)[i] = static_cast<int32_t>(*lowest & kIdMask);
     ids->erase(ids->begin() + static_cast<ptrdiff_t>(i) + 1);
     pairs.erase(lowest);
     if (i > 0) pairs[i - 1] = Find((*ids)[i - 1], (*ids)[i]);
@@ -56,51 +57,52 @@ void BpeMerges::MergeShort(std::vector<int32_t>* ids, Scratch* scratch) const {
   }
 }
 
-void BpeMerges::PushCandidate(int32_t position, Scratch* scratch) const {
-  const Scratch::Symbol& left = scratch->symbols_[static_cast<size_t>(position)];
-  if (left.next < 0) return;
-  const int32_t right = scratch->symbols_[static_cast<size_t>(left.next)].id;
-  const uint64_t merge = Find(left.id, right);
-  if (merge == kNoMerge) return;
-  scratch->heap_.push_back({(merge & ~uint64_t{0xFFFFFFFF}) | static_cast<uint32_t>(position), left.id, right,
-                            static_cast<int32_t>(merge & 0xFFFFFFFFu)});
+uint64_t BpeMerges::FindAt(int32_t position, const Scratch& scratch) const {
+  const Scratch::Symbol& left = scratch.symbols_[static_cast<size_t>(position)];
+  if (left.next < 0) return kNoMerge;
+  return Find(left.id, scratch.symbols_[static_cast<size_t>(left.next)].id);
 }
 
 void BpeMerges::MergeLong(std::vector<int32_t>* ids, Scratch* scratch) const {
   CHECK_LE(ids->size(), static_cast<size_t>(std::numeric_limits<int32_t>::max()));
   const int32_t num_symbols = static_cast<int32_t>(ids->size());
   std::vector<Scratch::Symbol>& symbols = scratch->symbols_;
-  std::vector<Scratch::Candidate>& heap = scratch->heap_;
+  std::vector<uint64_t>& heap = scratch->heap_;
   symbols.clear();
   heap.clear();
   for (int32_t i = 0; i < num_symbols; ++i) {
     symbols.push_back({(*ids)[static_cast<size_t>(i)], i - 1, i + 1 < num_symbols ? i + 1 : -1});
   }
-  for (int32_t i = 0; i < num_symbols; ++i) PushCandidate(i, scratch);
-  std::make_heap(heap.begin(), heap.end(), kLater);
+  const auto append_candidate = [&](int32_t position) {
+    const uint64_t merge = FindAt(position, *scratch);
+    if (merge == kNoMerge) return false;
+    heap.push_back((merge & ~kIdMask) | static_cast<uint32_t>(position));
+    return true;
+  };
+  for (int32_t i = 0; i < num_symbols; ++i) append_candidate(i);
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
 
-  const auto push = [&](int32_t position) {
-    const size_t before = heap.size();
-    PushCandidate(position, scratch);
-    if (heap.size() > before) std::push_heap(heap.begin(), heap.end(), kLater);
+  const auto push_candidate = [&](int32_t position) {
+    if (append_candidate(position)) std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
   while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), kLater);
-    const Scratch::Candidate candidate = heap.back();
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const uint64_t candidate = heap.back();
     heap.pop_back();
-    const int32_t position = static_cast<int32_t>(candidate.order & 0xFFFFFFFFu);
+    const int32_t position = static_cast<int32_t>(candidate & kIdMask);
     Scratch::Symbol& left = symbols[static_cast<size_t>(position)];
-    // Candidates are not removed when a neighbour takes one of their symbols: they are recognised here. A symbol that
-    // was taken has id -1.
-    if (left.id != candidate.left || left.next < 0) continue;
+    // Candidates are not removed when a neighbour takes one of their symbols. They are recognised here: a symbol that
+    // was taken has id -1, and a pair that has changed has another rank.
+    if (left.id < 0) continue;
+    const uint64_t merge = FindAt(position, *scratch);
+    if (merge == kNoMerge || (merge ^ candidate) >> 32 != 0) continue;
     Scratch::Symbol& right = symbols[static_cast<size_t>(left.next)];
-    if (right.id != candidate.right) continue;
-    left.id = candidate.merged;
+    left.id = static_cast<int32_t>(merge & kIdMask);
     left.next = right.next;
     right.id = -1;
     if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = position;
-    push(position);
-    if (left.previous >= 0) push(left.previous);
+    push_candidate(position);
+    if (left.previous >= 0) push_candidate(left.previous);
   }
 
   ids->clear();
@@ -110,7 +112,7 @@ void BpeMerges::MergeLong(std::vector<int32_t>* ids, Scratch* scratch) const {
   // One huge word must not pin its memory while the rest of the text is read.
   if (symbols.capacity() > (1u << 20)) {
     std::vector<Scratch::Symbol>().swap(symbols);
-    std::vector<Scratch::Candidate>().swap(heap);
+    std::vector<uint64_t>().swap(heap);
   }
 }
 

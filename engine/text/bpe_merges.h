@@ -25,15 +25,9 @@ class BpeMerges {
       int32_t previous;  // -1: none
       int32_t next;      // -1: none
     };
-    struct Candidate {
-      uint64_t order;  // rank << 32 | position of the left symbol
-      int32_t left;
-      int32_t right;
-      int32_t merged;
-    };
     std::vector<uint64_t> pairs_;
     std::vector<Symbol> symbols_;
-    std::vector<Candidate> heap_;
+    std::vector<uint64_t> heap_;  // rank << 32 | position of the left symbol
   };
 
   // The pair (left, right) becomes `merged`. A pair that is added again takes the later rank.
@@ -48,7 +42,8 @@ class BpeMerges {
   uint64_t Find(int32_t left, int32_t right) const;
   void MergeShort(std::vector<int32_t>* ids, Scratch* scratch) const;
   void MergeLong(std::vector<int32_t>* ids, Scratch* scratch) const;
-  void PushCandidate(int32_t position, Scratch* scratch) const;
+  // The merge of the symbol at `position` with the next one.
+  uint64_t FindAt(int32_t position, const Scratch& scratch) const;
 
   absl::flat_hash_map<uint64_t, uint64_t> merges_;
 };

@@ -22,7 +22,7 @@ namespace fastgen {
 
 struct DetokenizerOptions {
   bool skip_special_tokens = true;
-  std::vector<std::string> stop;  // stop strings, none empty
+  std::vector<std::string> stop = {};  // stop strings, none empty
   bool include_stop = false;
 };
 

@@ -28,7 +28,7 @@ struct EncodeOptions {
   bool add_special_tokens = true;  // what the tokenizer adds by default (bos)
   bool parse_special = true;       // special tokens written out in the text become their ids
   // Bytes that came from a request inside a rendered chat: a special token that touches them is plain text.
-  absl::Span<const ByteRange> untrusted;
+  absl::Span<const ByteRange> untrusted = {};
 };
 
 struct AddedToken {
