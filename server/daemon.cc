@@ -55,6 +55,7 @@ struct Daemon::State {
   absl::Status Listen();
   void Load(const LoadProgress& progress);
   void OnEngineFailure();
+  void CloseGateway();
   // Makes grpc.health agree with the gate. The lock keeps two changes from overtaking each other.
   void UpdateHealth();
   void NotifyOwner() {
@@ -71,7 +72,8 @@ struct Daemon::State {
   std::unique_ptr<HttpServer> gateway;
   std::vector<std::string> http_addresses;
   std::thread loader;
-  bool stopped = false;  // owner's thread only
+  bool stopped = false;            // owner's thread only
+  bool gateway_accepting = false;  // owner's thread only
 
   Mutex health_mutex;
   Mutex load_mutex;
@@ -92,6 +94,7 @@ absl::Status Daemon::State::Listen() {
   gateway_options.strict_model = options.strict_model;
   ASSIGN_OR_RETURN(gateway, parts.start_gateway(gateway_options, channel));
   http_addresses = gateway->addresses();
+  gateway_accepting = true;
   return absl::OkStatus();
 }
 
@@ -120,6 +123,10 @@ void Daemon::State::OnEngineFailure() {
   LogError(FromAbsl(gate.health().message()));
   UpdateHealth();
   NotifyOwner();
+}
+
+void Daemon::State::CloseGateway() {
+  if (std::exchange(gateway_accepting, false)) gateway->StopAccepting();
 }
 
 void Daemon::State::UpdateHealth() {
@@ -172,24 +179,33 @@ void Daemon::StartDrain() {
 
 bool Daemon::WaitDrained(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
+  const auto left = [&] {
+    return timeout == absl::InfiniteDuration()
+               ? timeout
+               : std::max(deadline - absl::Now(), absl::ZeroDuration());
+  };
   const auto engine = state_->gate.Loaded();
   if (engine.ok() && !(*engine)->WaitIdle(timeout)) return false;
-  const absl::Duration left = timeout == absl::InfiniteDuration()
-                                  ? timeout
-                                  : std::max(deadline - absl::Now(), absl::ZeroDuration());
-  return state_->gate.WaitNoStreams(left);
+  if (!state_->gate.WaitNoStreams(left())) return false;
+  if (state_->gateway == nullptr || state_->stopped) return true;
+  // The answers are complete as gRPC messages; HTTP may still be sending them.
+  state_->CloseGateway();
+  return state_->gateway->WaitIdle(left());
 }
 
 void Daemon::Stop() {
   if (std::exchange(state_->stopped, true)) return;
   if (state_->listener.server != nullptr) StartDrain();
-  if (state_->gateway != nullptr) state_->gateway->StopAccepting();
+  if (state_->gateway != nullptr) state_->CloseGateway();
   const auto engine = state_->gate.Loaded();
   if (engine.ok()) (*engine)->CancelAll();
   if (state_->listener.server != nullptr) {
     state_->listener.server->Shutdown(absl::ToChronoTime(absl::Now() + kStopGrace));
   }
-  if (state_->gateway != nullptr) state_->gateway->Stop();
+  if (state_->gateway != nullptr) {
+    state_->gateway->WaitIdle(kStopGrace);
+    state_->gateway->Stop();
+  }
   if (state_->loader.joinable()) state_->loader.join();
 }
 

@@ -63,7 +63,7 @@ void GenerateReactor::OnDelta(TokenDelta delta) {
   bool fell_behind = false;
   {
     MutexLock lock(&mutex_);
-    const int32_t num_tokens = static_cast<int32_t>(delta.token_ids.size());
+    const int32_t num_tokens = NumOutputTokens(delta);
     usage_.output_tokens += num_tokens;
     if (dropped_) return;
     const bool joins_last =

@@ -123,6 +123,9 @@ absl::Status InferenceService::DoTokenize(const v1::TokenizeRequest& request,
   ASSIGN_OR_RETURN(const std::vector<int32_t> ids, engine->Tokenize(request.text(), options));
   response->mutable_ids()->Assign(ids.begin(), ids.end());
   response->set_max_model_len(engine->model_info().context_length);
+  if (!request.with_bytes()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(std::vector<std::string> token_bytes, engine->TokenBytes(ids));
+  for (std::string& bytes : token_bytes) response->add_token_bytes(std::move(bytes));
   return absl::OkStatus();
 }
 
@@ -130,9 +133,6 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
   absl::Status status = CheckUnknownFields(context, *request);
-  if (status.ok() && request->with_bytes()) {
-    status = RefuseFields({"with_bytes"}, "is not served by this version");
-  }
   if (status.ok()) status = DoTokenize(*request, response);
   return FinishUnary(context, status);
 }

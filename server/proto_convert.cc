@@ -110,6 +110,8 @@ void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted, Violati
   }
   if (proto.has_prompt_logprobs()) output.prompt_logprobs = proto.prompt_logprobs();
   output.echo = proto.echo();
+  // An echoed prompt is output as well: its tokens come with the logprobs that output tokens come with.
+  fields.prompt_logprobs = proto.has_prompt_logprobs() || (proto.echo() && proto.has_logprobs());
   if (proto.progress()) violations->NotServed("output.progress");
   if (proto.bytes()) {
     fields.raw_bytes = true;
@@ -348,7 +350,7 @@ void ToProto(const AcceptedInfo& info, const DeltaFields& fields, v1::Accepted* 
 }
 
 void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto) {
-  proto->set_num_tokens(proto->num_tokens() + static_cast<int32_t>(delta.token_ids.size()));
+  proto->set_num_tokens(proto->num_tokens() + NumOutputTokens(delta));
   if (fields.text) {
     if (proto->text().empty()) {
       proto->set_text(std::move(delta.text));
@@ -359,13 +361,19 @@ void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto
   if (fields.token_ids) {
     proto->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
   }
+  const bool echoes = delta.num_prompt_tokens > 0;
+  for (const TokenLogprob& logprob : delta.prompt_logprobs) {
+    if (fields.raw_bytes && echoes) proto->mutable_raw()->append(logprob.bytes);
+    if (fields.prompt_logprobs) ConvertLogprob(logprob, proto->add_prompt_logprobs());
+  }
   for (const TokenLogprob& logprob : delta.logprobs) {
     if (fields.raw_bytes) proto->mutable_raw()->append(logprob.bytes);
     if (fields.logprobs) ConvertLogprob(logprob, proto->add_logprobs());
   }
-  for (const TokenLogprob& logprob : delta.prompt_logprobs) {
-    ConvertLogprob(logprob, proto->add_prompt_logprobs());
-  }
+}
+
+int32_t NumOutputTokens(const TokenDelta& delta) {
+  return static_cast<int32_t>(delta.token_ids.size()) - delta.num_prompt_tokens;
 }
 
 void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto) {

@@ -29,6 +29,7 @@ struct DeltaFields {
   bool text = true;
   bool token_ids = false;
   bool logprobs = false;
+  bool prompt_logprobs = false;
   bool raw_bytes = false;
 };
 
@@ -52,6 +53,8 @@ std::vector<std::string> UnknownFields(const google::protobuf::Message& message)
 absl::Status RefuseFields(const std::vector<std::string>& paths, const std::string& why);
 
 void ToProto(const AcceptedInfo& info, const DeltaFields& fields, v1::Accepted* proto);
+// Tokens that the model made; an echoed prompt's are not among them.
+int32_t NumOutputTokens(const TokenDelta& delta);
 // Appends, so that deltas which wait together become one message.
 void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto);
 void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto);

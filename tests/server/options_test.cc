@@ -1,0 +1,149 @@
+#include "server/options.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include <CLI/CLI.hpp>
+
+// Last, as base/check.h and Catch2 both name a CHECK and a test means Catch2's.
+// clang-format off
+#include <catch2/catch.hpp>
+// clang-format on
+
+namespace fastgen {
+namespace {
+
+struct Parsed {
+  DaemonOptions options;
+  std::optional<int> code;
+  std::string effective;
+};
+
+Parsed Parse(std::vector<std::string> arguments, ModelArgument model = ModelArgument::kFlag) {
+  Parsed parsed;
+  parsed.options.grpc_listen = {"127.0.0.1:5679"};
+  CLI::App app("test", "prog");
+  AddDaemonOptions(app, &parsed.options, model);
+  std::vector<const char*> argv = {"prog"};
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  parsed.code = ParseCommandLine(app, static_cast<int>(argv.size()), argv.data());
+  parsed.effective = EffectiveOptions(app);
+  return parsed;
+}
+
+// A file in the temporary directory for the life of the object.
+class TempFile {
+ public:
+  explicit TempFile(const std::string& text)
+      : path_((std::filesystem::temp_directory_path() /
+               ("fastgen-options-" + std::to_string(getpid()) + ".toml")).string()) {
+    std::ofstream(path_) << text;
+  }
+  ~TempFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+};
+
+TEST_CASE("no flags leave the presets", "[server]") {
+  const Parsed parsed = Parse({});
+  CHECK_FALSE(parsed.code.has_value());
+  CHECK(parsed.options.grpc_listen == std::vector<std::string>{"127.0.0.1:5679"});
+  CHECK(parsed.options.http_listen.empty());
+  CHECK(parsed.options.engine.max_num_seqs == 64);
+  CHECK(parsed.options.engine.backend.compute_dtype == ComputeDType::kAuto);
+}
+
+TEST_CASE("each flag reaches its option", "[server]") {
+  const Parsed parsed = Parse({"--model", "m.gguf", "--grpc-listen", "0.0.0.0:1", "--grpc-listen",
+                               "unix:/s", "--http-listen", "127.0.0.1:2", "--max-model-len", "512",
+                               "--max-num-seqs", "8", "--max-num-batched-tokens", "256",
+                               "--block-size", "16", "--kv-cache-gib", "1.5",
+                               "--max-queued-requests", "9", "--max-request-bytes", "2048",
+                               "--max-outbox-tokens", "10", "--threads", "2", "--cpu-isa", "avx2",
+                               "--device", "cpu", "--compute-dtype", "fp32", "--strict-model",
+                               "--strict"});
+  REQUIRE_FALSE(parsed.code.has_value());
+  const DaemonOptions& options = parsed.options;
+  CHECK(options.model == "m.gguf");
+  CHECK(options.grpc_listen == std::vector<std::string>{"0.0.0.0:1", "unix:/s"});
+  CHECK(options.http_listen == std::vector<std::string>{"127.0.0.1:2"});
+  CHECK(options.engine.max_model_len == 512);
+  CHECK(options.engine.max_num_seqs == 8);
+  CHECK(options.engine.max_num_batched_tokens == 256);
+  CHECK(options.engine.block_size == 16);
+  CHECK(options.engine.kv_cache_bytes == (int64_t{3} << 29));
+  CHECK(options.engine.max_queued_requests == 9);
+  CHECK(options.max_request_bytes == 2048);
+  CHECK(options.max_outbox_tokens == 10);
+  CHECK(options.engine.backend.num_threads == 2);
+  CHECK(options.engine.backend.cpu_isa == "avx2");
+  CHECK(options.engine.backend.compute_dtype == ComputeDType::kF32);
+  CHECK(options.strict_model);
+  CHECK(options.strict_fields);
+}
+
+TEST_CASE("the model may be positional", "[server]") {
+  CHECK(Parse({"m.gguf"}, ModelArgument::kPositional).options.model == "m.gguf");
+  CHECK(Parse({"--model", "m.gguf"}, ModelArgument::kPositional).options.model == "m.gguf");
+  CHECK(Parse({}, ModelArgument::kPositional).options.model.empty());
+  CHECK(Parse({"m.gguf"}, ModelArgument::kFlag).code == 1);
+}
+
+TEST_CASE("usage errors exit with 1", "[server]") {
+  const std::vector<std::vector<std::string>> cases = {
+      {"--no-such-flag"},      {"--max-num-seqs", "0"},       {"--max-num-seqs", "many"},
+      {"--max-num-seqs"},      {"--block-size", "17"},        {"--compute-dtype", "fp64"},
+      {"--device", "tpu"},     {"--config", "/no/such.toml"}, {"--chat-template", "/no/such"},
+      {"--log-level", "loud"}, {"--max-model-len", "-1"},     {"--kv-cache-gib", "-1"},
+      {"--threads", "-1"},     {"--max-outbox-tokens", "0"},
+  };
+  for (const auto& arguments : cases) {
+    INFO(arguments[0]);
+    CHECK(Parse(arguments).code == 1);
+  }
+}
+
+TEST_CASE("help and version exit with 0", "[server]") {
+  CHECK(Parse({"--help"}).code == 0);
+  CHECK(Parse({"--version"}).code == 0);
+}
+
+TEST_CASE("a config file sets options and flags win", "[server]") {
+  const TempFile config(
+      "max-num-seqs = 4\nmax-model-len = 300\nstrict-model = true\n"
+      "grpc-listen = [\"127.0.0.1:7\", \"127.0.0.1:8\"]\n");
+  const Parsed parsed = Parse({"--config", config.path(), "--max-num-seqs", "6"});
+  REQUIRE_FALSE(parsed.code.has_value());
+  CHECK(parsed.options.engine.max_num_seqs == 6);
+  CHECK(parsed.options.engine.max_model_len == 300);
+  CHECK(parsed.options.strict_model);
+  CHECK(parsed.options.grpc_listen == std::vector<std::string>{"127.0.0.1:7", "127.0.0.1:8"});
+}
+
+TEST_CASE("unknown keys and bad values of a config file are refused", "[server]") {
+  for (const char* text : {"no-such-option = 1\n", "max-num-seqs = 0\n", "max-num-seqs = \"x\"\n",
+                           "[section]\nmax-num-seqs = 3\n"}) {
+    INFO(text);
+    const TempFile config(text);
+    CHECK(Parse({"--config", config.path()}).code == 1);
+  }
+}
+
+TEST_CASE("effective options tell given values and defaults", "[server]") {
+  const std::string effective =
+      Parse({"--max-num-seqs", "8", "--strict", "--grpc-listen", "a:1", "--grpc-listen", "b:2"})
+          .effective;
+  for (const char* line : {"max-num-seqs = 8\n", "block-size = 64\n", "compute-dtype = auto\n",
+                           "strict = true\n", "strict-model = false\n", "grpc-listen = a:1 b:2\n",
+                           "model = \"\"\n"}) {
+    INFO(effective);
+    CHECK(effective.find(line) != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace fastgen

@@ -1,0 +1,326 @@
+#include "server/proto_convert.h"
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "tests/server/test_daemon.h"
+
+namespace fastgen {
+namespace {
+
+using testing::HasRetryInfo;
+using testing::ViolatedFields;
+
+v1::GenerateRequest ValidRequest() {
+  v1::GenerateRequest request;
+  request.set_text("hello");
+  return request;
+}
+
+std::vector<std::string> FieldsRefused(const std::function<void(v1::GenerateRequest*)>& change) {
+  v1::GenerateRequest request = ValidRequest();
+  change(&request);
+  const auto converted = FromProto(request);
+  if (converted.ok()) return {};
+  CHECK(converted.status().code() == absl::StatusCode::kInvalidArgument);
+  return ViolatedFields(ToGrpcStatus(converted.status()));
+}
+
+TEST_CASE("every field that is not served is refused by its name", "[server]") {
+  struct Case {
+    std::string field;
+    std::function<void(v1::GenerateRequest*)> change;
+  };
+  const std::vector<Case> cases = {
+      {"n", [](auto* r) { r->set_n(2); }},
+      {"n", [](auto* r) { r->set_n(0); }},
+      {"best_of", [](auto* r) { r->set_best_of(3); }},
+      {"sampling.presence_penalty",
+       [](auto* r) { r->mutable_sampling()->set_presence_penalty(0.1f); }},
+      {"sampling.frequency_penalty",
+       [](auto* r) { r->mutable_sampling()->set_frequency_penalty(-1); }},
+      {"sampling.repetition_penalty",
+       [](auto* r) { r->mutable_sampling()->set_repetition_penalty(0); }},
+      {"sampling.repetition_penalty",
+       [](auto* r) { r->mutable_sampling()->set_repetition_penalty(std::nanf("")); }},
+      {"sampling.logit_bias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[5] = 1; }},
+      {"sampling.allowed_token_ids",
+       [](auto* r) { r->mutable_sampling()->add_allowed_token_ids(1); }},
+      {"sampling.bad_words", [](auto* r) { r->mutable_sampling()->add_bad_words("x"); }},
+      {"constraint.json_schema", [](auto* r) { r->mutable_constraint()->set_json_schema("{}"); }},
+      {"constraint.json_object", [](auto* r) { r->mutable_constraint()->set_json_object(true); }},
+      {"constraint.regex", [](auto* r) { r->mutable_constraint()->set_regex("a"); }},
+      {"constraint.choice",
+       [](auto* r) { r->mutable_constraint()->mutable_choice()->add_choices("a"); }},
+      {"constraint.grammar", [](auto* r) { r->mutable_constraint()->set_grammar("g"); }},
+      {"constraint.structural_tag",
+       [](auto* r) { r->mutable_constraint()->set_structural_tag("s"); }},
+      {"constraint", [](auto* r) { r->mutable_constraint(); }},
+      {"priority", [](auto* r) { r->set_priority(-1); }},
+      {"cache_salt", [](auto* r) { r->set_cache_salt("pepper"); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(1); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_nanos(1); }},
+      {"output.progress", [](auto* r) { r->mutable_output()->set_progress(true); }},
+      {"request_id", [](auto* r) { r->set_request_id("with space"); }},
+      {"request_id", [](auto* r) { r->set_request_id("line\nbreak"); }},
+      {"prompt", [](auto* r) { r->clear_text(); }},
+      {"chat.messages", [](auto* r) { r->mutable_chat(); }},
+      {"chat.messages[0].role", [](auto* r) { r->mutable_chat()->add_messages(); }},
+      {"add_special_tokens",
+       [](auto* r) {
+         r->mutable_token_ids()->add_ids(1);
+         r->set_add_special_tokens(false);
+       }},
+      {"parse_special",
+       [](auto* r) {
+         r->mutable_chat()->add_messages()->set_role("user");
+         r->set_parse_special(true);
+       }},
+      {"chat.continue_final_message",
+       [](auto* r) {
+         r->mutable_chat()->add_messages()->set_role("user");
+         r->mutable_chat()->set_continue_final_message(true);
+         r->mutable_chat()->set_add_generation_prompt(true);
+       }},
+  };
+  for (const Case& c : cases) {
+    INFO(c.field);
+    CHECK(FieldsRefused(c.change) == std::vector<std::string>{c.field});
+  }
+}
+
+TEST_CASE("neutral values of fields that are not served are accepted", "[server]") {
+  CHECK(FieldsRefused([](v1::GenerateRequest* r) {
+          r->set_n(1);
+          r->set_best_of(1);
+          r->set_priority(0);
+          r->mutable_resume_window();
+          r->mutable_sampling()->set_presence_penalty(0);
+          r->mutable_sampling()->set_frequency_penalty(-0.0f);
+          r->mutable_sampling()->set_repetition_penalty(1);
+          r->mutable_output()->set_progress(false);
+        }).empty());
+}
+
+TEST_CASE("all violations of a request come together", "[server]") {
+  CHECK(FieldsRefused([](v1::GenerateRequest* r) {
+          r->set_n(2);
+          r->set_cache_salt("s");
+          r->mutable_sampling()->add_bad_words("x");
+        }) == std::vector<std::string>{"sampling.bad_words", "n", "cache_salt"});
+}
+
+TEST_CASE("absent scalars keep the engine's defaults and zeros are values", "[server]") {
+  v1::GenerateRequest proto = ValidRequest();
+  auto converted = FromProto(proto);
+  REQUIRE(converted.ok());
+  CHECK(converted->request.sampling.temperature == 1);
+  CHECK(converted->request.sampling.top_p == 1);
+  CHECK_FALSE(converted->request.sampling.seed.has_value());
+  CHECK_FALSE(converted->request.stopping.max_tokens.has_value());
+  CHECK(converted->request.stopping.skip_special_tokens);
+  CHECK(converted->request.add_special_tokens);
+  CHECK(converted->request.parse_special);
+  CHECK_FALSE(converted->request.output.logprobs.has_value());
+  CHECK(converted->fields.text);
+
+  proto.mutable_sampling()->set_temperature(0);
+  proto.mutable_sampling()->set_top_p(0);
+  proto.mutable_sampling()->set_seed(0);
+  proto.mutable_stopping()->set_max_tokens(0);
+  proto.mutable_stopping()->set_skip_special_tokens(false);
+  proto.set_add_special_tokens(false);
+  proto.set_parse_special(false);
+  proto.mutable_output()->set_logprobs(0);
+  proto.mutable_output()->set_text(false);
+  converted = FromProto(proto);
+  REQUIRE(converted.ok());
+  CHECK(converted->request.sampling.temperature == 0);
+  CHECK(converted->request.sampling.top_p == 0);
+  CHECK(converted->request.sampling.seed == 0);
+  CHECK(converted->request.stopping.max_tokens == 0);
+  CHECK_FALSE(converted->request.stopping.skip_special_tokens);
+  CHECK_FALSE(converted->request.add_special_tokens);
+  CHECK_FALSE(converted->request.parse_special);
+  CHECK(converted->request.output.logprobs == 0);
+  CHECK(converted->fields.logprobs);
+  CHECK_FALSE(converted->fields.text);
+}
+
+TEST_CASE("chat prompts arrive whole", "[server]") {
+  v1::GenerateRequest proto;
+  v1::Chat* chat = proto.mutable_chat();
+  v1::ChatMessage* message = chat->add_messages();
+  message->set_role("assistant");
+  message->set_reasoning_content("hm");
+  v1::ToolCall* call = message->add_tool_calls();
+  call->set_id("c1");
+  call->set_name("f");
+  call->set_arguments_json("{\"a\":1}");
+  chat->add_tools_json("{\"b\":2,\"a\":1}");
+  chat->set_chat_template_kwargs_json("{\"enable_thinking\":false}");
+  chat->set_continue_final_message(true);
+  const auto converted = FromProto(proto);
+  REQUIRE(converted.ok());
+  const auto& prompt = std::get<ChatPrompt>(converted->request.prompt);
+  REQUIRE(prompt.messages.size() == 1);
+  CHECK(prompt.messages[0].role == "assistant");
+  CHECK_FALSE(prompt.messages[0].content.has_value());
+  CHECK(prompt.messages[0].reasoning_content == "hm");
+  REQUIRE(prompt.messages[0].tool_calls.size() == 1);
+  CHECK(prompt.messages[0].tool_calls[0].arguments_json == "{\"a\":1}");
+  CHECK(prompt.tools_json == std::vector<std::string>{"{\"b\":2,\"a\":1}"});
+  CHECK(prompt.template_kwargs_json == "{\"enable_thinking\":false}");
+  CHECK(prompt.continue_final_message);
+  CHECK_FALSE(prompt.add_generation_prompt);
+}
+
+TEST_CASE("deltas that wait together become one message", "[server]") {
+  DeltaFields fields;
+  fields.token_ids = true;
+  v1::Delta proto;
+  TokenDelta first;
+  first.text = "a";
+  first.token_ids = {1};
+  TokenDelta second;
+  second.text = "bc";
+  second.token_ids = {2, 3};
+  AppendToProto(first, fields, &proto);
+  AppendToProto(second, fields, &proto);
+  CHECK(proto.text() == "abc");
+  CHECK(std::vector<int32_t>(proto.token_ids().begin(), proto.token_ids().end()) ==
+        std::vector<int32_t>{1, 2, 3});
+  CHECK(proto.num_tokens() == 3);
+}
+
+TEST_CASE("a delta holds only what was asked for", "[server]") {
+  TokenDelta delta;
+  delta.text = "x";
+  delta.token_ids = {1};
+  delta.logprobs.resize(1);
+  delta.logprobs[0].bytes = "\xff";
+  v1::Delta proto;
+  DeltaFields nothing;
+  nothing.text = false;
+  AppendToProto(delta, nothing, &proto);
+  CHECK(proto.text().empty());
+  CHECK(proto.token_ids().empty());
+  CHECK(proto.logprobs().empty());
+  CHECK(proto.raw().empty());
+  CHECK(proto.num_tokens() == 1);
+  DeltaFields raw;
+  raw.raw_bytes = true;
+  AppendToProto(delta, raw, &proto);
+  CHECK(proto.raw() == "\xff");
+  CHECK(proto.logprobs().empty());
+}
+
+TEST_CASE("an echoed prompt does not count as output", "[server]") {
+  TokenDelta delta;
+  delta.text = "ab";
+  delta.token_ids = {1, 2};
+  delta.num_prompt_tokens = 2;
+  delta.prompt_logprobs.resize(2);
+  delta.prompt_logprobs[1].bytes = "b";
+  DeltaFields fields;
+  fields.raw_bytes = true;
+  v1::Delta proto;
+  AppendToProto(delta, fields, &proto);
+  CHECK(proto.num_tokens() == 0);
+  CHECK(proto.raw() == "b");
+  CHECK(proto.prompt_logprobs().empty());
+  fields.prompt_logprobs = true;
+  AppendToProto(delta, fields, &proto);
+  CHECK(proto.prompt_logprobs_size() == 2);
+}
+
+TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
+  FinishInfo info;
+  info.reason = FinishReason::kStop;
+  info.matched_token_id = 2;
+  info.usage = {10, 4, 7};
+  info.receipt.queue_time = absl::Milliseconds(1500);
+  info.receipt.seed = 99;
+  ModelInfo model;
+  model.weights_hash = "beef";
+  v1::Finished proto;
+  ToProto(info, model, &proto);
+  CHECK(proto.reason() == v1::STOP);
+  CHECK(proto.matched_token_id() == 2);
+  CHECK(proto.usage().prompt_tokens() == 10);
+  CHECK(proto.usage().cached_tokens() == 4);
+  CHECK(proto.usage().output_tokens() == 7);
+  CHECK(proto.receipt().queue_time().seconds() == 1);
+  CHECK(proto.receipt().queue_time().nanos() == 500'000'000);
+  CHECK(proto.receipt().seed() == 99);
+  CHECK(proto.receipt().weights_hash() == "beef");
+  CHECK(proto.receipt().build().rfind("fastgen ", 0) == 0);
+  info.matched_stop = "END";
+  ToProto(info, model, &proto);
+  CHECK(proto.matched_stop() == "END");
+  CHECK(StatusOfFinish(info).ok());
+}
+
+TEST_CASE("reasons that are not a success end with their status", "[server]") {
+  FinishInfo info;
+  info.reason = FinishReason::kCancelled;
+  CHECK(StatusOfFinish(info).error_code() == grpc::StatusCode::CANCELLED);
+  info.reason = FinishReason::kDeadline;
+  CHECK(StatusOfFinish(info).error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
+  info.reason = FinishReason::kError;
+  info.error = "a NaN logit";
+  CHECK(StatusOfFinish(info).error_code() == grpc::StatusCode::INTERNAL);
+  CHECK(StatusOfFinish(info).error_message() == "a NaN logit");
+}
+
+TEST_CASE("an engine's message that opens with a field becomes a violation", "[server]") {
+  const grpc::Status status =
+      ToGrpcStatus(absl::InvalidArgumentError("sampling.top_p: 2 is outside (0, 1]"));
+  CHECK(status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(status.error_message() == "sampling.top_p: 2 is outside (0, 1]");
+  CHECK(ViolatedFields(status) == std::vector<std::string>{"sampling.top_p"});
+  CHECK(ViolatedFields(ToGrpcStatus(absl::InvalidArgumentError("It is Bad: really"))).empty());
+  CHECK(ViolatedFields(ToGrpcStatus(absl::InvalidArgumentError("no field"))).empty());
+}
+
+TEST_CASE("statuses keep code and message, and say when to come back", "[server]") {
+  for (const absl::Status& status :
+       {absl::ResourceExhaustedError("queue full"), absl::UnavailableError("loading")}) {
+    const grpc::Status converted = ToGrpcStatus(status);
+    CHECK(static_cast<int>(converted.error_code()) == static_cast<int>(status.code()));
+    CHECK(converted.error_message() == std::string(status.message()));
+    CHECK(HasRetryInfo(converted));
+  }
+  const grpc::Status not_found = ToGrpcStatus(absl::NotFoundError("model"));
+  CHECK(not_found.error_code() == grpc::StatusCode::NOT_FOUND);
+  CHECK_FALSE(HasRetryInfo(not_found));
+  CHECK(ToGrpcStatus(absl::OkStatus()).ok());
+}
+
+TEST_CASE("unknown fields are found at every depth, once each", "[server]") {
+  v1::GenerateRequest request = ValidRequest();
+  CHECK(UnknownFields(request).empty());
+  request.mutable_chat()->add_messages();
+  request.mutable_chat()->add_messages();
+  const auto add = [](google::protobuf::Message* message, int number) {
+    message->GetReflection()->MutableUnknownFields(message)->AddVarint(number, 7);
+  };
+  add(&request, 500);
+  add(&request, 500);
+  add(request.mutable_sampling(), 99);
+  add(request.mutable_chat()->mutable_messages(0), 77);
+  add(request.mutable_chat()->mutable_messages(1), 77);
+  CHECK(UnknownFields(request) ==
+        std::vector<std::string>{"500", "chat.messages.77", "sampling.99"});
+}
+
+TEST_CASE("a flood of unknown fields yields a bounded list", "[server]") {
+  v1::GenerateRequest request = ValidRequest();
+  auto* unknown = request.GetReflection()->MutableUnknownFields(&request);
+  for (int i = 0; i < 300'000; ++i) unknown->AddVarint(100 + i % 1000, 1);
+  CHECK(UnknownFields(request).size() == kMaxIgnoredFields);
+}
+
+}  // namespace
+}  // namespace fastgen
