@@ -84,7 +84,14 @@ void AddDetails(const grpc::Status& status, const ParamNames& names, ApiError* e
     google::rpc::BadRequest bad_request;
     google::rpc::RetryInfo retry;
     if (any.UnpackTo(&bad_request) && bad_request.field_violations_size() > 0) {
-      error->param = OpenAiParam(bad_request.field_violations(0).field(), names);
+      // Said again in the names that this client used.
+      error->message.clear();
+      for (const auto& violation : bad_request.field_violations()) {
+        const std::string param = OpenAiParam(violation.field(), names);
+        if (error->param.empty()) error->param = param;
+        absl::StrAppend(&error->message, error->message.empty() ? "" : "; ", param, param.empty() ? "" : ": ",
+                        violation.description());
+      }
     } else if (any.UnpackTo(&retry)) {
       const int64_t seconds = retry.retry_delay().seconds() + (retry.retry_delay().nanos() > 0);
       error->retry_after_s = static_cast<int>(std::clamp<int64_t>(seconds, 1, 3600));

@@ -59,9 +59,12 @@ void ReadPrompts(JsonFields* fields, const v1::GenerateRequest& call, std::vecto
   }
   for (const json::value& item : list) {
     calls->push_back(call);
-    if (item.is_string() && list[0].is_string()) {
+    if (item.kind() == list[0].kind() && item.is_string()) {
       calls->back().set_text(std::string(View(item.get_string())));
-    } else if (!item.is_array() || item.get_array().empty() || !ReadIds(item.get_array(), &calls->back())) {
+      continue;
+    }
+    if (item.kind() != list[0].kind() || !item.is_array() || item.get_array().empty() ||
+        !ReadIds(item.get_array(), &calls->back())) {
       fields->Fail("prompt", std::string(kPromptKinds), "invalid_type");
       return;
     }

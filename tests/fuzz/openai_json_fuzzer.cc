@@ -1,0 +1,30 @@
+// Any bytes as the body of the two generation routes: a request or an error below 500, never a crash.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+
+#include "server/gateway/openai_chat.h"
+#include "server/gateway/openai_completions.h"
+
+namespace {
+
+void Check(const std::optional<fastgen::gateway::ApiError>& error, const fastgen::gateway::GenerationRequest& request) {
+  if (error.has_value() && (error->status < 400 || error->status > 499 || error->message.empty())) std::abort();
+  if (!error.has_value() && request.calls.empty()) std::abort();
+  for (const auto& name : request.ignored) {
+    if (name.find_first_of("\r\n") != std::string::npos) std::abort();
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view body(reinterpret_cast<const char*>(data), size);
+  fastgen::gateway::GenerationRequest chat;
+  Check(fastgen::gateway::ParseChatRequest(body, &chat), chat);
+  fastgen::gateway::GenerationRequest completions;
+  Check(fastgen::gateway::ParseCompletionsRequest(body, &completions), completions);
+  return 0;
+}

@@ -1,0 +1,344 @@
+#include <catch2/catch.hpp>
+
+#include "server/gateway/openai_chat.h"
+#include "tests/server/gateway/gateway_fixture.h"
+
+namespace fastgen::gateway {
+namespace {
+
+using testing::At;
+using testing::Gateway;
+using testing::GenerateScript;
+using testing::HttpReply;
+using testing::Json;
+
+constexpr char kHello[] = R"("messages":[{"role":"user","content":"hi"}])";
+
+std::string Body(const std::string& more) { return std::string("{") + kHello + more + "}"; }
+
+// What a refused body answers: "status param".
+std::string Refusal(Gateway& gateway, const std::string& body) {
+  const HttpReply reply = gateway.Post("/v1/chat/completions", body);
+  return std::to_string(reply.status) + " " + At(Json(reply.body), "/error/param");
+}
+
+v1::GenerateRequest Parsed(const std::string& body, GenerationRequest* request) {
+  const auto error = ParseChatRequest(body, request);
+  INFO((error.has_value() ? error->message : ""));
+  REQUIRE_FALSE(error.has_value());
+  REQUIRE(request->calls.size() == 1);
+  return request->calls[0];
+}
+
+TEST_CASE("chat request travels as fastgen.v1", "[gateway]") {
+  GenerationRequest request;
+  const v1::GenerateRequest call = Parsed(R"({"model":"m","messages":[
+      {"role":"developer","content":"be brief"},
+      {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"ann"},
+      {"role":"assistant","content":null,"reasoning_content":"hm","tool_calls":[
+          {"id":"c1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},
+      {"role":"tool","tool_call_id":"c1","content":"42"}],
+      "temperature":0,"top_p":0.5,"top_k":-1,"min_p":0.25,"seed":18446744073709551615,"max_completion_tokens":7,
+      "min_tokens":2,"stop":["x","y"],"stop_token_ids":[3],"include_stop_str_in_output":true,"ignore_eos":true,
+      "skip_special_tokens":false,"logprobs":true,"top_logprobs":3,"stream":true,
+      "stream_options":{"include_usage":true,"continuous_usage_stats":true},"return_token_ids":true,
+      "add_generation_prompt":false,"continue_final_message":true,"chat_template_kwargs":{"k":[1]},
+      "frequency_penalty":0,"presence_penalty":0.5,"n":1,"logit_bias":{"5":-100},"priority":4,"cache_salt":"s",
+      "user":"u","metadata":{"a":"b"}})",
+                                          &request);
+  REQUIRE(call.model() == "m");
+  REQUIRE(call.chat().messages_size() == 4);
+  CHECK(call.chat().messages(0).role() == "system");
+  CHECK(call.chat().messages(1).content() == "a\nb");
+  CHECK(call.chat().messages(1).name() == "ann");
+  CHECK_FALSE(call.chat().messages(2).has_content());
+  CHECK(call.chat().messages(2).reasoning_content() == "hm");
+  CHECK(call.chat().messages(2).tool_calls(0).arguments_json() == "{\"x\":1}");
+  CHECK(call.chat().messages(3).tool_call_id() == "c1");
+  CHECK((call.sampling().has_temperature() && call.sampling().temperature() == 0));
+  CHECK((call.sampling().has_top_k() && call.sampling().top_k() == 0));
+  CHECK(call.sampling().min_p() == 0.25f);
+  CHECK(call.sampling().seed() == 18446744073709551615ull);
+  CHECK(call.stopping().max_tokens() == 7);
+  CHECK(call.stopping().min_tokens() == 2);
+  CHECK(call.stopping().stop_size() == 2);
+  CHECK(call.stopping().stop_token_ids(0) == 3);
+  CHECK((call.stopping().include_stop() && call.stopping().ignore_eos()));
+  CHECK((call.stopping().has_skip_special_tokens() && !call.stopping().skip_special_tokens()));
+  CHECK(call.output().logprobs() == 3);
+  CHECK(call.output().token_ids());
+  CHECK_FALSE(call.chat().add_generation_prompt());
+  CHECK(call.chat().continue_final_message());
+  CHECK(call.chat().chat_template_kwargs_json() == R"({"k":[1]})");
+  CHECK_FALSE(call.sampling().has_frequency_penalty());
+  CHECK(call.sampling().presence_penalty() == 0.5f);
+  CHECK_FALSE(call.has_n());
+  CHECK(call.sampling().logit_bias().at(5) == -100);
+  CHECK(call.priority() == 4);
+  CHECK(call.cache_salt() == "s");
+  CHECK(request.ignored.empty());
+  CHECK((request.options.stream && request.options.include_usage && request.options.continuous_usage));
+}
+
+TEST_CASE("absent and null fields stay unset", "[gateway]") {
+  GenerationRequest request;
+  const v1::GenerateRequest call =
+      Parsed(Body(R"(,"temperature":null,"max_tokens":null,"stop":null,"seed":null,"tools":null,"logprobs":null)"),
+             &request);
+  CHECK_FALSE(call.sampling().has_temperature());
+  CHECK_FALSE(call.stopping().has_max_tokens());
+  CHECK_FALSE(call.sampling().has_seed());
+  CHECK_FALSE(call.output().has_logprobs());
+  CHECK_FALSE(call.output().token_ids());
+}
+
+TEST_CASE("the last of two equal keys wins", "[gateway]") {
+  GenerationRequest request;
+  CHECK(Parsed(Body(R"(,"max_tokens":1,"max_tokens":2)"), &request).stopping().max_tokens() == 2);
+}
+
+TEST_CASE("escapes in JSON text reach the daemon as characters", "[gateway]") {
+  GenerationRequest request;
+  const auto call = Parsed(R"({"messages":[{"role":"user","content":"\u0041\n\u0000\ud83d\ude00\u001f"}]})", &request);
+  CHECK(call.chat().messages(0).content() == std::string("A\n\0\xF0\x9F\x98\x80\x1f", 8));
+}
+
+TEST_CASE("wrong chat fields are refused by name", "[gateway]") {
+  Gateway gateway;
+  struct Row {
+    std::string more;
+    std::string want;
+  };
+  const Row row = GENERATE(values<Row>({
+      {R"(,"temperature":"hot")", "400 temperature"},
+      {R"(,"temperature":1e999)", "400 temperature"},
+      {R"(,"top_p":[1])", "400 top_p"},
+      {R"(,"top_k":1.5)", "400 top_k"},
+      {R"(,"top_k":-2)", "400 top_k"},
+      {R"(,"max_tokens":2147483648)", "400 max_tokens"},
+      {R"(,"max_tokens":18446744073709551615)", "400 max_tokens"},
+      {R"(,"max_tokens":-1)", "400 max_tokens"},
+      {R"(,"max_tokens":true)", "400 max_tokens"},
+      {R"(,"max_tokens":1,"max_completion_tokens":2)", "400 max_tokens"},
+      {R"(,"seed":"x")", "400 seed"},
+      {R"(,"stop":5)", "400 stop"},
+      {R"(,"stop":["a",5])", "400 stop"},
+      {R"(,"stop_token_ids":[-1])", "400 stop_token_ids"},
+      {R"(,"stop_token_ids":["1"])", "400 stop_token_ids"},
+      {R"(,"logprobs":1)", "400 logprobs"},
+      {R"(,"top_logprobs":2)", "400 top_logprobs"},
+      {R"(,"logprobs":true,"top_logprobs":-1)", "400 top_logprobs"},
+      {R"(,"stream":"yes")", "400 stream"},
+      {R"(,"stream_options":{"include_usage":true})", "400 stream_options"},
+      {R"(,"stream":true,"stream_options":{"include_usage":1})", "400 stream_options.include_usage"},
+      {R"(,"n":0)", "400 n"},
+      {R"(,"n":129)", "400 n"},
+      {R"(,"response_format":{"type":"json_object"})", "400 response_format"},
+      {R"(,"response_format":{"type":"json_schema","json_schema":{}})", "400 response_format"},
+      {R"(,"response_format":"text")", "400 response_format"},
+      {R"(,"tools":[])", "400 tools"},
+      {R"(,"tools":[{"type":"function"}])", "400 tools"},
+      {R"(,"tools":[{"type":"function"}],"tool_choice":"auto")", "400 tools"},
+      {R"(,"tool_choice":"auto")", "400 tool_choice"},
+      {R"(,"functions":[])", "400 functions"},
+      {R"(,"guided_json":{})", "400 guided_json"},
+      {R"(,"structured_outputs":{"json":{}})", "400 structured_outputs"},
+      {R"(,"echo":true)", "400 echo"},
+      {R"(,"use_beam_search":true)", "400 use_beam_search"},
+      {R"(,"reasoning_effort":"low")", "400 reasoning_effort"},
+      {R"(,"modalities":["audio"])", "400 modalities"},
+      {R"(,"logit_bias":{"x":1})", "400 logit_bias"},
+      {R"(,"logit_bias":{"1":"x"})", "400 logit_bias"},
+      {R"(,"request_id":"a b")", "400 request_id"},
+      {R"(,"model":5)", "400 model"},
+      {R"(,"chat_template_kwargs":[])", "400 chat_template_kwargs"},
+  }));
+  INFO(row.more);
+  CHECK(Refusal(gateway, Body(row.more)) == row.want);
+  CHECK(gateway.daemon.requests().empty());
+}
+
+TEST_CASE("wrong messages are refused with their index", "[gateway]") {
+  Gateway gateway;
+  struct Row {
+    std::string messages;
+    std::string want;
+  };
+  const Row row = GENERATE(values<Row>({
+      {"null", "400 messages"},
+      {"[]", "400 messages"},
+      {"{}", "400 messages"},
+      {"[5]", "400 messages[0]"},
+      {R"([{"content":"x"}])", "400 messages[0].role"},
+      {R"([{"role":"robot","content":"x"}])", "400 messages[0].role"},
+      {R"([{"role":5,"content":"x"}])", "400 messages[0].role"},
+      {R"([{"role":"user"}])", "400 messages[0].content"},
+      {R"([{"role":"user","content":5}])", "400 messages[0].content"},
+      {R"([{"role":"user","content":"x"},{"role":"user","content":[{"type":"image_url"}]}])",
+       "400 messages[1].content"},
+      {R"([{"role":"user","content":[{"type":"text","text":5}]}])", "400 messages[0].content"},
+      {R"([{"role":"user","content":["x"]}])", "400 messages[0].content"},
+      {R"([{"role":"assistant","tool_calls":[5]}])", "400 messages[0].tool_calls[0]"},
+      {R"([{"role":"assistant","tool_calls":[{"function":{}}]}])", "400 messages[0].tool_calls[0].function.name"},
+      {R"([{"role":"user","content":"x","name":5}])", "400 messages[0].name"},
+  }));
+  INFO(row.messages);
+  CHECK(Refusal(gateway, "{\"messages\":" + row.messages + "}") == row.want);
+}
+
+TEST_CASE("bodies that are not a JSON object are refused", "[gateway]") {
+  Gateway gateway;
+  std::string deep;
+  for (int i = 0; i < 100; ++i) deep += "[";
+  const std::string body = GENERATE_COPY(values<std::string>({
+      "", "{", "[]", "5", "null", "{\"messages\":NaN}", "{\"a\":Infinity}", "{\"a\":\"\\ud800\"}", "{'a':1}",
+      "{\"a\":\"\xff\"}", "{\"a\":1} x", "{\"a\":\"\n\"}", "{\"x\":" + deep, "{\"messages\":" + deep}));
+  INFO(body);
+  CHECK(Refusal(gateway, body) == "400 (null)");
+}
+
+TEST_CASE("whole chat answer has OpenAI's shape", "[gateway]") {
+  Gateway gateway;
+  const HttpReply reply =
+      gateway.Post("/v1/chat/completions", Body(R"(,"model":"gpt-4o-mini","request_id":"abc","vim":1,"b\r\nc":2)"));
+  REQUIRE(reply.status == 200);
+  const auto json = Json(reply.body);
+  CHECK(At(json, "/id") == "chatcmpl-abc");
+  CHECK(At(json, "/object") == "chat.completion");
+  CHECK(At(json, "/model") == "gpt-4o-mini");
+  CHECK(std::stoll(At(json, "/created")) > 1'700'000'000);
+  CHECK(At(json, "/choices/0/index") == "0");
+  CHECK(At(json, "/choices/0/message/role") == "assistant");
+  CHECK(At(json, "/choices/0/message/content") == "Hello world");
+  CHECK(At(json, "/choices/0/finish_reason") == "stop");
+  CHECK(At(json, "/choices/0/stop_reason") == "(null)");
+  CHECK(At(json, "/choices/0/logprobs") == "(null)");
+  CHECK(At(json, "/choices/0/token_ids") == "(none)");
+  CHECK(At(json, "/usage") ==
+        R"({"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":2}})");
+  CHECK(reply.header("x-request-id") == "abc");
+  CHECK(reply.header("x-fastgen-ignored") == "vim, b??c");
+  CHECK(reply.header("content-type") == "application/json");
+  CHECK(gateway.daemon.requests()[0].request_id() == "abc");
+}
+
+TEST_CASE("an answer without a model name names the served one", "[gateway]") {
+  Gateway gateway;
+  CHECK(At(Json(gateway.Post("/v1/chat/completions", Body("")).body), "/model") == "tiny/model");
+}
+
+TEST_CASE("chat stream has role, deltas, finish, usage and the end", "[gateway]") {
+  Gateway gateway;
+  const HttpReply reply = gateway.Post(
+      "/v1/chat/completions", Body(R"(,"model":"m","stream":true,"stream_options":{"include_usage":true})"));
+  REQUIRE(reply.status == 200);
+  CHECK(reply.header("content-type").rfind("text/event-stream", 0) == 0);
+  CHECK(reply.header("transfer-encoding") == "chunked");
+  const auto events = reply.events();
+  REQUIRE(events.size() == 6);
+  const std::string id = At(Json(events[0]), "/id");
+  CHECK(id == "chatcmpl-" + reply.header("x-request-id"));
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    CHECK(At(Json(events[i]), "/id") == id);
+    CHECK(At(Json(events[i]), "/object") == "chat.completion.chunk");
+    CHECK(At(Json(events[i]), "/model") == "m");
+  }
+  CHECK(At(Json(events[0]), "/choices/0/delta") == R"({"role":"assistant","content":""})");
+  CHECK(At(Json(events[0]), "/usage") == "(null)");
+  CHECK(At(Json(events[1]), "/choices/0/delta") == R"({"content":"Hello"})");
+  CHECK(At(Json(events[1]), "/choices/0/finish_reason") == "(null)");
+  CHECK(At(Json(events[1]), "/choices/0/token_ids") == "(none)");
+  CHECK(At(Json(events[2]), "/choices/0/delta") == R"({"content":" world"})");
+  CHECK(At(Json(events[3]), "/choices/0/delta") == "{}");
+  CHECK(At(Json(events[3]), "/choices/0/finish_reason") == "stop");
+  CHECK(At(Json(events[4]), "/choices") == "[]");
+  CHECK(At(Json(events[4]), "/usage/total_tokens") == "7");
+  CHECK(events[5] == "[DONE]");
+}
+
+TEST_CASE("a stream shows no usage unless asked, and a running one when asked", "[gateway]") {
+  Gateway gateway;
+  auto events = gateway.Post("/v1/chat/completions", Body(R"(,"stream":true)")).events();
+  REQUIRE(events.size() == 5);
+  CHECK(At(Json(events[1]), "/usage") == "(none)");
+  events = gateway
+               .Post("/v1/chat/completions",
+                     Body(R"(,"stream":true,"stream_options":{"continuous_usage_stats":true})"))
+               .events();
+  REQUIRE(events.size() == 5);
+  CHECK(At(Json(events[1]), "/usage/completion_tokens") == "1");
+  CHECK(At(Json(events[2]), "/usage/total_tokens") == "7");
+}
+
+TEST_CASE("chat token ids come when asked for", "[gateway]") {
+  Gateway gateway;
+  const auto json = Json(gateway.Post("/chat/completions", Body(R"(,"return_token_ids":true)")).body);
+  CHECK(At(json, "/choices/0/token_ids") == "[100,101]");
+  CHECK(At(json, "/prompt_token_ids") == "[1,2,3,4,5]");
+  CHECK(gateway.daemon.requests()[0].output().token_ids());
+  const auto events = gateway.Post("/chat/completions", Body(R"(,"return_token_ids":true,"stream":true)")).events();
+  CHECK(At(Json(events[0]), "/prompt_token_ids") == "[1,2,3,4,5]");
+  CHECK(At(Json(events[1]), "/choices/0/token_ids") == "[100]");
+}
+
+TEST_CASE("chat logprobs carry bytes, also of half a character", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    GenerateScript script = testing::AnswerScript({"\xE2\x82\xAC\""});
+    *script.events[1].mutable_delta()->add_logprobs() = testing::LogprobOf("\xE2\x82", -0.5f);
+    *script.events[1].mutable_delta()->add_logprobs() = testing::LogprobOf("\xAC\"", -INFINITY);
+    return script;
+  };
+  const std::string more = R"(,"logprobs":true,"top_logprobs":1)";
+  auto json = Json(gateway.Post("/v1/chat/completions", Body(more)).body);
+  CHECK(At(json, "/choices/0/message/content") == "\xE2\x82\xAC\"");
+  CHECK(At(json, "/choices/0/logprobs/content/0/bytes") == "[226,130]");
+  CHECK(At(json, "/choices/0/logprobs/content/0/token") == "\xEF\xBF\xBD\xEF\xBF\xBD");
+  CHECK(At(json, "/choices/0/logprobs/content/0/logprob") == "-5E-1");
+  CHECK(At(json, "/choices/0/logprobs/content/0/top_logprobs/0/token") == "best");
+  CHECK(At(json, "/choices/0/logprobs/content/1/logprob") == "-9.999E3");
+  const auto events = gateway.Post("/v1/chat/completions", Body(more + R"(,"stream":true)")).events();
+  REQUIRE(events.size() == 4);
+  CHECK(At(Json(events[1]), "/choices/0/logprobs/content/1/bytes") == "[172,34]");
+}
+
+TEST_CASE("stop_reason is the matched string, or the id that the request named", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
+    GenerateScript script = testing::AnswerScript({"x"});
+    v1::Finished* finished = script.events.back().mutable_finished();
+    if (request.stopping().stop_size() > 0) {
+      finished->set_matched_stop(request.stopping().stop(0));
+    } else {
+      finished->set_matched_token_id(9);
+    }
+    return script;
+  };
+  CHECK(At(Json(gateway.Post("/chat/completions", Body(R"(,"stop":"\n\"")")).body), "/choices/0/stop_reason") == "\n\"");
+  CHECK(At(Json(gateway.Post("/chat/completions", Body(R"(,"stop_token_ids":[8,9])")).body),
+           "/choices/0/stop_reason") == "9");
+  CHECK(At(Json(gateway.Post("/chat/completions", Body("")).body), "/choices/0/stop_reason") == "(null)");
+}
+
+TEST_CASE("tools with tool_choice none reach the template", "[gateway]") {
+  GenerationRequest request;
+  const auto call =
+      Parsed(Body(R"(,"tools":[{"type":"function","function":{"name":"z","a":1}}],"tool_choice":"none")"), &request);
+  REQUIRE(call.chat().tools_json_size() == 1);
+  CHECK(call.chat().tools_json(0) == R"({"type":"function","function":{"name":"z","a":1}})");
+}
+
+TEST_CASE("too many messages are refused before they cost anything", "[gateway]") {
+  std::string body = "{\"messages\":[";
+  for (int i = 0; i < 5000; ++i) body += R"({"role":"user","content":"x"},)";
+  body.back() = ']';
+  body += '}';
+  GenerationRequest request;
+  const auto error = ParseChatRequest(body, &request);
+  REQUIRE(error.has_value());
+  CHECK(error->param == "messages");
+  CHECK(error->message == "messages has 5000 items; the limit is 4096");
+}
+
+}  // namespace
+}  // namespace fastgen::gateway
