@@ -1,0 +1,132 @@
+#include "tests/engine/model/model_under_test.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "base/int_math.h"
+
+namespace fastgen::testing {
+namespace {
+
+struct Loaded {
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Backend> backend;
+  MemoryPlan plan;
+  Weights weights;
+};
+
+template <typename T>
+T Take(absl::StatusOr<T> value) {
+  CHECK(value.ok()) << value.status();
+  return *std::move(value);
+}
+
+Loaded Load(const std::string& path, const TestModelOptions& options) {
+  Loaded loaded;
+  BackendOptions backend_options;
+  backend_options.compute_dtype = options.compute_dtype;
+  backend_options.cpu_isa = options.cpu_isa;
+  backend_options.num_threads = options.num_threads;
+  loaded.backend = Take(MakeBackend(backend_options));
+  loaded.checkpoint = Take(Checkpoint::Open(path));
+  loaded.weights = Take(LoadWeights(*loaded.checkpoint, loaded.backend.get(), {}));
+  MemoryRequest request;
+  request.max_num_seqs = options.max_num_seqs;
+  request.max_num_batched_tokens = options.max_num_batched_tokens;
+  request.block_size = options.block_size;
+  loaded.plan = Take(
+      PlanMemory(loaded.checkpoint->config(), *loaded.backend, loaded.weights.bytes(), request));
+  return loaded;
+}
+
+}  // namespace
+
+ModelUnderTest::ModelUnderTest(const std::string& path, const TestModelOptions& options) {
+  Loaded loaded = Load(path, options);
+  checkpoint_ = std::move(loaded.checkpoint);
+  backend_ = std::move(loaded.backend);
+  plan_ = loaded.plan;
+  transformer_ = std::make_unique<Transformer>(Take(Transformer::Create(
+      backend_.get(), checkpoint_->config(), std::move(loaded.weights), plan_)));
+  inputs_ = std::make_unique<StepInputs>(plan_, checkpoint_->config().vocab);
+}
+
+std::vector<float> ModelUnderTest::Step(const std::vector<Chunk>& chunks) {
+  StepPlan plan;
+  plan.step = 1;
+  for (const Chunk& chunk : chunks) {
+    ScheduledSequence sequence;
+    sequence.id = plan.sequences.size();
+    sequence.tokens.assign(chunk.ids.begin() + chunk.begin, chunk.ids.begin() + chunk.end);
+    sequence.context_begin = chunk.begin;
+    const int32_t num_blocks = CeilDiv(chunk.end, plan_.block_size);
+    sequence.block_table.assign(chunk.blocks.begin(), chunk.blocks.begin() + num_blocks);
+    plan.num_tokens += chunk.end - chunk.begin;
+    plan.sequences.push_back(std::move(sequence));
+  }
+  inputs_->Build(plan);
+  transformer_->Forward(*inputs_);
+  std::vector<int32_t> rows;
+  for (int32_t i = 0; i < plan.num_tokens; ++i) rows.push_back(i);
+  std::vector<float> logits(rows.size() * static_cast<size_t>(config().vocab));
+  const size_t piece = static_cast<size_t>(transformer_->max_logit_rows());
+  for (size_t begin = 0; begin < rows.size(); begin += piece) {
+    const size_t count = std::min(piece, rows.size() - begin);
+    const Tensor part = transformer_->Logits(absl::MakeConstSpan(rows).subspan(begin, count));
+    backend_->CopyToHost(part, logits.data() + begin * static_cast<size_t>(config().vocab));
+  }
+  CHECK(backend_->Synchronize().ok());
+  return logits;
+}
+
+std::vector<float> ModelUnderTest::Logits(absl::Span<const int32_t> ids,
+                                          const std::vector<int32_t>& chunk_sizes) {
+  const int32_t length = static_cast<int32_t>(ids.size());
+  std::vector<int32_t> blocks;
+  for (int32_t i = 0; i < CeilDiv(length, plan_.block_size); ++i) blocks.push_back(i);
+  std::vector<float> logits;
+  size_t index = 0;
+  for (int32_t begin = 0; begin < length;) {
+    const int32_t size = chunk_sizes[std::min(index++, chunk_sizes.size() - 1)];
+    const int32_t end = std::min(length, begin + size);
+    const std::vector<float> part = Step({{ids, begin, end, blocks}});
+    logits.insert(logits.end(), part.begin(), part.end());
+    begin = end;
+  }
+  return logits;
+}
+
+std::vector<float> ModelUnderTest::Logits(absl::Span<const int32_t> ids) {
+  return Logits(ids, {plan_.max_num_batched_tokens});
+}
+
+ExecutorUnderTest::ExecutorUnderTest(const std::string& path, const TestModelOptions& options) {
+  Loaded loaded = Load(path, options);
+  backend = std::move(loaded.backend);
+  plan = loaded.plan;
+  executor = Take(ModelExecutor::Create(backend.get(), loaded.checkpoint->config(),
+                                        std::move(loaded.weights), plan));
+}
+
+std::vector<int32_t> ScatteredBlocks(int32_t first, int32_t count) {
+  std::vector<int32_t> blocks;
+  for (int32_t i = 0; i < count; ++i) {
+    blocks.push_back(first + (i % 2 == 0 ? count - 1 - i / 2 : i / 2));
+  }
+  return blocks;
+}
+
+double Logprob(absl::Span<const float> row, int32_t token) {
+  const double max = *std::max_element(row.begin(), row.end());
+  double sum = 0;
+  for (float logit : row) sum += std::exp(logit - max);
+  return row[static_cast<size_t>(token)] - max - std::log(sum);
+}
+
+int32_t ArgMax(absl::Span<const float> row) {
+  return static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+}  // namespace fastgen::testing

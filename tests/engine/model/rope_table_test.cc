@@ -1,0 +1,68 @@
+// RoPE frequencies against figures worked out by hand from the formulas in the header.
+#include "engine/model/rope_table.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <vector>
+
+#include "tests/testing/tiny_model.h"
+
+namespace fastgen {
+namespace {
+
+ModelConfig Config() {
+  ModelConfig config = testing::TinyModel().config;
+  config.head_dim = 4;
+  config.rope_theta = 10000;
+  return config;
+}
+
+TEST_CASE("plain frequencies are powers of the base", "[model][rope]") {
+  const std::vector<double> frequencies = RopeFrequencies(Config());
+  REQUIRE(frequencies.size() == 2);
+  CHECK(frequencies[0] == 1.0);
+  CHECK(frequencies[1] == Approx(0.01).epsilon(1e-12));
+}
+
+TEST_CASE("linear scaling and divisors divide frequencies", "[model][rope]") {
+  ModelConfig config = Config();
+  config.rope_scaling.kind = RopeScaling::Kind::kLinear;
+  config.rope_scaling.factor = 4;
+  CHECK(RopeFrequencies(config)[0] == 0.25);
+  config.rope_scaling.kind = RopeScaling::Kind::kDivisors;
+  config.rope_scaling.divisors = {1, 8};
+  CHECK(RopeFrequencies(config)[0] == 1.0);
+  CHECK(RopeFrequencies(config)[1] == Approx(0.00125).epsilon(1e-12));
+}
+
+TEST_CASE("llama3 scaling keeps short waves, divides long ones, blends between", "[model][rope]") {
+  ModelConfig config = Config();
+  config.rope_scaling.kind = RopeScaling::Kind::kLlama3;
+  config.rope_scaling.factor = 8;
+  config.rope_scaling.low_freq_factor = 1;
+  config.rope_scaling.high_freq_factor = 4;
+  // Turns in the original context: f c / 2 pi.
+  const double two_pi = 6.283185307179586;
+  config.rope_scaling.original_max_position = 5 * two_pi;  // 5 turns, 0.05 turns
+  CHECK(RopeFrequencies(config)[0] == 1.0);
+  CHECK(RopeFrequencies(config)[1] == Approx(0.01 / 8).epsilon(1e-12));
+  config.rope_scaling.original_max_position = 2.5 * two_pi;  // half way between 1 and 4
+  CHECK(RopeFrequencies(config)[0] == Approx(0.5 + 0.5 / 8).epsilon(1e-12));
+}
+
+TEST_CASE("table holds cos then sin of every position, exact far out", "[model][rope]") {
+  ModelConfig config = Config();
+  std::vector<float> storage(100'001 * 4);
+  FillRopeTable(config, Tensor(storage.data(), DType::kF32, {100'001, 4}));
+  for (const int64_t position : {0, 1, 7, 100'000}) {
+    const float* row = storage.data() + position * 4;
+    const double p = static_cast<double>(position);
+    CHECK(row[0] == static_cast<float>(std::cos(p)));
+    CHECK(row[2] == static_cast<float>(std::sin(p)));
+    CHECK(row[1] == Approx(std::cos(p / 100)).margin(1e-7));
+    CHECK(row[3] == Approx(std::sin(p / 100)).margin(1e-7));
+  }
+}
+
+}  // namespace
+}  // namespace fastgen

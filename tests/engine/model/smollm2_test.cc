@@ -1,0 +1,171 @@
+// The default model against recorded results: logprobs, perplexity and greedy tokens.
+#include "tests/engine/model/model_under_test.h"
+
+// Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
+#include <algorithm>
+#include <boost/json.hpp>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "tests/testing/testdata.h"
+
+namespace fastgen {
+namespace {
+
+namespace json = boost::json;
+using ::fastgen::testing::ModelUnderTest;
+using ::fastgen::testing::TestModelOptions;
+
+struct Text {
+  std::vector<int32_t> ids;
+  std::vector<double> logprobs;  // of ids[i + 1]
+};
+
+struct Greedy {
+  std::vector<int32_t> prompt_ids;
+  std::vector<int32_t> greedy_ids;
+  std::vector<double> margins;
+};
+
+template <typename T>
+std::vector<T> Numbers(const json::value& list) {
+  std::vector<T> numbers;
+  for (const json::value& value : list.as_array()) {
+    if (!value.is_null()) numbers.push_back(value.to_number<T>());
+  }
+  return numbers;
+}
+
+std::vector<json::value> Lines(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  REQUIRE(file.good());
+  std::vector<json::value> values;
+  for (std::string line; std::getline(file, line);) values.push_back(json::parse(line));
+  return values;
+}
+
+struct Data {
+  std::string model;
+  std::filesystem::path directory;
+};
+
+std::optional<Data> Find() {
+  const auto model = testing::DefaultModel();
+  const auto shared = testing::SharedTestdata();
+  if (!model.has_value() || !shared.has_value()) {
+    WARN("the default model or its recorded results are not here: skipped");
+    return std::nullopt;
+  }
+  return Data{*model, *shared / "smollm2"};
+}
+
+Text Perplexity(const Data& data) {
+  const json::value root = Lines(data.directory / "perplexity.json").front();
+  return {Numbers<int32_t>(root.at("ids")), Numbers<double>(root.at("logprobs"))};
+}
+
+// Logprobs of ids[i + 1] and the best token after ids[i].
+struct Scored {
+  std::vector<double> logprobs;
+  std::vector<int32_t> best;
+};
+
+Scored Score(ModelUnderTest* tested, const std::vector<int32_t>& ids) {
+  const std::vector<float> logits = tested->Logits(ids);
+  const size_t vocab = static_cast<size_t>(tested->config().vocab);
+  Scored scored;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto row = absl::MakeConstSpan(logits).subspan(i * vocab, vocab);
+    if (i + 1 < ids.size()) scored.logprobs.push_back(testing::Logprob(row, ids[i + 1]));
+    scored.best.push_back(testing::ArgMax(row));
+  }
+  return scored;
+}
+
+struct Differences {
+  double max = 0;
+  double mean = 0;
+  double perplexity_ratio = 0;
+};
+
+Differences Compare(const std::vector<double>& got, const std::vector<double>& wanted) {
+  REQUIRE(got.size() == wanted.size());
+  Differences differences;
+  double sum = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double difference = std::abs(got[i] - wanted[i]);
+    differences.max = difference <= differences.max ? differences.max : difference;
+    differences.mean += difference / static_cast<double>(got.size());
+    sum += wanted[i] - got[i];
+  }
+  differences.perplexity_ratio = std::exp(sum / static_cast<double>(got.size()));
+  return differences;
+}
+
+// Steps at which the best token is another although the margin is above `bound`.
+int CountWrongTokens(ModelUnderTest* tested, const Data& data, double bound, size_t num_lines) {
+  int num_wrong = 0;
+  std::vector<json::value> lines = Lines(data.directory / "greedy.jsonl");
+  lines.resize(std::min(lines.size(), num_lines));
+  for (const json::value& line : lines) {
+    std::vector<int32_t> ids = Numbers<int32_t>(line.at("prompt_ids"));
+    const std::vector<int32_t> greedy = Numbers<int32_t>(line.at("greedy_ids"));
+    const std::vector<double> margins = Numbers<double>(line.at("margins"));
+    const size_t first = ids.size() - 1;
+    ids.insert(ids.end(), greedy.begin(), greedy.end() - 1);
+    const Scored scored = Score(tested, ids);
+    for (size_t i = 0; i < greedy.size(); ++i) {
+      num_wrong += margins[i] > bound && scored.best[first + i] != greedy[i] ? 1 : 0;
+    }
+  }
+  return num_wrong;
+}
+
+TEST_CASE("default model in fp32 gives the recorded logprobs", "[model][smollm2]") {
+  const auto data = Find();
+  if (!data.has_value()) return;
+  ModelUnderTest tested(data->model, {});
+  for (const json::value& line : Lines(data->directory / "prompt_logprobs.jsonl")) {
+    const Scored scored = Score(&tested, Numbers<int32_t>(line.at("ids")));
+    CHECK(Compare(scored.logprobs, Numbers<double>(line.at("logprobs"))).max < 2e-3);
+  }
+}
+
+TEST_CASE("default model in fp32 chooses the recorded tokens", "[model][smollm2]") {
+  const auto data = Find();
+  if (!data.has_value()) return;
+  ModelUnderTest tested(data->model, {});
+  CHECK(CountWrongTokens(&tested, *data, 2e-3, 6) == 0);
+}
+
+TEST_CASE("default model in fp32 has the recorded perplexity", "[model][smollm2]") {
+  const auto data = Find();
+  if (!data.has_value()) return;
+  ModelUnderTest tested(data->model, {});
+  const Text text = Perplexity(*data);
+  const Differences differences = Compare(Score(&tested, text.ids).logprobs, text.logprobs);
+  CHECK(differences.max < 2e-3);
+  CHECK(std::abs(differences.perplexity_ratio - 1) < 1e-4);
+}
+
+TEST_CASE("default model as served stays near the recorded results", "[model][smollm2]") {
+  const auto data = Find();
+  if (!data.has_value()) return;
+  TestModelOptions options;
+  options.compute_dtype = ComputeDType::kAuto;
+  options.block_size = 64;
+  ModelUnderTest tested(data->model, options);
+  const Text text = Perplexity(*data);
+  const Differences differences = Compare(Score(&tested, text.ids).logprobs, text.logprobs);
+  CAPTURE(differences.max, differences.mean, differences.perplexity_ratio);
+  CHECK(differences.mean < 0.08);
+  CHECK(std::abs(differences.perplexity_ratio - 1) < 0.01);
+  CHECK(CountWrongTokens(&tested, *data, 0.6, 30) == 0);
+}
+
+}  // namespace
+}  // namespace fastgen
