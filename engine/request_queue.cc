@@ -42,7 +42,7 @@ absl::Status RequestQueue::Push(std::string_view request_id, NewSequence sequenc
   ++num_queued_;
   ++num_undelivered_;
   on_accept();
-  commands_.push_back(AddCommand{std::move(sequence)});
+  commands_.emplace_back(std::in_place_type<AddCommand>, AddCommand{std::move(sequence)});
   has_commands_.Signal();
   return absl::OkStatus();
 }
@@ -51,20 +51,23 @@ bool RequestQueue::Cancel(std::string_view request_id) {
   MutexLock lock(&mutex_);
   const auto it = live_.find(ToAbsl(request_id));
   if (it == live_.end()) return false;
-  commands_.push_back(CancelCommand{it->second});
+  commands_.emplace_back(std::in_place_type<CancelCommand>, CancelCommand{it->second});
   has_commands_.Signal();
   return true;
 }
 
 void RequestQueue::CancelAll() {
   MutexLock lock(&mutex_);
-  for (const auto& [request_id, id] : live_) commands_.push_back(CancelCommand{id});
+  for (const auto& [request_id, id] : live_) {
+    commands_.emplace_back(std::in_place_type<CancelCommand>, CancelCommand{id});
+  }
   has_commands_.Signal();
 }
 
 void RequestQueue::FinishAt(SequenceId id, int32_t num_output_tokens) {
   MutexLock lock(&mutex_);
-  commands_.push_back(FinishAtCommand{id, num_output_tokens});
+  commands_.emplace_back(std::in_place_type<FinishAtCommand>,
+                         FinishAtCommand{id, num_output_tokens});
   has_commands_.Signal();
 }
 
