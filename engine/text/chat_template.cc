@@ -39,7 +39,8 @@ namespace {
 
 using Entries = std::vector<std::pair<Value, Value>>;
 
-// Turns the request into the values that templates expect. Names of keys are ours; everything else is untrusted.
+// Turns the request into the values that templates expect. Names of keys and the usual roles are ours; everything else
+// is untrusted.
 class ContextBuilder {
  public:
   explicit ContextBuilder(Heap* heap) : heap_(*heap) {}
@@ -82,6 +83,12 @@ class ContextBuilder {
   }
 
  private:
+  // Some templates write their role tokens as '<|' + role + '|>'. One of the roles that every client uses cannot be an
+  // injection, so it counts as the template's own word; any other role is the request's text.
+  static bool IsKnownRole(std::string_view role) {
+    return role == "system" || role == "developer" || role == "user" || role == "assistant" ||
+           role == "tool";
+  }
   Value Untrusted(std::string_view bytes) {
     return heap_.View(jinja::MakeText(bytes, /*untrusted=*/true));
   }
@@ -91,7 +98,8 @@ class ContextBuilder {
 
   absl::StatusOr<Value> Message(const ChatMessage& message, std::string_view replacement) {
     Entries entries;
-    Add(entries, "role", Untrusted(message.role));
+    Add(entries, "role", IsKnownRole(message.role) ? heap_.Constant(message.role)
+                                                   : Untrusted(message.role));
     Value content = message.content.has_value() ? Untrusted(*message.content) : Value::None();
     Add(entries, "content", replacement.empty() ? content : Untrusted(replacement));
     if (!message.name.empty()) Add(entries, "name", Untrusted(message.name));
@@ -114,7 +122,8 @@ class ContextBuilder {
   }
 
   absl::StatusOr<Value> Call(const ToolCall& call, size_t index) {
-    std::string_view arguments = call.arguments_json.empty() ? "{}" : call.arguments_json;
+    std::string_view arguments = call.arguments_json;
+    if (arguments.empty()) arguments = "{}";
     ASSIGN_OR_RETURN(Value parsed,
                      Object(arguments, absl::StrCat(".tool_calls[", index, "].arguments")));
     Entries function;

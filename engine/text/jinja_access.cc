@@ -145,7 +145,8 @@ absl::StatusOr<Value> GetSlice(Heap& heap, const Value& value, const SliceBounds
   for (int64_t i = 0, at = selection.first; i < selection.count; ++i, at += selection.step) {
     selected.push_back(items[at]);
   }
-  return heap.MakeList(std::move(selected), value.kind());
+  ASSIGN_OR_RETURN(Value slice, heap.MakeList(std::move(selected), value.kind()));
+  return slice.WithUntrusted(value.untrusted());
 }
 
 }  // namespace fastgen::jinja

@@ -195,7 +195,8 @@ absl::StatusOr<Value> Interpreter::MakeMapping(const Arguments& arguments) {
   for (const auto& [name, value] : arguments.named) {
     entries.emplace_back(Value::String(name), value);
   }
-  return heap_.MakeDict(std::move(entries));
+  ASSIGN_OR_RETURN(Value mapping, heap_.MakeDict(std::move(entries)));
+  return mapping.WithUntrusted(!arguments.positional.empty() && arguments.positional[0].untrusted());
 }
 
 absl::StatusOr<Value> Interpreter::MakeNamespace(const Arguments& arguments) {

@@ -100,7 +100,7 @@ class Builder {
       error = json::make_error_code(json::error::exception);
       return false;
     }
-    stack_.push_back(*value);
+    stack_.push_back(value->WithUntrusted(true));
     return true;
   }
   Value Pop() {

@@ -313,7 +313,9 @@ class Lexer {
       if (at + 1 >= source_.size()) break;
       RETURN_IF_ERROR(LexEscape(at, value));
     }
-    if (at >= source_.size()) return Error(begin, "this string is never closed");
+    if (at >= source_.size() || source_[at] != quote) {
+      return Error(begin, "this string is never closed");
+    }
     at_ = at + 1;
     Add(TokenKind::kString, begin, at_ - begin).string = std::move(value);
     return absl::OkStatus();

@@ -367,9 +367,12 @@ bool HasMethod(const Value& value, std::string_view name) {
 absl::StatusOr<Value> CallMethod(Heap& heap, const Value& self, std::string_view name,
                                  const Arguments& arguments) {
   RETURN_IF_ERROR(heap.Charge(1));
-  if (self.is(Kind::kDict)) return CallDictMethod(heap, self.dict(), name, arguments);
-  if (self.is_list()) return CallListMethod(heap, self.list(), name, arguments);
-  return FindStringMethod(name)->call(heap, self.text(), arguments);
+  absl::StatusOr<Value> result =
+      self.is(Kind::kDict) ? CallDictMethod(heap, self.dict(), name, arguments)
+      : self.is_list()     ? CallListMethod(heap, self.list(), name, arguments)
+                           : FindStringMethod(name)->call(heap, self.text(), arguments);
+  if (!result.ok()) return result;
+  return result->WithUntrusted(self.untrusted());
 }
 
 }  // namespace fastgen::jinja

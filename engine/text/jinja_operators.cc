@@ -124,7 +124,8 @@ absl::StatusOr<Value> Multiply(Heap& heap, const Value& sequence, int64_t count)
     result.reserve(count * items.size());
     for (int64_t i = 0; i < count; ++i) result.insert(result.end(), items.begin(), items.end());
   }
-  return heap.MakeList(std::move(result), sequence.kind());
+  ASSIGN_OR_RETURN(Value list, heap.MakeList(std::move(result), sequence.kind()));
+  return list.WithUntrusted(sequence.untrusted());
 }
 
 absl::StatusOr<Value> Concatenate(Heap& heap, const Value& a, const Value& b) {
@@ -137,7 +138,8 @@ absl::StatusOr<Value> Concatenate(Heap& heap, const Value& a, const Value& b) {
   RETURN_IF_ERROR(heap.Charge((a.list().items.size() + b.list().items.size()) / 4));
   std::vector<Value> items = a.list().items;
   items.insert(items.end(), b.list().items.begin(), b.list().items.end());
-  return heap.MakeList(std::move(items), a.kind());
+  ASSIGN_OR_RETURN(Value list, heap.MakeList(std::move(items), a.kind()));
+  return list.WithUntrusted(a.untrusted() || b.untrusted());
 }
 
 }  // namespace

@@ -88,44 +88,48 @@ void AppendEscaped(const Text& text, TextBuilder& out, Escape escape) {
 }
 
 void AppendQuotedRepr(const Text& text, TextBuilder& out) {
+  const bool untrusted = text.any_untrusted();
   bool single = text.bytes.find('\'') == std::string_view::npos ||
                 text.bytes.find('"') != std::string_view::npos;
   const char quote = single ? '\'' : '"';
-  out.Append({&quote, 1}, /*untrusted=*/false);
+  out.Append({&quote, 1}, untrusted);
   AppendEscaped(text, out, [quote](const Character& c) -> std::string {
     if (c.code == static_cast<char32_t>(quote)) return {'\\', quote};
     if (c.code == '\\') return "\\\\";
     return IsPrintable(c.code) ? std::string() : ReprEscape(c.code);
   });
-  out.Append({&quote, 1}, /*untrusted=*/false);
+  out.Append({&quote, 1}, untrusted);
 }
 
 void AppendQuotedJson(const Text& text, bool ensure_ascii, TextBuilder& out) {
-  out.Append("\"", /*untrusted=*/false);
+  out.Append("\"", text.any_untrusted());
   AppendEscaped(text, out, [ensure_ascii](const Character& c) -> std::string {
     if (c.code == '"' || c.code == '\\' || c.code < 0x20) return JsonEscape(c.code);
     return c.code >= 0x7F && ensure_ascii ? JsonEscape(c.code) : std::string();
   });
-  out.Append("\"", /*untrusted=*/false);
+  out.Append("\"", text.any_untrusted());
 }
 
-absl::Status AppendReprItems(Heap& heap, const std::vector<Value>& items, TextBuilder& out) {
+absl::Status AppendReprItems(Heap& heap, const Value& list, TextBuilder& out) {
+  const std::vector<Value>& items = list.list().items;
   for (size_t i = 0; i < items.size(); ++i) {
-    if (i > 0) out.Append(", ", /*untrusted=*/false);
+    if (i > 0) out.Append(", ", list.untrusted());
     RETURN_IF_ERROR(AppendRepr(heap, items[i], out));
   }
   return absl::OkStatus();
 }
 
-absl::Status AppendReprDict(Heap& heap, const Dict& dict, TextBuilder& out) {
-  out.Append("{", /*untrusted=*/false);
+absl::Status AppendReprDict(Heap& heap, const Value& value, TextBuilder& out) {
+  const Dict& dict = value.dict();
+  const bool untrusted = value.untrusted();
+  out.Append("{", untrusted);
   for (size_t i = 0; i < dict.entries.size(); ++i) {
-    if (i > 0) out.Append(", ", /*untrusted=*/false);
+    if (i > 0) out.Append(", ", untrusted);
     RETURN_IF_ERROR(AppendRepr(heap, dict.entries[i].first, out));
-    out.Append(": ", /*untrusted=*/false);
+    out.Append(": ", untrusted);
     RETURN_IF_ERROR(AppendRepr(heap, dict.entries[i].second, out));
   }
-  out.Append("}", /*untrusted=*/false);
+  out.Append("}", untrusted);
   return absl::OkStatus();
 }
 
@@ -145,16 +149,16 @@ absl::Status AppendRepr(Heap& heap, const Value& value, TextBuilder& out) {
       AppendQuotedRepr(value.text(), out);
       break;
     case Kind::kList:
-      out.Append("[", false);
-      RETURN_IF_ERROR(AppendReprItems(heap, value.list().items, out));
-      out.Append("]", false);
+      out.Append("[", untrusted);
+      RETURN_IF_ERROR(AppendReprItems(heap, value, out));
+      out.Append("]", untrusted);
       break;
     case Kind::kTuple:
-      out.Append("(", false);
-      RETURN_IF_ERROR(AppendReprItems(heap, value.list().items, out));
-      out.Append(value.list().items.size() == 1 ? ",)" : ")", false);
+      out.Append("(", untrusted);
+      RETURN_IF_ERROR(AppendReprItems(heap, value, out));
+      out.Append(value.list().items.size() == 1 ? ",)" : ")", untrusted);
       break;
-    case Kind::kDict: return AppendReprDict(heap, value.dict(), out);
+    case Kind::kDict: return AppendReprDict(heap, value, out);
     default:
       out.Append("<", false);
       out.Append(TypeName(value.kind()), false);
@@ -180,27 +184,38 @@ absl::StatusOr<Value> ToString(Heap& heap, const Value& value) {
 
 namespace {
 
-void AppendNewline(const JsonFormat& format, int level, TextBuilder& out) {
+// The line break and indentation of a pretty-printed container's item, as untrusted as the container's shape.
+void AppendNewline(const JsonFormat& format, int level, bool untrusted, TextBuilder& out) {
   if (format.indent < 0) return;
-  out.Append("\n", /*untrusted=*/false);
+  out.Append("\n", untrusted);
   for (int i = 0; i < level && !out.overflowed(); ++i) {
-    out.Append(std::string(format.indent, ' '), /*untrusted=*/false);
+    out.Append(std::string(format.indent, ' '), untrusted);
+  }
+}
+
+void AppendSeparator(const Text& separator, bool untrusted, TextBuilder& out) {
+  if (untrusted) {
+    out.Append(separator.bytes, /*untrusted=*/true);
+  } else {
+    out.Append(separator);
   }
 }
 
 absl::Status AppendJsonAt(Heap& heap, const Value& value, const JsonFormat& format, int level,
                           TextBuilder& out);
 
-absl::Status AppendJsonList(Heap& heap, const List& list, const JsonFormat& format, int level,
+absl::Status AppendJsonList(Heap& heap, const Value& value, const JsonFormat& format, int level,
                             TextBuilder& out) {
-  out.Append("[", false);
+  const List& list = value.list();
+  const bool untrusted = value.untrusted();
+  out.Append("[", untrusted);
   for (size_t i = 0; i < list.items.size(); ++i) {
-    if (i > 0) out.Append(format.item_separator);
-    AppendNewline(format, level + 1, out);
+    if (i > 0) AppendSeparator(format.item_separator, untrusted, out);
+    AppendNewline(format, level + 1, untrusted, out);
     RETURN_IF_ERROR(AppendJsonAt(heap, list.items[i], format, level + 1, out));
   }
-  if (!list.items.empty()) AppendNewline(format, level, out);
-  out.Append("]", false);
+  if (!list.items.empty()) AppendNewline(format, level, untrusted, out);
+  out.Append("]", untrusted);
   return absl::OkStatus();
 }
 
@@ -214,8 +229,10 @@ absl::StatusOr<Text> JsonKey(Heap& heap, const Value& key) {
   return MakeText(heap.Keep(std::move(name)), key.untrusted());
 }
 
-absl::Status AppendJsonDict(Heap& heap, const Dict& dict, const JsonFormat& format, int level,
+absl::Status AppendJsonDict(Heap& heap, const Value& value, const JsonFormat& format, int level,
                             TextBuilder& out) {
+  const Dict& dict = value.dict();
+  const bool untrusted = value.untrusted();
   std::vector<const std::pair<Value, Value>*> entries;
   for (const auto& entry : dict.entries) entries.push_back(&entry);
   if (format.sort_keys) {
@@ -229,17 +246,17 @@ absl::Status AppendJsonDict(Heap& heap, const Dict& dict, const JsonFormat& form
       return a->first.bytes() < b->first.bytes();
     });
   }
-  out.Append("{", false);
+  out.Append("{", untrusted);
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (i > 0) out.Append(format.item_separator);
-    AppendNewline(format, level + 1, out);
+    if (i > 0) AppendSeparator(format.item_separator, untrusted, out);
+    AppendNewline(format, level + 1, untrusted, out);
     ASSIGN_OR_RETURN(Text key, JsonKey(heap, entries[i]->first));
     AppendQuotedJson(key, format.ensure_ascii, out);
-    out.Append(format.key_separator);
+    AppendSeparator(format.key_separator, untrusted, out);
     RETURN_IF_ERROR(AppendJsonAt(heap, entries[i]->second, format, level + 1, out));
   }
-  if (!entries.empty()) AppendNewline(format, level, out);
-  out.Append("}", false);
+  if (!entries.empty()) AppendNewline(format, level, untrusted, out);
+  out.Append("}", untrusted);
   return absl::OkStatus();
 }
 
@@ -267,8 +284,8 @@ absl::Status AppendJsonAt(Heap& heap, const Value& value, const JsonFormat& form
       AppendQuotedJson(value.text(), format.ensure_ascii, out);
       return absl::OkStatus();
     case Kind::kList:
-    case Kind::kTuple: return AppendJsonList(heap, value.list(), format, level, out);
-    case Kind::kDict: return AppendJsonDict(heap, value.dict(), format, level, out);
+    case Kind::kTuple: return AppendJsonList(heap, value, format, level, out);
+    case Kind::kDict: return AppendJsonDict(heap, value, format, level, out);
     default:
       return absl::InvalidArgumentError(absl::StrCat(
           "Object of type ", ToAbsl(TypeName(value.kind())), " is not JSON serializable"));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/unicode.h"
+
 namespace fastgen::jinja {
 
 Text MakeText(std::string_view bytes, bool untrusted) {
@@ -86,21 +88,7 @@ Character DecodeAt(std::string_view bytes, size_t at) {
 
 std::string EncodeUtf8(char32_t code) {
   std::string out;
-  if (code < 0x80) {
-    out += static_cast<char>(code);
-  } else if (code < 0x800) {
-    out += static_cast<char>(0xC0 | code >> 6);
-    out += static_cast<char>(0x80 | (code & 0x3F));
-  } else if (code < 0x10000) {
-    out += static_cast<char>(0xE0 | code >> 12);
-    out += static_cast<char>(0x80 | (code >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (code & 0x3F));
-  } else {
-    out += static_cast<char>(0xF0 | code >> 18);
-    out += static_cast<char>(0x80 | (code >> 12 & 0x3F));
-    out += static_cast<char>(0x80 | (code >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (code & 0x3F));
-  }
+  AppendUtf8(code, &out);
   return out;
 }
 
@@ -189,11 +177,7 @@ char32_t LowerOf(char32_t code) {
 }
 
 bool IsLetter(char32_t code) {
-  if (code < 0x80) return (code | 0x20) >= 'a' && (code | 0x20) <= 'z';
-  // Beyond Latin-1's signs nearly every character of running text is a letter; punctuation blocks are not.
-  return code >= 0xC0 ? code != 0xD7 && code != 0xF7 && !(code >= 0x2000 && code <= 0x2BFF) &&
-                            !(code >= 0x3000 && code <= 0x303F) && !(code >= 0x1F000 && code <= 0x1FAFF)
-                      : code == 0xAA || code == 0xB5 || code == 0xBA;
+  return IsWordCharacter(code) && code != '_' && !(code >= '0' && code <= '9');
 }
 
 }  // namespace fastgen::jinja

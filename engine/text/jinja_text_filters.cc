@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "base/unicode.h"
 #include "engine/text/jinja_filters.h"
 #include "engine/text/jinja_methods.h"
 #include "engine/text/jinja_print.h"
@@ -132,7 +133,7 @@ Result WordCount(Heap& heap, const Value& value, Args arguments) {
   bool in_word = false;
   for (size_t at = 0; at < text.bytes().size();) {
     Character c = DecodeAt(text.bytes(), at);
-    bool is_word = IsLetter(c.code) || (c.code >= '0' && c.code <= '9') || c.code == '_';
+    bool is_word = IsWordCharacter(c.code);
     if (is_word && !in_word) ++count;
     in_word = is_word;
     at += c.size;

@@ -107,7 +107,9 @@ bool Value::untrusted() const { return is(Kind::kString) ? text_->any_untrusted(
 
 Value Value::WithUntrusted(bool also) const {
   Value value = *this;
-  if (is_number() || is(Kind::kNone)) value.untrusted_ = untrusted_ || also;
+  if (kind_ >= Kind::kNone && kind_ <= Kind::kDict && !is(Kind::kString)) {
+    value.untrusted_ = untrusted_ || also;
+  }
   return value;
 }
 

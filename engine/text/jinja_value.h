@@ -92,9 +92,10 @@ class Value {
   const Text* undefined_name() const { return text_; }
   Kind undefined_owner() const { return owner_; }
 
-  // For numbers, bools and None: the value itself came from the request. For strings: any byte did.
+  // For numbers, bools and None: the value itself came from the request; for lists and dicts: their shape did. For
+  // strings: any byte did.
   bool untrusted() const;
-  // The same scalar, untrusted when it was or when `also` is.
+  // The same value, untrusted when it was or when `also` is; a string keeps its own ranges.
   Value WithUntrusted(bool also) const;
 
  private:

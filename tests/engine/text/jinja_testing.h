@@ -4,8 +4,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,6 +22,13 @@ namespace fastgen::testing {
 
 // The moment that the goldens were made at.
 inline absl::Time GoldenTime() { return absl::FromCivil(absl::CivilSecond(2026, 11, 22, 12), absl::LocalTimeZone()); }
+
+inline ChatMessage MakeMessage(std::string role, std::optional<std::string> content) {
+  ChatMessage message;
+  message.role = std::move(role);
+  message.content = std::move(content);
+  return message;
+}
 
 // Everything in the context counts as the request's.
 inline absl::StatusOr<RenderedChat> RenderJinja(std::string_view source,
