@@ -41,7 +41,9 @@ TinyModel Model() {
 
 std::string WriteGguf(const TemporaryDirectory& directory) {
   testing::GgufWriter writer = Model().Gguf();
-  TinyText().AddTo(&writer);
+  TinyText text;
+  text.bos_id = text.eos_id = std::nullopt;  // the model's metadata has them
+  text.AddTo(&writer);
   const std::string path = (directory.path() / "tiny.gguf").string();
   WriteFile(path, writer.Bytes());
   return path;

@@ -1,6 +1,7 @@
 #include "tests/engine/tiny_text.h"
 
 #include <boost/json.hpp>
+#include <utility>
 
 #include "engine/text/byte_alphabet.h"
 
@@ -15,19 +16,18 @@ constexpr int32_t kUnused = 5;
 }  // namespace
 
 TinyText::TinyText() {
-  for (int byte = 0; byte < 256; ++byte) {
-    pieces.push_back(AlphabetCharacter(static_cast<uint8_t>(byte)));
-  }
-  types.assign(256, kNormal);
-  const auto add = [this](const char* piece, int32_t type) {
-    pieces.emplace_back(piece);
+  const auto add = [this](std::string piece, int32_t type) {
+    pieces.push_back(std::move(piece));
     types.push_back(type);
   };
-  add("hi", kNormal);
   add("<|start|>", kControl);
   add("<|end|>", kControl);
   add("<|turn|>", kControl);
   add("<tool>", kUserDefined);
+  for (int byte = 0; byte < 256; ++byte) {
+    add(AlphabetCharacter(static_cast<uint8_t>(byte)), kNormal);
+  }
+  add("hi", kNormal);
   add("[unused]", kUnused);
 }
 
@@ -37,8 +37,8 @@ void TinyText::AddTo(GgufWriter* writer) const {
   writer->StringArray("tokenizer.ggml.tokens", pieces);
   writer->I32Array("tokenizer.ggml.token_type", types);
   writer->StringArray("tokenizer.ggml.merges", merges);
-  writer->U32("tokenizer.ggml.bos_token_id", kStart);
-  writer->U32("tokenizer.ggml.eos_token_id", eos_id);
+  if (bos_id.has_value()) writer->U32("tokenizer.ggml.bos_token_id", *bos_id);
+  if (eos_id.has_value()) writer->U32("tokenizer.ggml.eos_token_id", *eos_id);
   writer->U32("tokenizer.ggml.eot_token_id", kTurn);
   if (add_bos.has_value()) writer->Bool("tokenizer.ggml.add_bos_token", *add_bos);
   writer->String("tokenizer.chat_template", chat_template);
