@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/engine/model/allocation_counter.h"
 #include "tests/engine/model/model_under_test.h"
 #include "tests/testing/reference_forward.h"
 #include "tests/testing/tiny_model.h"
@@ -199,6 +200,28 @@ TEST_CASE("a NaN marks its own sequence and no other", "[model][executor]") {
     CHECK_FALSE(result->sequences[2].is_nan);
     CHECK(result->sequences[0].next.token == alone->sequences[0].next.token);
     CHECK(result->sequences[2].next.token == alone->sequences[0].next.token);
+  }
+}
+
+TEST_CASE("a step allocates its result and nothing else", "[model][executor]") {
+  const TemporaryDirectory directory;
+  TinyModel().WriteDirectory(directory.path());
+  for (const ComputeDType compute_dtype : {ComputeDType::kF32, ComputeDType::kAuto}) {
+    testing::TestModelOptions options;
+    options.compute_dtype = compute_dtype;
+    ExecutorUnderTest tested(directory.path(), options);
+    ScheduledSequence decode = Prompt(2, Ids(18), 4);
+    decode.tokens = {7};
+    decode.context_begin = 17;
+    decode.sampling.temperature = 0.7f;
+    decode.sampling.top_p = 0.9f;
+    const StepPlan plan = PlanOf({Prompt(1, Ids(50), 0), decode});
+    REQUIRE(tested.executor->Run(plan).ok());
+    const int64_t before = testing::NumAllocations();
+    const bool is_ok = tested.executor->Run(plan).ok();
+    const int64_t in_step = testing::NumAllocations() - before;
+    CHECK(is_ok);
+    CHECK(in_step == 1);  // StepResult::sequences
   }
 }
 
