@@ -111,18 +111,30 @@ struct AttentionTemplates {
     }
   }
 
-  static void Score(int64_t pairs, int64_t query_stride, int64_t head_dim, int num_vectors,
-                    const Scratch& scratch) {
+  // Calls body.template operator()<B>(first) for blocks of pairs that cover [0, pairs): kScoreRows at a time, the rest in
+  // one block, so that a tile of few pairs still reads its keys and values once.
+  template <int B, typename Body>
+  static void ForRest(int64_t first, int64_t rest, const Body& body) {
+    if (rest == B) {
+      body.template operator()<B>(first);
+    } else if constexpr (B > 1) {
+      ForRest<B - 1>(first, rest, body);
+    }
+  }
+  template <typename Body>
+  static void ForPairs(int64_t pairs, const Body& body) {
     constexpr int kRows = V::kScoreRows;
     int64_t p = 0;
-    for (; p + kRows <= pairs; p += kRows) {
-      ScorePairs<kRows>(scratch.queries + p * query_stride, query_stride, scratch.keys, num_vectors,
-                        head_dim, scratch.scores + p * kMaxTileKeys);
-    }
-    for (; p < pairs; ++p) {
-      ScorePairs<1>(scratch.queries + p * query_stride, query_stride, scratch.keys, num_vectors, head_dim,
+    for (; p + kRows <= pairs; p += kRows) body.template operator()<kRows>(p);
+    if constexpr (kRows > 1) ForRest<kRows - 1>(p, pairs - p, body);
+  }
+
+  static void Score(int64_t pairs, int64_t query_stride, int64_t head_dim, int num_vectors,
+                    const Scratch& scratch) {
+    ForPairs(pairs, [&]<int B>(int64_t p) {
+      ScorePairs<B>(scratch.queries + p * query_stride, query_stride, scratch.keys, num_vectors, head_dim,
                     scratch.scores + p * kMaxTileKeys);
-    }
+    });
   }
 
   // Masks a pair's scores to keys [low, high) of the tile, turns them into weights and updates its running softmax.
@@ -188,24 +200,28 @@ struct AttentionTemplates {
 
   static void AddValues(int64_t pairs, const float* scores, const Kv* values, int64_t num_keys,
                         int64_t head_dim, int64_t padded_dim, float* out) {
-    constexpr int kRows = V::kScoreRows;
-    int64_t p = 0;
-    for (; p + kRows <= pairs; p += kRows) {
-      ValuePairs<kRows>(scores + p * kMaxTileKeys, values, num_keys, head_dim, padded_dim,
-                        out + p * padded_dim);
-    }
-    for (; p < pairs; ++p) {
-      ValuePairs<1>(scores + p * kMaxTileKeys, values, num_keys, head_dim, padded_dim, out + p * padded_dim);
-    }
+    ForPairs(pairs, [&]<int B>(int64_t p) {
+      ValuePairs<B>(scores + p * kMaxTileKeys, values, num_keys, head_dim, padded_dim, out + p * padded_dim);
+    });
+  }
+
+  // Asks for the lines of `count` keys or values. They arrive while the tile before, or the scores, are computed: a
+  // decode step has too little arithmetic to hide a tile's latency otherwise.
+  static void Prefetch(const Kv* from, int64_t count) {
+    const char* bytes = reinterpret_cast<const char*>(from);
+    for (int64_t i = 0; i < count * static_cast<int64_t>(sizeof(Kv)); i += 64) __builtin_prefetch(bytes + i);
   }
 
   static int64_t Clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
   static void AttendTile(const AttentionTile& tile, int64_t position, int64_t num_keys, const Kv* keys,
-                         const Kv* values, const Scratch& scratch, const SoftmaxState& state) {
+                         const Kv* values, const Kv* next_keys, const Scratch& scratch,
+                         const SoftmaxState& state) {
     const int64_t pairs = tile.num_rows * tile.num_heads;
     const int num_vectors = static_cast<int>((num_keys + kLanes - 1) / kLanes);
+    Prefetch(values, num_keys * tile.head_dim);
     TransposeKeys(keys, num_keys, tile.head_dim, scratch.keys);
+    if (next_keys != nullptr) Prefetch(next_keys, num_keys * tile.head_dim);
     Score(pairs, tile.padded_dim, tile.head_dim, num_vectors, scratch);
     for (int64_t p = 0; p < pairs; ++p) {
       const int64_t row_position = tile.first_position + p / tile.num_heads;
@@ -236,8 +252,15 @@ struct AttentionTemplates {
       if (position + num_keys > first_seen) {
         const int64_t at =
             tile.block_table[position / tile.block_size] * tile.block_stride + offset * tile.head_dim;
-        AttendTile(tile, position, num_keys, static_cast<const Kv*>(tile.k_cache) + at,
-                   static_cast<const Kv*>(tile.v_cache) + at, scratch, state);
+        const int64_t next = position + num_keys;
+        const Kv* const keys = static_cast<const Kv*>(tile.k_cache);
+        const Kv* next_keys = nullptr;
+        if (next < end) {
+          next_keys = keys + tile.block_table[next / tile.block_size] * tile.block_stride +
+                      next % tile.block_size * tile.head_dim;
+        }
+        AttendTile(tile, position, num_keys, keys + at, static_cast<const Kv*>(tile.v_cache) + at, next_keys, scratch,
+                   state);
       }
       position += num_keys;
     }

@@ -25,6 +25,22 @@ struct Avx512Path : Simd<16, Avx512Path> {
     __builtin_memcpy(p, &half, sizeof(half));
   }
 
+  // The trees of Simd's, in registers.
+  static float ReduceAdd(F v) {
+    const __m512 a = (__m512)v;
+    const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+  }
+  static float ReduceMax(F v) {
+    const __m512 a = (__m512)v;
+    const __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    const __m128 d = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
+  }
+
   // Rows interleave floats, then doubles, then quarters twice: four rounds of 16.
   static void Transpose(F (&rows)[kLanes]) {
     __m512 a[16], b[16];

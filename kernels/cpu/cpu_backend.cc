@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Allocate(size_t bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(absl::Span<const MatrixSource> parts) {
-  ASSIGN_OR_RETURN(std::unique_ptr<CpuPackedMatrix> matrix, CpuPackedMatrix::Pack(parts, &pool_));
+  ASSIGN_OR_RETURN(std::unique_ptr<CpuPackedMatrix> matrix, CpuPackedMatrix::Pack(parts, &weights_, &pool_));
   return std::unique_ptr<PackedMatrix>(std::move(matrix));
 }
 

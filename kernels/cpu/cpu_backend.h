@@ -14,6 +14,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/sampling.h"
@@ -58,6 +59,7 @@ class CpuBackend final : public Backend {
   const ComputeDType compute_dtype_;
   const KernelTable kernels_;
   ThreadPool pool_;
+  HostArena weights_;
   cpu::MatMul matmul_;
   cpu::PagedAttention attention_;
   RowSampler sampler_;

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/int_math.h"
+#include "base/status_macros.h"
 
 namespace fastgen::cpu {
 namespace {
@@ -60,6 +61,18 @@ absl::StatusOr<HostMemory> HostMemory::Allocate(size_t bytes) {
   memory.bytes_ = bytes;
   memory.mapped_bytes_ = mapped;
   return memory;
+}
+
+absl::StatusOr<std::shared_ptr<uint8_t>> HostArena::Take(size_t bytes) {
+  const size_t padded = RoundUp(bytes, size_t{64});
+  if (region_ == nullptr || used_ + padded > region_->bytes()) {
+    ASSIGN_OR_RETURN(HostMemory memory, HostMemory::Allocate(std::max(padded, kRegionBytes)));
+    region_ = std::make_shared<HostMemory>(std::move(memory));
+    used_ = 0;
+  }
+  std::shared_ptr<uint8_t> piece(region_, region_->data() + used_);
+  used_ += padded;
+  return piece;
 }
 
 int64_t AvailableMemoryBytes() {

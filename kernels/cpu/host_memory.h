@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -39,6 +40,21 @@ class HostMemory {
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
   size_t mapped_bytes_ = 0;
+};
+
+// HostArena: cuts regions of HostMemory into pieces, so that the matrices of a model lie behind one another on huge pages.
+// A region lives as long as any piece of it.
+class HostArena {
+ public:
+  // 64-byte aligned and zero. RESOURCE_EXHAUSTED when the machine does not have it.
+  absl::StatusOr<std::shared_ptr<uint8_t>> Take(size_t bytes);
+
+ private:
+  // Large against a huge page, small against the memory of a machine that serves models.
+  static constexpr size_t kRegionBytes = size_t{32} << 20;
+
+  std::shared_ptr<HostMemory> region_;
+  size_t used_ = 0;
 };
 
 // What this process may still take: the least of the machine's available memory and its control group's allowance.

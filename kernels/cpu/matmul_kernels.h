@@ -297,6 +297,7 @@ struct MatMulTemplates {
     ((kernels->float_tile[static_cast<int>(kFormat)][kRows] = FloatTile<kFormat, kRows + 1>), ...);
   }
 
+  // Also what all paths share: preparing activations, storing sums.
   static void FillFloat(MatMulKernels* kernels) {
     using Rows = std::make_integer_sequence<int, kTileRows>;
     FillFloat<PanelFormat::kF32>(kernels, Rows());
@@ -307,6 +308,7 @@ struct MatMulTemplates {
     FillFloat<PanelFormat::kQ8_0>(kernels, Rows());
     FillFloat<PanelFormat::kQ6_K>(kernels, Rows());
     kernels->prepare_float = PrepareFloat;
+    kernels->prepare_int8 = PrepareInt8;
     kernels->store = StoreSums;
   }
 
@@ -321,7 +323,6 @@ struct MatMulTemplates {
     FillInt8<PanelFormat::kQ4_1>(kernels, Rows());
     FillInt8<PanelFormat::kQ8_0>(kernels, Rows());
     FillInt8<PanelFormat::kQ6_K>(kernels, Rows());
-    kernels->prepare_int8 = PrepareInt8;
   }
 };
 

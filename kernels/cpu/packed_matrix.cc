@@ -141,7 +141,7 @@ float ElementAt(PanelFormat format, const uint8_t* block, int n, int e) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
-    absl::Span<const MatrixSource> parts, ThreadPool* pool) {
+    absl::Span<const MatrixSource> parts, HostArena* arena, ThreadPool* pool) {
   CHECK(!parts.empty());
   std::unique_ptr<CpuPackedMatrix> matrix(new CpuPackedMatrix);
   matrix->cols_ = parts[0].cols;
@@ -160,8 +160,9 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
     bytes += segment.num_panels * segment.panel_bytes;
     matrix->segments_.push_back(segment);
   }
-  ASSIGN_OR_RETURN(matrix->memory_, HostMemory::Allocate(bytes));
-  uint8_t* next = matrix->memory_.data();
+  matrix->bytes_ = bytes;
+  ASSIGN_OR_RETURN(matrix->memory_, arena->Take(bytes));
+  uint8_t* next = matrix->memory_.get();
   for (size_t i = 0; i < parts.size(); ++i) {
     const MatrixSource& part = parts[i];
     PanelSegment& segment = matrix->segments_[i];

@@ -1,7 +1,7 @@
 // CpuPackedMatrix: weight rows rearranged into panels (panel.h), one segment per source matrix.
 //
 // Segments exist because stacked matrices (q | k | v) may differ in precision. Each starts a fresh panel; rows beyond
-// the segment's last are zeros. One allocation holds all panels.
+// the segment's last are zeros. All panels lie in one piece of memory.
 // Thread rule: immutable after Pack; any thread reads.
 // Tested by tests/kernels/matmul_test.cc, tests/kernels/embed_test.cc.
 #pragma once
@@ -30,11 +30,11 @@ class CpuPackedMatrix final : public PackedMatrix {
  public:
   // INVALID_ARGUMENT for a dtype without a kernel, RESOURCE_EXHAUSTED without the memory.
   static absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(
-      absl::Span<const MatrixSource> parts, ThreadPool* pool);
+      absl::Span<const MatrixSource> parts, HostArena* arena, ThreadPool* pool);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
-  size_t bytes() const override { return memory_.bytes(); }
+  size_t bytes() const override { return bytes_; }
   const std::vector<PanelSegment>& segments() const { return segments_; }
 
   // Writes row `row` to out[0, cols()).
@@ -46,7 +46,8 @@ class CpuPackedMatrix final : public PackedMatrix {
   int64_t rows_ = 0;
   int64_t cols_ = 0;
   std::vector<PanelSegment> segments_;
-  HostMemory memory_;
+  size_t bytes_ = 0;
+  std::shared_ptr<uint8_t> memory_;
 };
 
 }  // namespace fastgen::cpu

@@ -95,6 +95,7 @@ __attribute__((target("avx512f,avx512vnni"))) void SpinVnni(int64_t steps) {
   for (auto& sum : sums) sum = _mm512_set1_epi32(1);
   const __m512i a = _mm512_set1_epi8(3);
   for (int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 12
     for (auto& sum : sums) {
       sum = _mm512_dpbusd_epi32(sum, a, a);
       asm volatile("" : "+v"(sum));
@@ -107,6 +108,7 @@ __attribute__((target("avx512f,avx512bf16"))) void SpinBf16(int64_t steps) {
   for (auto& sum : sums) sum = _mm512_set1_ps(1);
   const __m512bh a = (__m512bh)_mm512_set1_epi8(3);
   for (int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 12
     for (auto& sum : sums) {
       sum = _mm512_dpbf16_ps(sum, a, a);
       asm volatile("" : "+v"(sum));
@@ -119,6 +121,7 @@ __attribute__((target("avx2,fma"))) void SpinFma(int64_t steps) {
   for (auto& sum : sums) sum = _mm256_set1_ps(1);
   const __m256 a = _mm256_set1_ps(0.5f);
   for (int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 12
     for (auto& sum : sums) {
       sum = _mm256_fmadd_ps(sum, a, a);
       asm volatile("" : "+x"(sum));
