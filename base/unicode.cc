@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
-// What a lead byte says about its character. num_following 0: not a lead byte of more than one byte.
+// What a lead byte says about its character. num_following 0: not a lead byte of more than one
+// byte.
 struct Lead {
   size_t num_following;
   uint8_t next_min;
@@ -67,8 +68,10 @@ std::vector<utf8proc_int32_t> Decompose(std::string_view text) {
       ++run;
       continue;
     }
-    auto end = std::find_if(run, points.end(), [&](auto point) { return combining_class(point) == 0; });
-    std::stable_sort(run, end, [&](auto a, auto b) { return combining_class(a) < combining_class(b); });
+    auto end =
+        std::find_if(run, points.end(), [&](auto point) { return combining_class(point) == 0; });
+    std::stable_sort(run, end,
+                     [&](auto a, auto b) { return combining_class(a) < combining_class(b); });
     run = end;
   }
   return points;
@@ -98,7 +101,8 @@ Utf8Char DecodeUtf8(std::string_view text, size_t pos) {
   if (lead < 0x80) return {lead, 1};
   if (lead < 0xE0) return {(lead & 0x1F) << 6 | (byte(1) & 0x3F), 2};
   if (lead < 0xF0) return {(lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3};
-  return {(lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F), 4};
+  return {(lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F),
+          4};
 }
 
 void AppendUtf8(char32_t code_point, std::string* out) {
@@ -143,19 +147,20 @@ bool IsWordCharacter(char32_t code_point) {
 }
 
 bool IsNfcStable(char32_t c) {
-  // U+0300 is the first combining mark. The ranges hold no marks, no vowel or final jamo, and no character that
-  // decomposes to anything but what composes back to it.
+  // U+0300 is the first combining mark. The ranges hold no marks, no vowel or final jamo, and no
+  // character that decomposes to anything but what composes back to it.
   return c < 0x300 || (c >= 0x400 && c <= 0x482) || (c >= 0x2010 && c <= 0x2027) ||
-         (c >= 0x3000 && c <= 0x3029) || (c >= 0x3041 && c <= 0x3096) || (c >= 0x30A1 && c <= 0x30FF) ||
-         (c >= 0x3400 && c <= 0x9FFF) || (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xFF00 && c <= 0xFFEF) ||
+         (c >= 0x3000 && c <= 0x3029) || (c >= 0x3041 && c <= 0x3096) ||
+         (c >= 0x30A1 && c <= 0x30FF) || (c >= 0x3400 && c <= 0x9FFF) ||
+         (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xFF00 && c <= 0xFFEF) ||
          (c >= 0x1F300 && c <= 0x1FAFF);
 }
 
 std::string NormalizeNfc(std::string_view text) {
   std::vector<utf8proc_int32_t> points = Decompose(text);
-  const utf8proc_ssize_t num_points = utf8proc_normalize_utf32(
-      points.data(), static_cast<utf8proc_ssize_t>(points.size()),
-      static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  const utf8proc_ssize_t num_points =
+      utf8proc_normalize_utf32(points.data(), static_cast<utf8proc_ssize_t>(points.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
   CHECK(num_points >= 0) << "utf8proc error " << num_points;
   std::string out;
   out.reserve(text.size());

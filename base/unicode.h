@@ -1,9 +1,10 @@
-// Unicode as tokenizers need it: is it UTF-8, what is a letter or a space, NFC, and repairing bytes that are not UTF-8.
+// Unicode as tokenizers need it: is it UTF-8, what is a letter or a space, NFC, and repairing bytes
+// that are not UTF-8.
 //
-// The repair follows the Unicode standard's rule for U+FFFD: the longest run of bytes that begins a character but cannot
-// be completed (a maximal subpart) becomes one U+FFFD, and any other wrong byte becomes one by itself.
-// NFC is done in linearithmic time for any input: marks are reordered by a stable sort and not, as is usual, by
-// exchanging neighbours, which takes hours on a megabyte of marks.
+// The repair follows the Unicode standard's rule for U+FFFD: the longest run of bytes that begins a
+// character but cannot be completed (a maximal subpart) becomes one U+FFFD, and any other wrong
+// byte becomes one by itself. NFC is done in linearithmic time for any input: marks are reordered
+// by a stable sort and not by exchanging neighbours, which is quadratic in a run of marks.
 // Thread rule: functions from any thread; a Utf8Repairer from one at a time.
 // Tested by tests/base/unicode_test.cc.
 #pragma once
@@ -22,7 +23,8 @@ struct Utf8Char {
   size_t num_bytes;
 };
 
-// The character that begins at `pos`. REQUIRES: `text` is UTF-8, pos is inside and at the start of a character.
+// The character that begins at `pos`. REQUIRES: `text` is UTF-8, pos is inside and at the start of
+// a character.
 Utf8Char DecodeUtf8(std::string_view text, size_t pos);
 
 // Appends the character as UTF-8. REQUIRES: a scalar value.
@@ -32,8 +34,9 @@ bool IsWhitespace(char32_t code_point);
 // Letters, digits, marks and connectors such as '_': what \w matches.
 bool IsWordCharacter(char32_t code_point);
 
-// True for characters that NFC leaves alone whatever stands before them, so that a text can be cut in front of them
-// and its parts normalised apart. Not all such characters, but the most frequent ones.
+// True for characters that NFC leaves alone whatever stands before them, so that a text can be cut
+// in front of them and its parts normalised apart. Not all such characters, but the most frequent
+// ones.
 bool IsNfcStable(char32_t code_point);
 
 // REQUIRES: `text` is UTF-8.
@@ -50,7 +53,8 @@ class Utf8Repairer {
  public:
   explicit Utf8Repairer(Utf8Repair repair) : repair_(repair) {}
 
-  // Appends to `out` the characters that `bytes` completes, and U+FFFD where it shows earlier bytes to be wrong.
+  // Appends to `out` the characters that `bytes` completes, and U+FFFD where it shows earlier bytes
+  // to be wrong.
   void Push(std::string_view bytes, std::string* out);
 
   // The end of the stream: an unfinished character becomes U+FFFD. The repairer is then as new.
@@ -60,10 +64,10 @@ class Utf8Repairer {
   void PushByte(uint8_t byte, std::string* out);
 
   Utf8Repair repair_;
-  char pending_[4] = {};        // the bytes of an unfinished character,
-  size_t num_pending_ = 0;      // so many,
-  size_t num_missing_ = 0;      // those that it still lacks,
-  uint8_t next_min_ = 0x80;     // and the range of the next one
+  char pending_[4] = {};     // the bytes of an unfinished character,
+  size_t num_pending_ = 0;   // so many,
+  size_t num_missing_ = 0;   // those that it still lacks,
+  uint8_t next_min_ = 0x80;  // and the range of the next one
   uint8_t next_max_ = 0xBF;
 };
 

@@ -34,7 +34,8 @@ AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens) : tokens_(std
     uint32_t node = 0;
     for (const char c : tokens_[i].content) {
       const uint64_t edge = uint64_t{node} << 8 | static_cast<uint8_t>(c);
-      const auto [child, inserted] = edges_.try_emplace(edge, static_cast<uint32_t>(token_at_.size()));
+      const auto [child, inserted] =
+          edges_.try_emplace(edge, static_cast<uint32_t>(token_at_.size()));
       if (inserted) token_at_.push_back(-1);
       node = child->second;
     }
@@ -65,7 +66,8 @@ int32_t AddedTokenFinder::LongestAt(std::string_view text, size_t begin, bool pa
 }
 
 std::optional<AddedTokenFinder::Match> AddedTokenFinder::Find(
-    std::string_view text, size_t from, bool parse_special, absl::Span<const ByteRange> untrusted) const {
+    std::string_view text, size_t from, bool parse_special,
+    absl::Span<const ByteRange> untrusted) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (!begins_token_[static_cast<uint8_t>(text[begin])]) continue;
     const int32_t index = LongestAt(text, begin, parse_special, untrusted);

@@ -1,9 +1,11 @@
-// AddedTokenFinder: finds the tokens of a fixed list that are written out in a text, before anything else is done to it.
+// AddedTokenFinder: finds the tokens of a fixed list that are written out in a text, before
+// anything else is done to it.
 //
-// A trie walked from each byte that can begin a token; the longest token wins, the leftmost first. The cost is linear
-// in the text (times the longest token, which the file's author chose, at worst).
-// A token never matches where it touches untrusted bytes, and a special one only when asked: a typed "<|im_end|>" stays
-// text. Spaces that a token with lstrip or rstrip takes in do not count as touched.
+// A trie walked from each byte that can begin a token; the longest token wins, the leftmost first.
+// The cost is linear in the text (times the longest token, which the file's author chose, at
+// worst). A token never matches where it touches untrusted bytes, and a special one only when
+// asked: a typed "<|im_end|>" stays text. Spaces that a token with lstrip or rstrip takes in do not
+// count as touched.
 // Thread rule: immutable after construction; any thread.
 // Tested by tests/engine/text/added_tokens_test.cc.
 #pragma once

@@ -91,8 +91,8 @@ void BpeMerges::MergeLong(std::vector<int32_t>* ids, Scratch* scratch) const {
     heap.pop_back();
     const int32_t position = static_cast<int32_t>(candidate & kIdMask);
     Scratch::Symbol& left = symbols[static_cast<size_t>(position)];
-    // Candidates are not removed when a neighbour takes one of their symbols. They are recognised here: a symbol that
-    // was taken has id -1, and a pair that has changed has another rank.
+    // Candidates are not removed when a neighbour takes one of their symbols. They are recognised
+    // here: a symbol that was taken has id -1, and a pair that has changed has another rank.
     if (left.id < 0) continue;
     const uint64_t merge = FindAt(position, *scratch);
     if (merge == kNoMerge || (merge ^ candidate) >> 32 != 0) continue;

@@ -1,8 +1,9 @@
 // BpeMerges: the merge rules of a byte-pair vocabulary, and applying them to one word.
 //
-// The rule: of all adjacent pairs that have a merge, the one of the lowest rank is replaced, the leftmost first, until
-// no pair has one. Short words look for it by scanning; long ones keep the pairs in a heap and the symbols in a linked
-// list, so that n symbols take O(n log n) whatever they are.
+// The rule: of all adjacent pairs that have a merge, the one of the lowest rank is replaced, the
+// leftmost first, until no pair has one. Short words look for it by scanning; long ones keep the
+// pairs in a heap and the symbols in a linked list, so that n symbols take O(n log n) whatever they
+// are.
 // Thread rule: Merge is const; a Scratch belongs to one call at a time.
 // Tested by tests/engine/text/bpe_merges_test.cc.
 #pragma once

@@ -45,8 +45,8 @@ struct NormalizedText {
   std::vector<ByteRange> untrusted;
 };
 
-// NFC, part by part, so that it is known where untrusted bytes went: a part that changes is untrusted as a whole when
-// any of it was.
+// NFC, part by part, so that it is known where untrusted bytes went: a part that changes is
+// untrusted as a whole when any of it was.
 NormalizedText NormalizeParts(std::string_view text, absl::Span<const ByteRange> untrusted) {
   NormalizedText out;
   size_t next_range = 0;
@@ -100,7 +100,8 @@ class BpeTokenizer::Encoding {
     ids_.reserve(ids_.size() + text.size() / 4 + tokenizer_.suffix_ids_.size());
     ForEachSegment(tokenizer_.raw_tokens_, text, options.untrusted,
                    [&](std::string_view segment, size_t begin) {
-                     EncodeRawSegment(segment, Clip(options.untrusted, begin, begin + segment.size()));
+                     EncodeRawSegment(segment,
+                                      Clip(options.untrusted, begin, begin + segment.size()));
                    });
     if (!status_.ok()) return status_;
     if (options.add_special_tokens) {
@@ -110,7 +111,8 @@ class BpeTokenizer::Encoding {
   }
 
  private:
-  // Gives the parts of `text` between added tokens to `encode`, and appends the tokens' ids between them.
+  // Gives the parts of `text` between added tokens to `encode`, and appends the tokens' ids between
+  // them.
   template <typename EncodePart>
   void ForEachSegment(const AddedTokenFinder& finder, std::string_view text,
                       absl::Span<const ByteRange> untrusted, EncodePart encode) {
@@ -146,7 +148,8 @@ class BpeTokenizer::Encoding {
                    });
   }
 
-  // Applies the split patterns from `level` on: each match, and each gap between matches, is a text for the next one.
+  // Applies the split patterns from `level` on: each match, and each gap between matches, is a text
+  // for the next one.
   void Split(size_t level, std::string_view text) {
     if (level == matchers_.size()) {
       EncodeWord(text);
@@ -161,7 +164,8 @@ class BpeTokenizer::Encoding {
         return;
       }
       if (match.begin > begin) Split(level + 1, text.substr(begin, match.begin - begin));
-      if (match.end > match.begin) Split(level + 1, text.substr(match.begin, match.end - match.begin));
+      if (match.end > match.begin)
+        Split(level + 1, text.substr(match.begin, match.end - match.begin));
       begin = match.end;
     }
   }
@@ -289,7 +293,8 @@ void BpeTokenizer::AddWholeWords(const TokenizerSource& source) {
     const int32_t id = static_cast<int32_t>(i);
     if (source.pieces[i].empty() || tokens_.IsSpecial(id)) continue;
     const std::string_view bytes = tokens_.Bytes(id);
-    if (BytesFromAlphabet(source.pieces[i]) != bytes) continue;  // outside the alphabet, or an added token
+    if (BytesFromAlphabet(source.pieces[i]) != bytes)
+      continue;  // outside the alphabet, or an added token
     if (!source.ignore_merges) {
       word.clear();
       for (const char c : bytes) word.push_back(byte_ids_[static_cast<uint8_t>(c)]);

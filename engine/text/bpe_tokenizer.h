@@ -1,10 +1,11 @@
 // BpeTokenizer: byte-level BPE (Llama 3, Qwen, DeepSeek, SmolLM2).
 //
-// A text goes through: added tokens found in the text as it is; NFC, if the model asks for it; added tokens found in
-// the normalised text; split patterns, one after another, each isolating its matches; then each word's bytes merge.
-// Most words are one token: those that merge to a single piece are in one table, filled at construction, and are looked
-// up whole. No step is more than linearithmic in the text.
-// No word ever becomes a special token: those come from added tokens alone, which untrusted bytes cannot spell.
+// A text goes through: added tokens found in the text as it is; NFC, if the model asks for it;
+// added tokens found in the normalised text; split patterns, one after another, each isolating its
+// matches; then each word's bytes merge. Most words are one token: those that merge to a single
+// piece are in one table, filled at construction, and are looked up whole. No step is more than
+// linearithmic in the text. No word ever becomes a special token: those come from added tokens
+// alone, which untrusted bytes cannot spell.
 // Thread rule: immutable after construction; Encode from any thread, its state is the call's own.
 // Tested by tests/engine/text/bpe_tokenizer_test.cc and golden_test.cc.
 #pragma once

@@ -10,11 +10,13 @@ namespace fastgen {
 Detokenizer::Detokenizer(const Tokenizer* tokenizer, DetokenizerOptions options)
     : tokenizer_(tokenizer),
       options_(std::move(options)),
-      repairer_(tokenizer->has_byte_fallback() ? Utf8Repair::kPerByte : Utf8Repair::kPerSubsequence),
+      repairer_(tokenizer->has_byte_fallback() ? Utf8Repair::kPerByte
+                                               : Utf8Repair::kPerSubsequence),
       drop_space_(tokenizer->has_byte_fallback()) {
   for (const std::string& stop : options_.stop) {
     CHECK(!stop.empty()) << "an empty stop string";
-    if (!IsValidUtf8(stop)) continue;  // never part of a text, and must not hold back half a character
+    if (!IsValidUtf8(stop))
+      continue;  // never part of a text, and must not hold back half a character
     StopMatcher matcher{stop, std::vector<uint32_t>(stop.size() + 1, 0), 0};
     for (size_t i = 1; i < stop.size(); ++i) {
       uint32_t length = matcher.fallback[i];
@@ -62,7 +64,8 @@ std::string Detokenizer::Advance(std::string_view text) {
     const StopMatcher* longest = nullptr;
     num_undecided = 0;
     for (StopMatcher& matcher : matchers_) {
-      if (matcher.Push(held_[i]) && (longest == nullptr || matcher.stop.size() > longest->stop.size())) {
+      if (matcher.Push(held_[i]) &&
+          (longest == nullptr || matcher.stop.size() > longest->stop.size())) {
         longest = &matcher;
       }
       num_undecided = std::max<size_t>(num_undecided, matcher.state);

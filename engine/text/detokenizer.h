@@ -1,11 +1,12 @@
 // Detokenizer: one stream's ids to text, incrementally.
 //
-// Gives out only whole UTF-8, holds back what may still become a stop string, and cuts text and tokens together.
-// The concatenation of all deltas and Flush() equals DecodeAll of the same ids (up to the stop).
-// Stop strings are searched in the text that is given out, so one may begin and end inside tokens. The one that ends
-// first wins; of those that end at the same byte, the longest, so that no part of a stop string is left in the text.
-// Each stop string is matched by its own Knuth-Morris-Pratt automaton: linear in the text, and the longest automaton
-// state is exactly what must be held back.
+// Gives out only whole UTF-8, holds back what may still become a stop string, and cuts text and
+// tokens together. The concatenation of all deltas and Flush() equals DecodeAll of the same ids (up
+// to the stop). Stop strings are searched in the text that is given out, so one may begin and end
+// inside tokens. The one that ends first wins; of those that end at the same byte, the longest, so
+// that no part of a stop string is left in the text. Each stop string is matched by its own
+// Knuth-Morris-Pratt automaton: linear in the text, and the longest automaton state is exactly what
+// must be held back.
 // Thread rule: one thread at a time (the completion thread). Holds a reference to the tokenizer.
 // Tested by tests/engine/text/detokenizer_test.cc and golden_test.cc.
 #pragma once
@@ -33,20 +34,23 @@ class Detokenizer {
   // Feeds one id; returns the text that can be given out now. After a stop string has matched: "".
   std::string Push(int32_t id);
 
-  // The end of the stream: what was held back, an unfinished character as U+FFFD. After a stop has matched: "".
+  // The end of the stream: what was held back, an unfinished character as U+FFFD. After a stop has
+  // matched: "".
   std::string Flush();
 
   // The stop string that matched, or "".
   std::string_view matched_stop() const { return matched_stop_; }
   bool stopped() const { return !matched_stop_.empty(); }
-  // Ids pushed up to and including the one that completed the stop string (all, while none matched).
+  // Ids pushed up to and including the one that completed the stop string (all, while none
+  // matched).
   int32_t num_tokens() const { return num_tokens_; }
 
  private:
   struct StopMatcher {
     std::string stop;
-    std::vector<uint32_t> fallback;  // [length + 1] the longest proper prefix that is also a suffix of the prefix
-    uint32_t state = 0;              // bytes of `stop` that the text so far ends with
+    std::vector<uint32_t>
+        fallback;  // [length + 1] the longest proper prefix that is also a suffix of the prefix
+    uint32_t state = 0;  // bytes of `stop` that the text so far ends with
 
     // Feeds one byte; true when `stop` ends here.
     bool Push(char byte);
@@ -59,8 +63,8 @@ class Detokenizer {
   DetokenizerOptions options_;
   std::vector<StopMatcher> matchers_;
   Utf8Repairer repairer_;
-  std::string held_;             // text that ends in a possible beginning of a stop string
-  bool drop_space_;              // the next character is the text's first, and is dropped when a space
+  std::string held_;  // text that ends in a possible beginning of a stop string
+  bool drop_space_;   // the next character is the text's first, and is dropped when a space
   std::string matched_stop_;
   int32_t num_tokens_ = 0;
 };

@@ -26,7 +26,8 @@ std::unique_ptr<SentencePieceModel> SentencePieceModel::Load(std::string_view se
   return nullptr;
 }
 
-bool SentencePieceModel::Encode(std::string_view text, std::vector<int>* ids, std::string* error) const {
+bool SentencePieceModel::Encode(std::string_view text, std::vector<int>* ids,
+                                std::string* error) const {
   try {
     const auto status = library_->processor.Encode(text, ids);
     if (status.ok()) return true;
@@ -47,7 +48,9 @@ SentencePieceModel::Kind SentencePieceModel::KindOf(int32_t id) const {
   return Kind::kText;
 }
 
-std::string SentencePieceModel::Piece(int32_t id) const { return library_->processor.IdToPiece(id); }
+std::string SentencePieceModel::Piece(int32_t id) const {
+  return library_->processor.IdToPiece(id);
+}
 
 int32_t SentencePieceModel::bos_id() const { return library_->processor.bos_id(); }
 

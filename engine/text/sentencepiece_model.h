@@ -1,7 +1,7 @@
 // SentencePieceModel: a tokenizer.model, read and applied by the sentencepiece library.
 //
-// A wall around the library's header, which declares its own absl::string_view and so cannot share a source file with
-// Abseil: nothing here or in the .cc knows of Abseil.
+// A wall around the library's header, which declares its own absl::string_view and so cannot share
+// a source file with Abseil: nothing here or in the .cc knows of Abseil.
 // Thread rule: immutable after Load; any thread.
 // Tested by tests/engine/text/sentencepiece_tokenizer_test.cc.
 #pragma once

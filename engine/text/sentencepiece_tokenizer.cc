@@ -11,7 +11,8 @@ namespace fastgen {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581 stands for a space
-constexpr std::string_view kUnknownText = " \xE2\x81\x87 ";  // what the library prints for an unknown piece
+constexpr std::string_view kUnknownText =
+    " \xE2\x81\x87 ";  // what the library prints for an unknown piece
 
 // "<0x41>" to "A"; other texts to "".
 std::string ByteOfPiece(const std::string& piece) {
@@ -73,7 +74,8 @@ absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::
   return tokenizer;
 }
 
-absl::Status SentencePieceTokenizer::EncodePart(std::string_view text, std::vector<int32_t>* ids) const {
+absl::Status SentencePieceTokenizer::EncodePart(std::string_view text,
+                                                std::vector<int32_t>* ids) const {
   if (text.empty()) return absl::OkStatus();
   std::vector<int> part;
   std::string error;
@@ -84,8 +86,8 @@ absl::Status SentencePieceTokenizer::EncodePart(std::string_view text, std::vect
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(std::string_view text,
-                                                                    const EncodeOptions& options) const {
+absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(
+    std::string_view text, const EncodeOptions& options) const {
   RETURN_IF_ERROR(CheckText(text));
   std::vector<int32_t> ids;
   if (options.add_special_tokens) ids = prefix_ids_;

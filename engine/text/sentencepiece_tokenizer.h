@@ -1,7 +1,8 @@
 // SentencePieceTokenizer: a tokenizer.model (Mistral, Llama 2), through the sentencepiece library.
 //
-// The library never reads a control token in a text. Where the caller asks for special tokens to be parsed, they are
-// found first, as for byte-level BPE, and the texts between them are given to the library one by one.
+// The library never reads a control token in a text. Where the caller asks for special tokens to be
+// parsed, they are found first, as for byte-level BPE, and the texts between them are given to the
+// library one by one.
 // Thread rule: immutable after construction; any thread.
 // Tested by tests/engine/text/sentencepiece_tokenizer_test.cc and golden_test.cc.
 #pragma once
@@ -23,9 +24,11 @@ namespace fastgen {
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  // Reads source.sentencepiece_model. The model's control pieces are special tokens besides source.added_tokens;
-  // its begin token is added by default where the source names neither prefix nor suffix.
-  static absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> Create(const TokenizerSource& source);
+  // Reads source.sentencepiece_model. The model's control pieces are special tokens besides
+  // source.added_tokens; its begin token is added by default where the source names neither prefix
+  // nor suffix.
+  static absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> Create(
+      const TokenizerSource& source);
 
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
                                               const EncodeOptions& options) const override;

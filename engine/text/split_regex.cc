@@ -16,7 +16,8 @@ namespace {
 
 constexpr size_t kMaxPatternBytes = 16 << 10;
 
-// Backtracking steps that one match may take: far above what published patterns need (a few per byte).
+// Backtracking steps that one match may take: far above what published patterns need (a few per
+// byte).
 constexpr uint32_t kMatchLimitBase = 10'000'000;
 constexpr uint32_t kMatchLimitPerByte = 64;
 constexpr uint32_t kMaxMatchLimit = 2'000'000'000;
@@ -28,7 +29,8 @@ constexpr size_t kMaxJitStackBytes = 64 << 20;
 
 std::string ErrorText(int error) {
   PCRE2_UCHAR buffer[256];
-  if (pcre2_get_error_message(error, buffer, sizeof(buffer)) < 0) return absl::StrCat("error ", error);
+  if (pcre2_get_error_message(error, buffer, sizeof(buffer)) < 0)
+    return absl::StrCat("error ", error);
   return reinterpret_cast<const char*>(buffer);
 }
 
@@ -60,8 +62,8 @@ SplitRegex::~SplitRegex() = default;
 
 absl::StatusOr<SplitRegex> SplitRegex::Compile(std::string_view pattern) {
   if (pattern.size() > kMaxPatternBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("split pattern has ", pattern.size(),
-                                                   " bytes, more than ", kMaxPatternBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("split pattern has ", pattern.size(), " bytes, more than ", kMaxPatternBytes));
   }
   if (!IsValidUtf8(pattern)) return absl::InvalidArgumentError("split pattern is not UTF-8");
   auto code = std::make_unique<Code>();
@@ -69,8 +71,9 @@ absl::StatusOr<SplitRegex> SplitRegex::Compile(std::string_view pattern) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   // NEVER_BACKSLASH_C: \C could match half a character.
-  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
+  code->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
   if (code->code == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("split pattern '", ToAbsl(pattern), "', offset ",
                                                    offset, ": ", ErrorText(error)));
@@ -92,15 +95,15 @@ SplitRegex::Matcher::Matcher(Matcher&&) noexcept = default;
 SplitRegex::Matcher::~Matcher() = default;
 
 int SplitRegex::Matcher::Run(std::string_view text, size_t from) {
-  const uint32_t limit = static_cast<uint32_t>(
-      std::min<uint64_t>(kMaxMatchLimit, kMatchLimitBase + text.size() * uint64_t{kMatchLimitPerByte}));
+  const uint32_t limit = static_cast<uint32_t>(std::min<uint64_t>(
+      kMaxMatchLimit, kMatchLimitBase + text.size() * uint64_t{kMatchLimitPerByte}));
   if (limit != state_->match_limit) {
     state_->match_limit = limit;
     pcre2_set_match_limit(state_->context, limit);
   }
   const auto match = [&] {
-    return pcre2_match(state_->regex->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                       PCRE2_NO_UTF_CHECK, state_->data, state_->context);
+    return pcre2_match(state_->regex->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                       from, PCRE2_NO_UTF_CHECK, state_->data, state_->context);
   };
   int result = match();
   if (result == PCRE2_ERROR_JIT_STACKLIMIT && state_->jit_stack == nullptr) {

@@ -1,8 +1,9 @@
-// SplitRegex: one pre-tokenisation pattern, compiled once (PCRE2, with JIT where the machine allows it).
+// SplitRegex: one pre-tokenisation pattern, compiled once (PCRE2, with JIT where the machine allows
+// it).
 //
-// Patterns come from tokenizer files and texts from requests, so both may be hostile: a match that backtracks longer
-// than a generous multiple of the text's length fails the call and never hangs. What real patterns do on a megabyte of
-// one character stays far below that.
+// Patterns come from tokenizer files and texts from requests, so both may be hostile: a match that
+// backtracks longer than a generous multiple of the text's length fails the call and never hangs.
+// What real patterns do on a megabyte of one character stays far below that.
 // Thread rule: SplitRegex is immutable and used from any thread; each call makes its own Matcher.
 // Tested by tests/engine/text/split_regex_test.cc.
 #pragma once
@@ -39,8 +40,8 @@ class SplitRegex {
     Matcher(Matcher&&) noexcept;
     ~Matcher();
 
-    // The first match in `text` at or after `from` that is not empty. Lookarounds see all of `text` and nothing
-    // beyond it. REQUIRES: `text` is UTF-8.
+    // The first match in `text` at or after `from` that is not empty. Lookarounds see all of `text`
+    // and nothing beyond it. REQUIRES: `text` is UTF-8.
     Outcome Find(std::string_view text, size_t from, Match* match);
 
     // Why Find answered kError: RESOURCE_EXHAUSTED.

@@ -13,7 +13,8 @@ namespace fastgen {
 namespace {
 
 absl::Status CheckAddedToken(const AddedToken& token) {
-  const std::string name = absl::StrCat("added token '", absl::CHexEscape(token.content.substr(0, 64)), "'");
+  const std::string name =
+      absl::StrCat("added token '", absl::CHexEscape(token.content.substr(0, 64)), "'");
   if (token.id < 0 || token.id >= kMaxVocabularySize) {
     return absl::InvalidArgumentError(
         absl::StrCat(name, ": id ", token.id, " is outside [0, ", kMaxVocabularySize, ")"));
@@ -22,7 +23,8 @@ absl::Status CheckAddedToken(const AddedToken& token) {
     return absl::InvalidArgumentError(absl::StrCat(name, " has ", token.content.size(),
                                                    " bytes, more than ", kMaxAddedTokenBytes));
   }
-  if (!IsValidUtf8(token.content)) return absl::InvalidArgumentError(absl::StrCat(name, " is not UTF-8"));
+  if (!IsValidUtf8(token.content))
+    return absl::InvalidArgumentError(absl::StrCat(name, " is not UTF-8"));
   return absl::OkStatus();
 }
 
@@ -41,9 +43,9 @@ absl::StatusOr<TokenTable> TokenTable::Create(std::vector<std::string> bytes,
     RETURN_IF_ERROR(CheckAddedToken(token));
     const auto [other, inserted] = by_id.try_emplace(token.id, &token);
     if (!inserted && other->second->content != token.content) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("added tokens '", other->second->content, "' and '", token.content,
-                       "' have the same id ", token.id));
+      return absl::InvalidArgumentError(absl::StrCat("added tokens '", other->second->content,
+                                                     "' and '", token.content,
+                                                     "' have the same id ", token.id));
     }
     const size_t id = static_cast<size_t>(token.id);
     if (id >= bytes.size()) {

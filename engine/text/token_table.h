@@ -26,8 +26,8 @@ class TokenTable {
  public:
   TokenTable() = default;
 
-  // `bytes`[id]: what each id stands for; added tokens replace theirs and may lie beyond its end. INVALID_ARGUMENT for
-  // added tokens that are out of range, not text, or at odds with each other.
+  // `bytes`[id]: what each id stands for; added tokens replace theirs and may lie beyond its end.
+  // INVALID_ARGUMENT for added tokens that are out of range, not text, or at odds with each other.
   static absl::StatusOr<TokenTable> Create(std::vector<std::string> bytes,
                                            absl::Span<const AddedToken> added_tokens);
 
@@ -39,7 +39,9 @@ class TokenTable {
     const size_t i = static_cast<size_t>(id);
     return std::string_view(bytes_).substr(begin_[i], begin_[i + 1] - begin_[i]);
   }
-  bool IsSpecial(int32_t id) const { return Contains(id) && special_[static_cast<size_t>(id)] != 0; }
+  bool IsSpecial(int32_t id) const {
+    return Contains(id) && special_[static_cast<size_t>(id)] != 0;
+  }
 
  private:
   std::string bytes_;

@@ -27,7 +27,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerSource source)
       return tokenizer;
     }
     case TokenizerSource::Model::kSentencePieceBpe: {
-      ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, SentencePieceTokenizer::Create(source));
+      ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                       SentencePieceTokenizer::Create(source));
       return tokenizer;
     }
   }

@@ -32,15 +32,18 @@ std::string Quote(std::string_view text) {
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
-absl::StatusOr<json::value> ParseJson(std::string_view file, std::string_view text, json::storage_ptr storage) {
+absl::StatusOr<json::value> ParseJson(std::string_view file, std::string_view text,
+                                      json::storage_ptr storage) {
   if (text.size() > kMaxTokenizerJsonBytes) {
-    return Invalid(ToAbsl(file), " has ", text.size(), " bytes, more than ", kMaxTokenizerJsonBytes);
+    return Invalid(ToAbsl(file), " has ", text.size(), " bytes, more than ",
+                   kMaxTokenizerJsonBytes);
   }
   json::parse_options options;
   options.max_depth = kMaxDepth;
   json::error_code error;
   try {
-    json::value value = json::parse(json::string_view(text.data(), text.size()), error, std::move(storage), options);
+    json::value value = json::parse(json::string_view(text.data(), text.size()), error,
+                                    std::move(storage), options);
     if (error) return Invalid(ToAbsl(file), " is not JSON: ", error.message());
     return value;
   } catch (const std::exception& e) {
@@ -105,16 +108,19 @@ absl::Status Unsupported(const Node& node, std::string_view type) {
   return Invalid(node.path(), " type ", Quote(type), " is not supported");
 }
 
-// Calls `read` for a component, or for each component of a Sequence; `list` names the Sequence's member.
+// Calls `read` for a component, or for each component of a Sequence; `list` names the Sequence's
+// member.
 template <typename Read>
-absl::Status ForEachComponent(const json::value& value, std::string path, std::string_view list, Read read) {
+absl::Status ForEachComponent(const json::value& value, std::string path, std::string_view list,
+                              Read read) {
   ASSIGN_OR_RETURN(const Node node, Node::From(value, std::move(path)));
   const absl::StatusOr<std::string> type = node.String("type");
   if (!type.ok()) return type.status();
   if (*type != "Sequence") return read(node, *type);
   ASSIGN_OR_RETURN(const json::array* const components, node.Array(list));
   for (size_t i = 0; i < components->size(); ++i) {
-    RETURN_IF_ERROR(ForEachComponent((*components)[i], absl::StrCat(node.PathOf(list), "[", i, "]"), list, read));
+    RETURN_IF_ERROR(ForEachComponent((*components)[i], absl::StrCat(node.PathOf(list), "[", i, "]"),
+                                     list, read));
   }
   return absl::OkStatus();
 }
@@ -126,11 +132,14 @@ absl::Status ReadVocabulary(const Node& model, TokenizerSource* source) {
   for (const auto& [key, value] : node.object()) {
     const std::string_view piece(key.data(), key.size());
     if (piece.empty()) return Invalid(node.path(), " has an empty piece");
-    ASSIGN_OR_RETURN(const int32_t id, TokenId(value, absl::StrCat(node.path(), "[", Quote(piece), "]")));
-    if (static_cast<size_t>(id) >= source->pieces.size()) source->pieces.resize(static_cast<size_t>(id) + 1);
+    ASSIGN_OR_RETURN(const int32_t id,
+                     TokenId(value, absl::StrCat(node.path(), "[", Quote(piece), "]")));
+    if (static_cast<size_t>(id) >= source->pieces.size())
+      source->pieces.resize(static_cast<size_t>(id) + 1);
     std::string& slot = source->pieces[static_cast<size_t>(id)];
     if (!slot.empty()) {
-      return Invalid(node.path(), ": pieces ", Quote(slot), " and ", Quote(piece), " have the same id ", id);
+      return Invalid(node.path(), ": pieces ", Quote(slot), " and ", Quote(piece),
+                     " have the same id ", id);
     }
     slot = std::string(piece);
   }
@@ -151,9 +160,10 @@ absl::Status ReadMerges(const Node& model, TokenizerSource* source) {
         source->merges.emplace_back(text.substr(0, space), text.substr(space + 1));
         continue;
       }
-    } else if (merge.is_array() && merge.get_array().size() == 2 && merge.get_array()[0].is_string() &&
-               merge.get_array()[1].is_string()) {
-      source->merges.emplace_back(View(merge.get_array()[0].get_string()), View(merge.get_array()[1].get_string()));
+    } else if (merge.is_array() && merge.get_array().size() == 2 &&
+               merge.get_array()[0].is_string() && merge.get_array()[1].is_string()) {
+      source->merges.emplace_back(View(merge.get_array()[0].get_string()),
+                                  View(merge.get_array()[1].get_string()));
       continue;
     }
     return Invalid(model.PathOf("merges"), "[", i, "] is not a pair of pieces");
@@ -205,11 +215,13 @@ absl::Status ReadAddedTokens(const Node& root, TokenizerSource* source) {
   if (root.Find("added_tokens") == nullptr) return absl::OkStatus();
   ASSIGN_OR_RETURN(const json::array* const tokens, root.Array("added_tokens"));
   for (size_t i = 0; i < tokens->size(); ++i) {
-    ASSIGN_OR_RETURN(const Node node,
-                     Node::From((*tokens)[i], absl::StrCat(root.PathOf("added_tokens"), "[", i, "]")));
+    ASSIGN_OR_RETURN(
+        const Node node,
+        Node::From((*tokens)[i], absl::StrCat(root.PathOf("added_tokens"), "[", i, "]")));
     ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(node));
     const size_t id = static_cast<size_t>(token.id);
-    if (id < source->pieces.size() && !source->pieces[id].empty() && source->pieces[id] != token.content) {
+    if (id < source->pieces.size() && !source->pieces[id].empty() &&
+        source->pieces[id] != token.content) {
       return Invalid(node.path(), ": ", Quote(token.content), " has the id ", id, " of the piece ",
                      Quote(source->pieces[id]));
     }
@@ -233,7 +245,8 @@ absl::Status ReadNormalizer(const Node& root, TokenizerSource* source) {
 std::string LiteralPattern(std::string_view text) {
   std::string pattern;
   for (const char c : text) {
-    if (static_cast<unsigned char>(c) < 0x80 && !absl::ascii_isalnum(static_cast<unsigned char>(c))) pattern += '\\';
+    if (static_cast<unsigned char>(c) < 0x80 && !absl::ascii_isalnum(static_cast<unsigned char>(c)))
+      pattern += '\\';
     pattern += c;
   }
   return pattern;
@@ -241,7 +254,8 @@ std::string LiteralPattern(std::string_view text) {
 
 absl::Status ReadSplit(const Node& node, TokenizerSource* source) {
   ASSIGN_OR_RETURN(const std::string behavior, node.String("behavior"));
-  if (behavior != "Isolated") return Invalid(node.PathOf("behavior"), " ", Quote(behavior), " is not supported");
+  if (behavior != "Isolated")
+    return Invalid(node.PathOf("behavior"), " ", Quote(behavior), " is not supported");
   ASSIGN_OR_RETURN(const bool invert, node.Bool("invert", false));
   if (invert) return Invalid(node.PathOf("invert"), " true is not supported");
   const json::value* value = node.Find("pattern");
@@ -269,11 +283,14 @@ absl::Status ReadDigits(const Node& node, TokenizerSource* source) {
 
 absl::Status ReadPreTokenizer(const Node& root, TokenizerSource* source) {
   const json::value* value = root.Find("pre_tokenizer");
-  if (value == nullptr) return Invalid(root.PathOf("pre_tokenizer"), " is missing: only byte-level BPE is supported");
+  if (value == nullptr)
+    return Invalid(root.PathOf("pre_tokenizer"), " is missing: only byte-level BPE is supported");
   bool byte_level = false;
   RETURN_IF_ERROR(ForEachComponent(
-      *value, root.PathOf("pre_tokenizer"), "pretokenizers", [&](const Node& node, const std::string& type) {
-        if (byte_level) return Invalid(node.path(), ": ", Quote(type), " after ByteLevel is not supported");
+      *value, root.PathOf("pre_tokenizer"), "pretokenizers",
+      [&](const Node& node, const std::string& type) {
+        if (byte_level)
+          return Invalid(node.path(), ": ", Quote(type), " after ByteLevel is not supported");
         if (type == "Split") return ReadSplit(node, source);
         if (type == "Digits") return ReadDigits(node, source);
         if (type != "ByteLevel") return Unsupported(node, type);
@@ -287,17 +304,20 @@ absl::Status ReadPreTokenizer(const Node& root, TokenizerSource* source) {
         return absl::OkStatus();
       }));
   if (!byte_level) {
-    return Invalid(root.PathOf("pre_tokenizer"), " has no ByteLevel: only byte-level BPE is supported");
+    return Invalid(root.PathOf("pre_tokenizer"),
+                   " has no ByteLevel: only byte-level BPE is supported");
   }
   return absl::OkStatus();
 }
 
 absl::Status ReadDecoder(const Node& root) {
   const json::value* value = root.Find("decoder");
-  if (value == nullptr) return Invalid(root.PathOf("decoder"), " is missing: only byte-level BPE is supported");
-  return ForEachComponent(*value, root.PathOf("decoder"), "decoders", [&](const Node& node, const std::string& type) {
-    return type == "ByteLevel" ? absl::OkStatus() : Unsupported(node, type);
-  });
+  if (value == nullptr)
+    return Invalid(root.PathOf("decoder"), " is missing: only byte-level BPE is supported");
+  return ForEachComponent(*value, root.PathOf("decoder"), "decoders",
+                          [&](const Node& node, const std::string& type) {
+                            return type == "ByteLevel" ? absl::OkStatus() : Unsupported(node, type);
+                          });
 }
 
 // The ids of the special token that a template names.
@@ -320,7 +340,9 @@ absl::Status ReadTemplate(const Node& processor, TokenizerSource* source) {
   ASSIGN_OR_RETURN(const json::array* const single, processor.Array("single"));
   bool text_seen = false;
   for (size_t i = 0; i < single->size(); ++i) {
-    ASSIGN_OR_RETURN(const Node item, Node::From((*single)[i], absl::StrCat(processor.PathOf("single"), "[", i, "]")));
+    ASSIGN_OR_RETURN(
+        const Node item,
+        Node::From((*single)[i], absl::StrCat(processor.PathOf("single"), "[", i, "]")));
     if (item.Find("Sequence") != nullptr) {
       if (text_seen) return Invalid(item.path(), ": the text stands twice in the template");
       text_seen = true;
@@ -346,7 +368,8 @@ absl::Status ReadPostProcessor(const Node& root, TokenizerSource* source) {
                           [&](const Node& node, const std::string& type) {
                             if (type == "ByteLevel") return absl::OkStatus();  // moves offsets only
                             if (type != "TemplateProcessing") return Unsupported(node, type);
-                            if (template_seen) return Invalid(node.path(), ": a second template is not supported");
+                            if (template_seen)
+                              return Invalid(node.path(), ": a second template is not supported");
                             template_seen = true;
                             return ReadTemplate(node, source);
                           });
@@ -364,11 +387,13 @@ std::optional<int32_t> FindToken(const TokenizerSource& source, std::string_view
 
 // What tokenizer_config.json says about the begin and end tokens.
 absl::Status ApplyConfig(const TokenizerConfig& config, TokenizerSource* source) {
-  const auto find = [&](std::string_view member, const std::string& text) -> absl::StatusOr<std::optional<int32_t>> {
+  const auto find = [&](std::string_view member,
+                        const std::string& text) -> absl::StatusOr<std::optional<int32_t>> {
     if (text.empty()) return std::nullopt;
     const std::optional<int32_t> id = FindToken(*source, text);
     if (!id.has_value()) {
-      return Invalid("tokenizer_config.json: ", ToAbsl(member), " ", Quote(text), " is not in the vocabulary");
+      return Invalid("tokenizer_config.json: ", ToAbsl(member), " ", Quote(text),
+                     " is not in the vocabulary");
     }
     return id;
   };
@@ -378,8 +403,10 @@ absl::Status ApplyConfig(const TokenizerConfig& config, TokenizerSource* source)
   if (config.add_bos_token && source->bos_id.has_value() && source->prefix_ids.empty()) {
     source->prefix_ids = {*source->bos_id};
   }
-  if (config.add_eos_token && eos_id.has_value() && source->suffix_ids.empty()) source->suffix_ids = {*eos_id};
-  if (!source->bos_id.has_value() && source->prefix_ids.size() == 1) source->bos_id = source->prefix_ids[0];
+  if (config.add_eos_token && eos_id.has_value() && source->suffix_ids.empty())
+    source->suffix_ids = {*eos_id};
+  if (!source->bos_id.has_value() && source->prefix_ids.size() == 1)
+    source->bos_id = source->prefix_ids[0];
   return absl::OkStatus();
 }
 
@@ -398,8 +425,9 @@ absl::StatusOr<std::string> ConfigTemplate(const Node& config) {
   if (value->is_string()) return std::string(View(value->get_string()));
   ASSIGN_OR_RETURN(const json::array* const templates, config.Array("chat_template"));
   for (size_t i = 0; i < templates->size(); ++i) {
-    ASSIGN_OR_RETURN(const Node node,
-                     Node::From((*templates)[i], absl::StrCat(config.PathOf("chat_template"), "[", i, "]")));
+    ASSIGN_OR_RETURN(
+        const Node node,
+        Node::From((*templates)[i], absl::StrCat(config.PathOf("chat_template"), "[", i, "]")));
     ASSIGN_OR_RETURN(const std::string name, node.String("name"));
     if (name == "default") return node.String("template");
   }
@@ -412,7 +440,8 @@ absl::StatusOr<TokenizerConfig> ParseTokenizerConfig(std::string_view tokenizer_
   TokenizerConfig config;
   if (tokenizer_config_json.empty()) return config;
   json::monotonic_resource memory;
-  ASSIGN_OR_RETURN(const json::value value, ParseJson("tokenizer_config.json", tokenizer_config_json, &memory));
+  ASSIGN_OR_RETURN(const json::value value,
+                   ParseJson("tokenizer_config.json", tokenizer_config_json, &memory));
   ASSIGN_OR_RETURN(const Node root, Node::From(value, "tokenizer_config.json"));
   ASSIGN_OR_RETURN(config.chat_template, ConfigTemplate(root));
   ASSIGN_OR_RETURN(config.bos_token, ConfigToken(root, "bos_token"));

@@ -1,8 +1,7 @@
 #include "base/unicode.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <string>
 #include <vector>
 
@@ -54,7 +53,13 @@ TEST_CASE("what is not UTF-8 is told from what is", "[base]") {
       "\xF0\x8F\xBF\xBF",  // overlong
       "\xED\xA0\x80",      // a surrogate
       "\xF4\x90\x80\x80",  // beyond U+10FFFF
-      "\xF5\x80\x80\x80", "\xFF", "\xE2\x82", "\xF0\x9F\x98", "\xC3", "\xC3(", "\xE2\x28\xA1",
+      "\xF5\x80\x80\x80",
+      "\xFF",
+      "\xE2\x82",
+      "\xF0\x9F\x98",
+      "\xC3",
+      "\xC3(",
+      "\xE2\x28\xA1",
   };
   for (const std::string& text : wrong) {
     CAPTURE(text);
@@ -116,8 +121,10 @@ TEST_CASE("NFC composes, reorders and leaves exclusions apart", "[base]") {
 }
 
 TEST_CASE("a text may be cut in front of a stable character", "[base]") {
-  // Whatever stands before it: a stable character stays, and what precedes it is as it would be alone.
-  const std::vector<std::string> before = {"e", "\u0301", "q\u0323", "\u1100", "\uac00", "\u304b", "\u09c7", "\u0b47"};
+  // Whatever stands before it: a stable character stays, and what precedes it is as it would be
+  // alone.
+  const std::vector<std::string> before = {"e",      "\u0301", "q\u0323", "\u1100",
+                                           "\uac00", "\u304b", "\u09c7",  "\u0b47"};
   size_t num_wrong = 0;
   for (char32_t c = 0; c <= 0x1FFFF; ++c) {
     if ((c >= 0xD800 && c <= 0xDFFF) || !IsNfcStable(c)) continue;
@@ -143,10 +150,13 @@ TEST_CASE("a megabyte of marks in the worst order is normalised at once", "[base
 }
 
 TEST_CASE("spaces and word characters are told apart as regexes do", "[base]") {
-  for (const char32_t c : {U' ', U'\t', U'\n', U'\u0085', U'\u00a0', U'\u2028', U'\u3000'}) CHECK(IsWhitespace(c));
+  for (const char32_t c : {U' ', U'\t', U'\n', U'\u0085', U'\u00a0', U'\u2028', U'\u3000'})
+    CHECK(IsWhitespace(c));
   for (const char32_t c : {U'a', U'_', U'\u200b', U'\u00e9'}) CHECK_FALSE(IsWhitespace(c));
-  for (const char32_t c : {U'a', U'_', U'7', U'\u00e9', U'\u0301', U'\u6f22'}) CHECK(IsWordCharacter(c));
-  for (const char32_t c : {U' ', U'-', U'<', U'\u00bd', U'\U0001F600'}) CHECK_FALSE(IsWordCharacter(c));
+  for (const char32_t c : {U'a', U'_', U'7', U'\u00e9', U'\u0301', U'\u6f22'})
+    CHECK(IsWordCharacter(c));
+  for (const char32_t c : {U' ', U'-', U'<', U'\u00bd', U'\U0001F600'})
+    CHECK_FALSE(IsWordCharacter(c));
 }
 
 }  // namespace fastgen

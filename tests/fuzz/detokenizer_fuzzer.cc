@@ -1,5 +1,5 @@
-// Feeds arbitrary tokens and stop strings to a Detokenizer: every piece must be UTF-8, and the pieces must make up what
-// decoding the whole gives, up to the first stop string.
+// Feeds arbitrary tokens and stop strings to a Detokenizer: every piece must be UTF-8, and the
+// pieces must make up what decoding the whole gives, up to the first stop string.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +21,8 @@ class SliceTokenizer final : public fastgen::Tokenizer {
   std::vector<std::string> tokens;
   bool byte_fallback = false;
 
-  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view, const fastgen::EncodeOptions&) const override {
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view,
+                                              const fastgen::EncodeOptions&) const override {
     return std::vector<int32_t>();
   }
   std::string_view TokenBytes(int32_t id) const override { return tokens[static_cast<size_t>(id)]; }
@@ -33,8 +34,8 @@ class SliceTokenizer final : public fastgen::Tokenizer {
 
 }  // namespace
 
-// The first byte holds flags; then come slices, each after a byte that gives its length and whether it is a token or a
-// stop string.
+// The first byte holds flags; then come slices, each after a byte that gives its length and whether
+// it is a token or a stop string.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   SliceTokenizer tokenizer;

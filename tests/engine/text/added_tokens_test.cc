@@ -1,7 +1,6 @@
 #include "engine/text/added_tokens.h"
 
 #include <catch2/catch.hpp>
-
 #include <string>
 #include <vector>
 
@@ -23,8 +22,10 @@ std::string Mark(const AddedTokenFinder& finder, const std::string& text, bool p
 }  // namespace
 
 TEST_CASE("the leftmost token wins, then the longest", "[text]") {
-  const AddedTokenFinder finder(
-      {{.content = "<a>", .id = 1}, {.content = "<a><b>", .id = 2}, {.content = "<b>", .id = 3}, {.content = "><", .id = 4}});
+  const AddedTokenFinder finder({{.content = "<a>", .id = 1},
+                                 {.content = "<a><b>", .id = 2},
+                                 {.content = "<b>", .id = 3},
+                                 {.content = "><", .id = 4}});
   CHECK(Mark(finder, "<a><b>") == "{2}");
   CHECK(Mark(finder, "<a><a><b><b>") == "{1}{2}{3}");
   CHECK(Mark(finder, "<<a>><") == "<{1}{4}");
@@ -33,15 +34,17 @@ TEST_CASE("the leftmost token wins, then the longest", "[text]") {
 }
 
 TEST_CASE("a token that touches untrusted bytes is text, whatever part of it they are", "[text]") {
-  const AddedTokenFinder finder({{.content = "<eot>", .id = 1, .special = true}, {.content = "<x>", .id = 2}});
+  const AddedTokenFinder finder(
+      {{.content = "<eot>", .id = 1, .special = true}, {.content = "<x>", .id = 2}});
   const std::string text = "ab<eot>cd<x>";
   for (size_t begin = 0; begin <= text.size(); ++begin) {
     for (size_t end = begin + 1; end <= text.size(); ++end) {
       const bool touches_eot = begin < 7 && end > 2;
       const bool touches_x = end > 9;
       CAPTURE(begin, end);
-      CHECK(Mark(finder, text, true, {{begin, end}}) ==
-            std::string("ab") + (touches_eot ? "<eot>" : "{1}") + "cd" + (touches_x ? "<x>" : "{2}"));
+      CHECK(Mark(finder, text, true, {{begin, end}}) == std::string("ab") +
+                                                            (touches_eot ? "<eot>" : "{1}") + "cd" +
+                                                            (touches_x ? "<x>" : "{2}"));
     }
   }
   // A shorter token that lies in trusted bytes is found where a longer one is not.
@@ -51,12 +54,14 @@ TEST_CASE("a token that touches untrusted bytes is text, whatever part of it the
 }
 
 TEST_CASE("special tokens are parsed only when asked", "[text]") {
-  const AddedTokenFinder finder({{.content = "<eot>", .id = 1, .special = true}, {.content = "<x>", .id = 2}});
+  const AddedTokenFinder finder(
+      {{.content = "<eot>", .id = 1, .special = true}, {.content = "<x>", .id = 2}});
   CHECK(Mark(finder, "<eot><x>", /*parse_special=*/false) == "<eot>{2}");
 }
 
 TEST_CASE("lstrip and rstrip take in spaces of any kind, but not another token's", "[text]") {
-  const AddedTokenFinder finder({{.content = "<m>", .id = 1, .lstrip = true}, {.content = "<t>", .id = 2, .rstrip = true}});
+  const AddedTokenFinder finder(
+      {{.content = "<m>", .id = 1, .lstrip = true}, {.content = "<t>", .id = 2, .rstrip = true}});
   CHECK(Mark(finder, "a \u3000\n<m> b") == "a{1} b");
   CHECK(Mark(finder, "a <t> \u3000\nb") == "a {2}b");
   CHECK(Mark(finder, "<t>   <m>") == "{2}{1}");

@@ -1,8 +1,7 @@
 #include "engine/text/bpe_merges.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <chrono>
 #include <map>
 #include <random>
@@ -16,7 +15,8 @@ namespace {
 using Ids = std::vector<int32_t>;
 
 // The rule as it is written down: one merge after another, each found by looking at every pair.
-Ids MergeSlowly(Ids ids, const std::map<std::pair<int32_t, int32_t>, std::pair<uint32_t, int32_t>>& merges) {
+Ids MergeSlowly(Ids ids,
+                const std::map<std::pair<int32_t, int32_t>, std::pair<uint32_t, int32_t>>& merges) {
   while (true) {
     size_t best = ids.size();
     uint32_t best_rank = 0;
@@ -41,8 +41,8 @@ TEST_CASE("short and long words merge by the rule", "[text]") {
   CAPTURE(seed);
   std::mt19937 random(seed);
   for (int round = 0; round < 300; ++round) {
-    // Ids 0 to 3 are symbols; each merge makes a new id of two that exist. Ranks are shuffled, so that a merge may open
-    // the way to one of a lower rank.
+    // Ids 0 to 3 are symbols; each merge makes a new id of two that exist. Ranks are shuffled, so
+    // that a merge may open the way to one of a lower rank.
     const int32_t num_merges = 1 + static_cast<int32_t>(random() % 30);
     std::vector<uint32_t> ranks;
     for (int32_t i = 0; i < num_merges; ++i) ranks.push_back(static_cast<uint32_t>(i));
@@ -91,7 +91,9 @@ TEST_CASE("doubling a huge word about doubles the time", "[text]") {
     BpeMerges::Scratch scratch;
     const auto begin = std::chrono::steady_clock::now();
     merges.Merge(&ids, &scratch);
-    times += " " + std::to_string(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+    times += " " + std::to_string(std::chrono::duration<double, std::milli>(
+                                      std::chrono::steady_clock::now() - begin)
+                                      .count());
     CHECK(ids == Ids{log2_length});
   }
   INFO("milliseconds:" << times);

@@ -1,8 +1,7 @@
 #include "engine/text/bpe_tokenizer.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -22,16 +21,19 @@ using Ids = std::vector<int32_t>;
 // 256 bytes, id = byte; then "ab", "abc" by merges, "xyz" without any, and two special tokens.
 TokenizerSource SmallSource() {
   TokenizerSource source;
-  for (int byte = 0; byte < 256; ++byte) source.pieces.push_back(AlphabetCharacter(static_cast<uint8_t>(byte)));
+  for (int byte = 0; byte < 256; ++byte)
+    source.pieces.push_back(AlphabetCharacter(static_cast<uint8_t>(byte)));
   source.pieces.insert(source.pieces.end(), {"ab", "abc", "xyz"});
   source.merges = {{"a", "b"}, {"ab", "c"}};
-  source.added_tokens = {{.content = "<s>", .id = 259, .special = true}, {.content = "</s>", .id = 261, .special = true}};
+  source.added_tokens = {{.content = "<s>", .id = 259, .special = true},
+                         {.content = "</s>", .id = 261, .special = true}};
   source.prefix_ids = {259};
   source.bos_id = 259;
   return source;
 }
 
-Ids Encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOptions& options = {.add_special_tokens = false}) {
+Ids Encode(const Tokenizer& tokenizer, std::string_view text,
+           const EncodeOptions& options = {.add_special_tokens = false}) {
   const auto ids = tokenizer.Encode(text, options);
   REQUIRE(ids.ok());
   return *ids;
@@ -50,8 +52,8 @@ std::string Refusal(TokenizerSource source) {
 }
 
 const Tokenizer& TestdataTokenizer() {
-  static const auto* tokenizer =
-      new std::unique_ptr<Tokenizer>(testing::LoadTokenizer(testing::SourceTestdata() / "tokenizer"));
+  static const auto* tokenizer = new std::unique_ptr<Tokenizer>(
+      testing::LoadTokenizer(testing::SourceTestdata() / "tokenizer"));
   return **tokenizer;
 }
 
@@ -139,8 +141,10 @@ TEST_CASE("a special token is never made by merges or found as a word", "[text]"
   const auto tokenizer = Make(source);
   CHECK(Encode(*tokenizer, "abc") == Ids{257});
   const ByteRange all = {0, 3};
-  CHECK(Encode(*tokenizer, "abc", {.add_special_tokens = false, .untrusted = {&all, 1}}) == Ids{256, 'c'});
-  CHECK(Encode(*tokenizer, "abc", {.add_special_tokens = false, .parse_special = false}) == Ids{256, 'c'});
+  CHECK(Encode(*tokenizer, "abc", {.add_special_tokens = false, .untrusted = {&all, 1}}) ==
+        Ids{256, 'c'});
+  CHECK(Encode(*tokenizer, "abc", {.add_special_tokens = false, .parse_special = false}) ==
+        Ids{256, 'c'});
 }
 
 TEST_CASE("our own tokenizer agrees with its reference", "[text][golden]") {
@@ -151,7 +155,8 @@ TEST_CASE("our own tokenizer agrees with its reference", "[text][golden]") {
     CHECK(Encode(TestdataTokenizer(), row.text) == row.ids);
     CHECK(Encode(TestdataTokenizer(), row.text, {}) == row.ids_special);
     CHECK(DecodeAll(TestdataTokenizer(), row.ids, /*skip_special_tokens=*/false) == row.decoded);
-    CHECK(DecodeAll(TestdataTokenizer(), row.ids, /*skip_special_tokens=*/true) == row.decoded_skip);
+    CHECK(DecodeAll(TestdataTokenizer(), row.ids, /*skip_special_tokens=*/true) ==
+          row.decoded_skip);
   }
 }
 
@@ -160,7 +165,8 @@ TEST_CASE("special tokens that a user types stay text, those of the template do 
   const size_t typed = text.find("hi");
   const size_t typed_end = text.rfind("<|stop|>");
   const ByteRange untrusted = {typed, typed_end};
-  const Ids ids = Encode(TestdataTokenizer(), text, {.add_special_tokens = false, .untrusted = {&untrusted, 1}});
+  const Ids ids = Encode(TestdataTokenizer(), text,
+                         {.add_special_tokens = false, .untrusted = {&untrusted, 1}});
   size_t num_special = 0;
   for (const int32_t id : ids) num_special += TestdataTokenizer().IsSpecial(id) ? 1 : 0;
   CHECK(num_special == 2);
@@ -174,8 +180,11 @@ TEST_CASE("normalization does not wash untrusted bytes clean", "[text]") {
   // "Café☕" is found after NFC; here its parts come from different hands.
   const std::string text = "e\u0301 Cafe\u0301\u2615 \u212b";
   const size_t word = text.find("Caf");
-  CHECK(Encode(TestdataTokenizer(), text) == Encode(TestdataTokenizer(), "\u00e9 Caf\u00e9\u2615 \u00c5"));
-  const auto has_token = [](const Ids& ids) { return std::find(ids.begin(), ids.end(), 509) != ids.end(); };
+  CHECK(Encode(TestdataTokenizer(), text) ==
+        Encode(TestdataTokenizer(), "\u00e9 Caf\u00e9\u2615 \u00c5"));
+  const auto has_token = [](const Ids& ids) {
+    return std::find(ids.begin(), ids.end(), 509) != ids.end();
+  };
   CHECK(has_token(Encode(TestdataTokenizer(), text)));
   for (size_t begin = 0; begin < text.size(); ++begin) {
     if ((static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) continue;
@@ -201,7 +210,8 @@ TEST_CASE("no added token of a real tokenizer can be typed", "[text][golden]") {
     ++num_tokens;
     const std::string text = "x " + std::string(tokenizer->TokenBytes(id)) + " y";
     const ByteRange all = {0, text.size()};
-    const Ids typed = Encode(*tokenizer, text, {.add_special_tokens = false, .untrusted = {&all, 1}});
+    const Ids typed =
+        Encode(*tokenizer, text, {.add_special_tokens = false, .untrusted = {&all, 1}});
     bool any_special = false;
     for (const int32_t other : typed) any_special = any_special || tokenizer->IsSpecial(other);
     CHECK_FALSE(any_special);
@@ -224,11 +234,14 @@ TEST_CASE("a megabyte without a break is tokenised in linearithmic time", "[text
   std::string times;
   std::string mixed;
   while (mixed.size() < 1'000'000) mixed += "thebakerwaitsforlanternsandcounts";
-  for (const std::string& text : {std::string(1'000'000, 'a'), std::string(1'000'000, ' '), std::string(1'000'000, '!'),
-                                  std::string(1'000'000, '<'), mixed}) {
+  for (const std::string& text :
+       {std::string(1'000'000, 'a'), std::string(1'000'000, ' '), std::string(1'000'000, '!'),
+        std::string(1'000'000, '<'), mixed}) {
     const auto begin = std::chrono::steady_clock::now();
     const Ids ids = Encode(TestdataTokenizer(), text);
-    times += " " + std::to_string(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    times +=
+        " " + std::to_string(
+                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     CHECK((DecodeAll(TestdataTokenizer(), ids, true) == text));
   }
   WARN("seconds a megabyte:" << times);
@@ -257,7 +270,8 @@ TEST_CASE("one tokenizer serves many threads", "[text]") {
 TEST_CASE("a source that does not hold together is refused by name", "[text]") {
   TokenizerSource source = SmallSource();
   source.merges.emplace_back("a", "q\n");
-  CHECK(Refusal(source) == "merge 2 ('a' 'q\\n') needs the piece 'q\\n', which the vocabulary lacks");
+  CHECK(Refusal(source) ==
+        "merge 2 ('a' 'q\\n') needs the piece 'q\\n', which the vocabulary lacks");
   source = SmallSource();
   source.merges.emplace_back("b", "a");
   CHECK(Refusal(source) == "merge 2 ('b' 'a') needs the piece 'ba', which the vocabulary lacks");

@@ -1,8 +1,7 @@
 #include "engine/text/detokenizer.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <random>
 #include <string>
 #include <vector>
@@ -22,15 +21,18 @@ struct Expected {
   size_t num_bytes;  // of the stream up to the end of the stop string
 };
 
-Expected FindStop(const std::string& text, const std::vector<std::string>& stops, bool include_stop) {
+Expected FindStop(const std::string& text, const std::vector<std::string>& stops,
+                  bool include_stop) {
   for (size_t end = 1; end <= text.size(); ++end) {
     std::string longest;
     for (const std::string& stop : stops) {
-      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0 && stop.size() > longest.size()) {
+      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0 &&
+          stop.size() > longest.size()) {
         longest = stop;
       }
     }
-    if (!longest.empty()) return {text.substr(0, end - (include_stop ? 0 : longest.size())), longest, end};
+    if (!longest.empty())
+      return {text.substr(0, end - (include_stop ? 0 : longest.size())), longest, end};
   }
   return {text, "", text.size()};
 }
@@ -40,14 +42,16 @@ size_t NumUndecided(const std::string& text, const std::vector<std::string>& sto
   size_t undecided = 0;
   for (const std::string& stop : stops) {
     for (size_t length = 1; length < stop.size() && length <= text.size(); ++length) {
-      if (text.compare(text.size() - length, length, stop, 0, length) == 0) undecided = std::max(undecided, length);
+      if (text.compare(text.size() - length, length, stop, 0, length) == 0)
+        undecided = std::max(undecided, length);
     }
   }
   return undecided;
 }
 
 // Runs `pieces` as tokens through a detokenizer; "" or what went wrong.
-std::string RunStream(const std::vector<std::string>& pieces, const std::vector<std::string>& stops, bool include_stop) {
+std::string RunStream(const std::vector<std::string>& pieces, const std::vector<std::string>& stops,
+                      bool include_stop) {
   std::vector<FakeTokenizer::Token> tokens;
   std::string all;
   for (const std::string& piece : pieces) {
@@ -68,14 +72,17 @@ std::string RunStream(const std::vector<std::string>& pieces, const std::vector<
     text += delta;
     if (expected.text.compare(0, text.size(), text) != 0) return "gave out '" + text + "'";
     if (detokenizer.num_tokens() != expected_tokens) return "wrong number of tokens";
-    if (detokenizer.stopped() != (!expected.stop.empty() && fed.size() >= expected.num_bytes)) return "stopped wrongly";
-    if (!detokenizer.stopped() && IsValidUtf8(fed) && text.size() != fed.size() - NumUndecided(fed, stops)) {
+    if (detokenizer.stopped() != (!expected.stop.empty() && fed.size() >= expected.num_bytes))
+      return "stopped wrongly";
+    if (!detokenizer.stopped() && IsValidUtf8(fed) &&
+        text.size() != fed.size() - NumUndecided(fed, stops)) {
       return "held back too much of '" + fed + "'";
     }
   }
   text += detokenizer.Flush();
   if (text != expected.text) return "came to '" + text + "', expected '" + expected.text + "'";
-  if (detokenizer.matched_stop() != expected.stop) return "matched '" + std::string(detokenizer.matched_stop()) + "'";
+  if (detokenizer.matched_stop() != expected.stop)
+    return "matched '" + std::string(detokenizer.matched_stop()) + "'";
   if (detokenizer.num_tokens() != expected_tokens) return "wrong number of tokens after Flush";
   if (!detokenizer.Flush().empty()) return "a second Flush gave text";
   return "";
@@ -86,7 +93,9 @@ std::string RunStream(const std::vector<std::string>& pieces, const std::vector<
 TEST_CASE("a stop string is found at every way to cut a text into tokens", "[text]") {
   const std::string text = "a\u00e9 <\u20ac> zz";  // 12 bytes
   const std::vector<std::vector<std::string>> stop_sets = {
-      {}, {"<\u20ac>"}, {"\u20ac"}, {"\u00e9"}, {"zz"}, {"zzz", "> zq"}, {"> z", "<\u20ac>"}, {" <\u20ac> ", "\u20ac> "}, {"a"}};
+      {},     {"<\u20ac>"},    {"\u20ac"},          {"\u00e9"},
+      {"zz"}, {"zzz", "> zq"}, {"> z", "<\u20ac>"}, {" <\u20ac> ", "\u20ac> "},
+      {"a"}};
   for (const std::vector<std::string>& stops : stop_sets) {
     for (const bool include_stop : {false, true}) {
       for (uint32_t cuts = 0; cuts < 1u << (text.size() - 1); ++cuts) {
@@ -110,7 +119,8 @@ TEST_CASE("random streams with overlapping stop strings agree with a plain searc
   const auto pick = [&](size_t below) { return static_cast<size_t>(random() % below); };
   const auto word = [&](size_t min, size_t max) {
     std::string text;
-    for (size_t length = min + pick(max - min + 1); length > 0; --length) text += pick(8) == 0 ? "\u00e9" : pick(2) == 0 ? "a" : "b";
+    for (size_t length = min + pick(max - min + 1); length > 0; --length)
+      text += pick(8) == 0 ? "\u00e9" : pick(2) == 0 ? "a" : "b";
     return text;
   };
   for (int round = 0; round < 20'000; ++round) {
@@ -145,7 +155,8 @@ TEST_CASE("special tokens are left out when asked, and their text can stop when 
   CHECK(across.matched_stop() == "ab");
   CHECK(across.num_tokens() == 3);
 
-  Detokenizer inside(&tokenizer, {.skip_special_tokens = false, .stop = {"a<eo"}, .include_stop = true});
+  Detokenizer inside(&tokenizer,
+                     {.skip_special_tokens = false, .stop = {"a<eo"}, .include_stop = true});
   CHECK(inside.Push(0) == "");
   CHECK(inside.Push(1) == "a<eo");
   CHECK(inside.num_tokens() == 2);
@@ -184,7 +195,8 @@ TEST_CASE("a stop string may be what a wrong byte turned into", "[text]") {
 }
 
 TEST_CASE("with byte fallback each wrong byte counts, and the first space goes", "[text]") {
-  const FakeTokenizer tokenizer({{" a"}, {" "}, {"\xE2"}, {"\x82"}, {"<s>", true}}, /*byte_fallback=*/true);
+  const FakeTokenizer tokenizer({{" a"}, {" "}, {"\xE2"}, {"\x82"}, {"<s>", true}},
+                                /*byte_fallback=*/true);
   CHECK(DecodeAll(tokenizer, {{0, 0}}, true) == "a a");
   CHECK(DecodeAll(tokenizer, {{1, 0}}, true) == " a");
   CHECK(DecodeAll(tokenizer, {{4, 0}}, true) == "a");

@@ -1,5 +1,5 @@
-// A tokenizer whose tokens are whatever a test says: TokenBytes and IsSpecial from a list, Encode refused.
-// Thread rule: immutable after construction.
+// A tokenizer whose tokens are whatever a test says: TokenBytes and IsSpecial from a list, Encode
+// refused. Thread rule: immutable after construction.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,13 @@ class FakeTokenizer final : public Tokenizer {
   explicit FakeTokenizer(std::vector<Token> tokens, bool byte_fallback = false)
       : tokens_(std::move(tokens)), byte_fallback_(byte_fallback) {}
 
-  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view, const EncodeOptions&) const override {
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view,
+                                              const EncodeOptions&) const override {
     return absl::UnimplementedError("a fake");
   }
   std::string_view TokenBytes(int32_t id) const override {
-    return id >= 0 && id < vocab_size() ? std::string_view(tokens_[static_cast<size_t>(id)].bytes) : std::string_view();
+    return id >= 0 && id < vocab_size() ? std::string_view(tokens_[static_cast<size_t>(id)].bytes)
+                                        : std::string_view();
   }
   bool IsSpecial(int32_t id) const override {
     return id >= 0 && id < vocab_size() && tokens_[static_cast<size_t>(id)].special;

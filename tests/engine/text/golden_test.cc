@@ -1,6 +1,5 @@
 // Real tokenizers against their reference results.
 #include <catch2/catch.hpp>
-
 #include <string>
 
 #include "base/unicode.h"
@@ -12,7 +11,8 @@
 namespace fastgen {
 namespace {
 
-void CheckEncodings(const Tokenizer& tokenizer, const std::filesystem::path& golden, bool parse_special) {
+void CheckEncodings(const Tokenizer& tokenizer, const std::filesystem::path& golden,
+                    bool parse_special) {
   const auto rows = testing::ReadGolden(golden);
   REQUIRE(rows.size() == 295);
   for (const testing::GoldenRow& row : rows) {
@@ -80,7 +80,8 @@ TEST_CASE("a real sentencepiece model agrees with its reference", "[text][golden
   const std::filesystem::path directory = *shared / "tokenizers" / "mistral_v3";
   TokenizerSource source;
   source.model = TokenizerSource::Model::kSentencePieceBpe;
-  source.sentencepiece_model = testing::ReadFile(directory / "mistral_instruct_tokenizer_240323.model.v3");
+  source.sentencepiece_model =
+      testing::ReadFile(directory / "mistral_instruct_tokenizer_240323.model.v3");
   auto tokenizer = MakeTokenizer(std::move(source));
   REQUIRE(tokenizer.ok());
   CheckEncodings(**tokenizer, directory / "golden.jsonl", /*parse_special=*/false);

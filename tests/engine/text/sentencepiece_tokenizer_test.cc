@@ -1,8 +1,7 @@
 #include "engine/text/sentencepiece_tokenizer.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <string>
 #include <vector>
 
@@ -17,7 +16,8 @@ using Ids = std::vector<int32_t>;
 std::unique_ptr<Tokenizer> LoadSmall() {
   TokenizerSource source;
   source.model = TokenizerSource::Model::kSentencePieceBpe;
-  source.sentencepiece_model = testing::ReadFile(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model");
+  source.sentencepiece_model =
+      testing::ReadFile(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model");
   auto tokenizer = MakeTokenizer(std::move(source));
   REQUIRE(tokenizer.ok());
   return *std::move(tokenizer);
@@ -36,11 +36,13 @@ TEST_CASE("a small sentencepiece model agrees with its reference", "[text][golde
   CHECK(tokenizer->vocab_size() == 420);
   CHECK(tokenizer->has_byte_fallback());
   CHECK(tokenizer->bos_id() == 1);
-  const auto rows = testing::ReadGolden(testing::SourceTestdata() / "tokenizer" / "sentencepiece.golden.jsonl");
+  const auto rows =
+      testing::ReadGolden(testing::SourceTestdata() / "tokenizer" / "sentencepiece.golden.jsonl");
   REQUIRE(rows.size() == 42);
   for (const testing::GoldenRow& row : rows) {
     CAPTURE(row.text);
-    CHECK(Encode(*tokenizer, row.text, {.add_special_tokens = false, .parse_special = false}) == row.ids);
+    CHECK(Encode(*tokenizer, row.text, {.add_special_tokens = false, .parse_special = false}) ==
+          row.ids);
     CHECK(Encode(*tokenizer, row.text, {.parse_special = false}) == row.ids_special);
     CHECK(DecodeAll(*tokenizer, row.ids, true) == row.decoded);
   }
@@ -66,15 +68,18 @@ TEST_CASE("what is not a sentencepiece model is refused", "[text]") {
   TokenizerSource source;
   source.model = TokenizerSource::Model::kSentencePieceBpe;
   CHECK(MakeTokenizer(source).status().message() == "the sentencepiece model is empty");
-  const std::string model = testing::ReadFile(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model");
-  for (const std::string& bytes : {std::string("garbage"), model.substr(0, model.size() / 2), model.substr(0, 10)}) {
+  const std::string model =
+      testing::ReadFile(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model");
+  for (const std::string& bytes :
+       {std::string("garbage"), model.substr(0, model.size() / 2), model.substr(0, 10)}) {
     source.sentencepiece_model = bytes;
     const auto tokenizer = MakeTokenizer(source);
     if (tokenizer.ok()) continue;  // a prefix may be a smaller model: then it must still work
     CHECK(tokenizer.status().code() == absl::StatusCode::kInvalidArgument);
   }
   source.sentencepiece_model = "garbage";
-  CHECK_THAT(std::string(MakeTokenizer(source).status().message()), Catch::Contains("not a sentencepiece model"));
+  CHECK_THAT(std::string(MakeTokenizer(source).status().message()),
+             Catch::Contains("not a sentencepiece model"));
 }
 
 TEST_CASE("sentencepiece refuses text that is not UTF-8", "[text]") {

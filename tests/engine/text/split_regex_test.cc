@@ -1,7 +1,6 @@
 #include "engine/text/split_regex.h"
 
 #include <catch2/catch.hpp>
-
 #include <string>
 #include <vector>
 
@@ -35,7 +34,8 @@ using Strings = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("patterns are Unicode patterns", "[text]") {
-  CHECK(Matches(kLlama3, "It'S  \u00e9t\u00e9 1234") == Strings{"It", "'S", " ", " \u00e9t\u00e9", " ", "123", "4"});
+  CHECK(Matches(kLlama3, "It'S  \u00e9t\u00e9 1234") ==
+        Strings{"It", "'S", " ", " \u00e9t\u00e9", " ", "123", "4"});
   CHECK(Matches(std::string(kGpt2SplitPattern), "a's \u6f22\u5b57 \u0664\u0665!") ==
         Strings{"a", "'s", " \u6f22\u5b57", " \u0664\u0665", "!"});
   CHECK(Matches(R"(\s+)", "a\u00a0\u3000b\u0085c") == Strings{"\u00a0\u3000", "\u0085"});
@@ -64,7 +64,8 @@ TEST_CASE("a megabyte of one character is one match", "[text]") {
 TEST_CASE("a pattern that is not one is refused with its place", "[text]") {
   const auto regex = SplitRegex::Compile("a(b");
   REQUIRE(regex.status().code() == absl::StatusCode::kInvalidArgument);
-  CHECK_THAT(std::string(regex.status().message()), Catch::Contains("'a(b'") && Catch::Contains("offset 3"));
+  CHECK_THAT(std::string(regex.status().message()),
+             Catch::Contains("'a(b'") && Catch::Contains("offset 3"));
   CHECK_FALSE(SplitRegex::Compile(R"(\C)").ok());
   CHECK_FALSE(SplitRegex::Compile("\xC3").ok());
   CHECK_FALSE(SplitRegex::Compile(std::string(100'000, 'a')).ok());

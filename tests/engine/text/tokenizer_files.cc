@@ -13,7 +13,9 @@ namespace {
 
 namespace json = boost::json;
 
-std::string Text(const json::value& value) { return std::string(value.as_string().c_str(), value.as_string().size()); }
+std::string Text(const json::value& value) {
+  return std::string(value.as_string().c_str(), value.as_string().size());
+}
 
 std::vector<json::value> ReadLines(const std::filesystem::path& path) {
   std::istringstream lines(ReadFile(path));
@@ -34,8 +36,9 @@ std::string ReadFile(const std::filesystem::path& path) {
 
 std::unique_ptr<Tokenizer> LoadTokenizer(const std::filesystem::path& directory) {
   const std::filesystem::path config = directory / "tokenizer_config.json";
-  auto source = ParseTokenizerJson(ReadFile(directory / "tokenizer.json"),
-                                   std::filesystem::exists(config) ? ReadFile(config) : std::string());
+  auto source =
+      ParseTokenizerJson(ReadFile(directory / "tokenizer.json"),
+                         std::filesystem::exists(config) ? ReadFile(config) : std::string());
   CHECK(source.ok()) << directory << ": " << source.status();
   auto tokenizer = MakeTokenizer(*std::move(source));
   CHECK(tokenizer.ok()) << directory << ": " << tokenizer.status();
@@ -46,8 +49,8 @@ std::vector<GoldenRow> ReadGolden(const std::filesystem::path& jsonl) {
   std::vector<GoldenRow> rows;
   for (const json::value& row : ReadLines(jsonl)) {
     rows.push_back({Text(row.at("text")), json::value_to<std::vector<int32_t>>(row.at("ids")),
-                    json::value_to<std::vector<int32_t>>(row.at("ids_special")), Text(row.at("decoded")),
-                    Text(row.at("decoded_skip"))});
+                    json::value_to<std::vector<int32_t>>(row.at("ids_special")),
+                    Text(row.at("decoded")), Text(row.at("decoded_skip"))});
   }
   return rows;
 }

@@ -1,7 +1,6 @@
 #include "engine/text/tokenizer_json.h"
 
 #include <catch2/catch.hpp>
-
 #include <string>
 #include <vector>
 
@@ -64,72 +63,102 @@ TEST_CASE("merges may be pairs, and a model without a type is BPE", "[text]") {
 }
 
 TEST_CASE("pre-tokenizers keep their order", "[text]") {
-  const auto source = ParseTokenizerJson(
-      With(kPre, R"({"type": "Sequence", "pretokenizers": [
+  const auto source = ParseTokenizerJson(With(kPre, R"({"type": "Sequence", "pretokenizers": [
         {"type": "Digits", "individual_digits": true},
         {"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Isolated", "invert": false},
         {"type": "Digits", "individual_digits": false},
         {"type": "Split", "pattern": {"String": "a.b"}, "behavior": "Isolated"},
         {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})"),
-      "");
+                                         "");
   REQUIRE(source.ok());
   CHECK(source->split_digits);
   CHECK(source->split_patterns == std::vector<std::string>{"x+", R"(\p{N}+)", R"(a\.b)"});
 }
 
 TEST_CASE("components that are not understood are refused by name", "[text]") {
-  CHECK(Refusal(With("\"normalizer\": null", R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})")) ==
+  CHECK(Refusal(With(
+            "\"normalizer\": null",
+            R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})")) ==
         "tokenizer.json.normalizer.normalizers[0] type 'Lowercase' is not supported");
-  CHECK(Refusal(With(kPre, R"({"type": "Metaspace"})")) == "tokenizer.json.pre_tokenizer type 'Metaspace' is not supported");
-  CHECK(Refusal(With(kPre, R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed"})")) ==
+  CHECK(Refusal(With(kPre, R"({"type": "Metaspace"})")) ==
+        "tokenizer.json.pre_tokenizer type 'Metaspace' is not supported");
+  CHECK(Refusal(
+            With(kPre, R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed"})")) ==
         "tokenizer.json.pre_tokenizer.behavior 'Removed' is not supported");
-  CHECK(Refusal(With(kPre, R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated", "invert": true})")) ==
-        "tokenizer.json.pre_tokenizer.invert true is not supported");
+  CHECK(
+      Refusal(With(
+          kPre,
+          R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated", "invert": true})")) ==
+      "tokenizer.json.pre_tokenizer.invert true is not supported");
   CHECK(Refusal(With(kPre, R"({"type": "Digits"})")) ==
         "tokenizer.json.pre_tokenizer has no ByteLevel: only byte-level BPE is supported");
-  CHECK(Refusal(With(kPre, "null")) == "tokenizer.json.pre_tokenizer is missing: only byte-level BPE is supported");
-  CHECK_THAT(Refusal(With(kPre, R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": false}, {"type": "Digits"}]})")),
-             Catch::Contains("'Digits' after ByteLevel is not supported"));
-  CHECK_THAT(Refusal(With(kPre, R"({"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]})")),
-             Catch::Contains("add_prefix_space true after a split is not supported"));
+  CHECK(Refusal(With(kPre, "null")) ==
+        "tokenizer.json.pre_tokenizer is missing: only byte-level BPE is supported");
+  CHECK_THAT(
+      Refusal(With(
+          kPre,
+          R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": false}, {"type": "Digits"}]})")),
+      Catch::Contains("'Digits' after ByteLevel is not supported"));
+  CHECK_THAT(
+      Refusal(With(
+          kPre,
+          R"({"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]})")),
+      Catch::Contains("add_prefix_space true after a split is not supported"));
   CHECK(Refusal(With("TemplateProcessing", "RobertaProcessing")) ==
         "tokenizer.json.post_processor type 'RobertaProcessing' is not supported");
-  CHECK(Refusal(With(R"("decoder": {"type": "ByteLevel"})", R"("decoder": {"type": "WordPiece"})")) ==
-        "tokenizer.json.decoder type 'WordPiece' is not supported");
-  CHECK(Refusal(With("\"BPE\"", "\"Unigram\"")) == "tokenizer.json.model type 'Unigram' is not supported");
-  CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"byte_fallback\": true")) == "tokenizer.json.model.byte_fallback true is not supported");
-  CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"dropout\": 0.1")) == "tokenizer.json.model.dropout is not supported");
+  CHECK(
+      Refusal(With(R"("decoder": {"type": "ByteLevel"})", R"("decoder": {"type": "WordPiece"})")) ==
+      "tokenizer.json.decoder type 'WordPiece' is not supported");
+  CHECK(Refusal(With("\"BPE\"", "\"Unigram\"")) ==
+        "tokenizer.json.model type 'Unigram' is not supported");
+  CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"byte_fallback\": true")) ==
+        "tokenizer.json.model.byte_fallback true is not supported");
+  CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"dropout\": 0.1")) ==
+        "tokenizer.json.model.dropout is not supported");
   CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"end_of_word_suffix\": \"</w>\"")) ==
         "tokenizer.json.model.end_of_word_suffix '</w>' is not supported");
 }
 
 TEST_CASE("ids that cannot be are refused with their value", "[text]") {
-  CHECK(Refusal(With("\"ab\": 3", "\"ab\": -1")) == "tokenizer.json.model.vocab['ab']: '-1' is not an id in [0, 2097152)");
-  CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": 99999999999999999999")), Catch::Contains("is not an id"));
-  CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": 4000000000")), Catch::Contains("'4000000000' is not an id"));
+  CHECK(Refusal(With("\"ab\": 3", "\"ab\": -1")) ==
+        "tokenizer.json.model.vocab['ab']: '-1' is not an id in [0, 2097152)");
+  CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": 99999999999999999999")),
+             Catch::Contains("is not an id"));
+  CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": 4000000000")),
+             Catch::Contains("'4000000000' is not an id"));
   CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": \"3\"")), Catch::Contains("is not an id"));
   CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": 1.5")), Catch::Contains("is not an id"));
   CHECK_THAT(Refusal(With("\"ab\": 3", "\"ab\": 1")), Catch::Contains("have the same id 1"));
   CHECK(Refusal(With(R"("id": 4, "content")", R"("id": 0, "content")")) ==
         "tokenizer.json.added_tokens[0]: '<s>' has the id 0 of the piece 'a'");
   CHECK_THAT(Refusal(With(R"("id": 4, )", "")), Catch::Contains("added_tokens[0].id is missing"));
-  CHECK_THAT(Refusal(With(R"("ids": [4])", R"("ids": [-4])")), Catch::Contains("'-4' is not an id"));
+  CHECK_THAT(Refusal(With(R"("ids": [4])", R"("ids": [-4])")),
+             Catch::Contains("'-4' is not an id"));
   CHECK_THAT(Refusal(With(R"({"ids": [4]})", "{}")), Catch::Contains("ids is missing"));
-  CHECK_THAT(Refusal(With(R"("<s>": {"ids": [4]}, )", "")), Catch::Contains("special_tokens lacks '<s>'"));
+  CHECK_THAT(Refusal(With(R"("<s>": {"ids": [4]}, )", "")),
+             Catch::Contains("special_tokens lacks '<s>'"));
 }
 
 TEST_CASE("members of the wrong type or missing are refused by path", "[text]") {
   CHECK(Refusal("[]") == "tokenizer.json is not an object");
-  CHECK(Refusal(With("\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 3}, ", "")) == "tokenizer.json.model.vocab is missing");
+  CHECK(Refusal(With("\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 3}, ", "")) ==
+        "tokenizer.json.model.vocab is missing");
   CHECK(Refusal(With(", \"merges\": [\"a b\"]", "")) == "tokenizer.json.model.merges is missing");
-  CHECK(Refusal(With("\"a b\"", "\"ab\"")) == "tokenizer.json.model.merges[0] is not a pair of pieces");
-  CHECK(Refusal(With("\"a b\"", "\"a b c\"")) == "tokenizer.json.model.merges[0] is not a pair of pieces");
-  CHECK(Refusal(With("\"a b\"", "[\"a\"]")) == "tokenizer.json.model.merges[0] is not a pair of pieces");
+  CHECK(Refusal(With("\"a b\"", "\"ab\"")) ==
+        "tokenizer.json.model.merges[0] is not a pair of pieces");
+  CHECK(Refusal(With("\"a b\"", "\"a b c\"")) ==
+        "tokenizer.json.model.merges[0] is not a pair of pieces");
+  CHECK(Refusal(With("\"a b\"", "[\"a\"]")) ==
+        "tokenizer.json.model.merges[0] is not a pair of pieces");
   CHECK(Refusal(With("\"a b\"", "7")) == "tokenizer.json.model.merges[0] is not a pair of pieces");
-  CHECK(Refusal(With("\"special\": true", "\"special\": 1")) == "tokenizer.json.added_tokens[0].special is not true or false");
-  CHECK(Refusal(With("\"single\": [", "\"single\": [7, ")) == "tokenizer.json.post_processor.single[0] is not an object");
-  CHECK(Refusal(With(R"({"Sequence": {"id": "A"}}, )", "")) == "tokenizer.json.post_processor.single lacks the text");
-  CHECK(Refusal(With("{\"a\": 0", "{\"\": 2, \"a\": 0")) == "tokenizer.json.model.vocab has an empty piece");
+  CHECK(Refusal(With("\"special\": true", "\"special\": 1")) ==
+        "tokenizer.json.added_tokens[0].special is not true or false");
+  CHECK(Refusal(With("\"single\": [", "\"single\": [7, ")) ==
+        "tokenizer.json.post_processor.single[0] is not an object");
+  CHECK(Refusal(With(R"({"Sequence": {"id": "A"}}, )", "")) ==
+        "tokenizer.json.post_processor.single lacks the text");
+  CHECK(Refusal(With("{\"a\": 0", "{\"\": 2, \"a\": 0")) ==
+        "tokenizer.json.model.vocab has an empty piece");
 }
 
 TEST_CASE("every truncation of a file is refused", "[text]") {
@@ -151,21 +180,26 @@ TEST_CASE("depth and encoding are bounded", "[text]") {
 
 TEST_CASE("tokenizer_config.json names begin and end tokens", "[text]") {
   const std::string no_template = With("TemplateProcessing", "ByteLevel");
-  const auto plain = ParseTokenizerJson(no_template, R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})");
+  const auto plain =
+      ParseTokenizerJson(no_template, R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})");
   REQUIRE(plain.ok());
   CHECK(plain->bos_id == 4);
   CHECK(plain->eos_ids == std::vector<int32_t>{5});
   CHECK(plain->prefix_ids.empty());
-  const auto added = ParseTokenizerJson(no_template, R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true, "add_eos_token": true})");
+  const auto added = ParseTokenizerJson(
+      no_template,
+      R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true, "add_eos_token": true})");
   REQUIRE(added.ok());
   CHECK(added->prefix_ids == std::vector<int32_t>{4});
   CHECK(added->suffix_ids == std::vector<int32_t>{5});
   const auto once = ParseTokenizerJson(kSmall, R"({"bos_token": "<s>", "add_bos_token": true})");
   REQUIRE(once.ok());
   CHECK(once->prefix_ids == std::vector<int32_t>{4});
-  CHECK(Refusal(kSmall, R"({"bos_token": "<x>"})") == "tokenizer_config.json: bos_token '<x>' is not in the vocabulary");
+  CHECK(Refusal(kSmall, R"({"bos_token": "<x>"})") ==
+        "tokenizer_config.json: bos_token '<x>' is not in the vocabulary");
   CHECK(Refusal(kSmall, "{") == "tokenizer_config.json is not JSON: incomplete JSON");
-  CHECK(Refusal(kSmall, R"({"add_bos_token": "yes"})") == "tokenizer_config.json.add_bos_token is not true or false");
+  CHECK(Refusal(kSmall, R"({"add_bos_token": "yes"})") ==
+        "tokenizer_config.json.add_bos_token is not true or false");
 }
 
 TEST_CASE("a chat template is a string or the one named default", "[text]") {
