@@ -18,9 +18,12 @@ std::string AnswerHead(const AnswerOptions& options, std::string_view object) {
 
 std::string_view FinishReasonName(v1::FinishReason reason) {
   switch (reason) {
-    case v1::STOP: return "stop";
-    case v1::LENGTH: return "length";
-    default: return "abort";  // as vLLM says for a request that was cancelled by its id
+    case v1::STOP:
+      return "stop";
+    case v1::LENGTH:
+      return "length";
+    default:
+      return "abort";  // as vLLM says for a request that was cancelled by its id
   }
 }
 
@@ -43,8 +46,8 @@ void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string*
   }
 }
 
-void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice, const PromptState& prompt,
-                      std::string* out) {
+void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice,
+                      const PromptState& prompt, std::string* out) {
   if (options.continuous_usage) {
     out->append(",\"usage\":");
     AppendUsageJson({prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens}, out);

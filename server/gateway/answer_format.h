@@ -1,8 +1,9 @@
 // AnswerFormat: how the events of Generate calls become OpenAI's JSON, whole or as a stream.
 //
-// Generation (generation.h) owns the calls and the order of events; a format only appends text. One object per request;
-// the constant parts of a chunk are put together once.
-// Thread rule: the connection's strand. Implemented by ChatFormat and CompletionsFormat; tested through them.
+// Generation (generation.h) owns the calls and the order of events; a format only appends text. One
+// object per request; the constant parts of a chunk are put together once.
+// Thread rule: the connection's strand.
+// Implemented by ChatFormat and CompletionsFormat; tested through them.
 #pragma once
 
 #include <cstdint>
@@ -52,17 +53,19 @@ class AnswerFormat {
   virtual ~AnswerFormat() = default;
 
   // What opens a choice in a stream, before any text; may append nothing.
-  virtual void AppendOpening(const ChoiceState& choice, const PromptState& prompt, std::string* out) = 0;
+  virtual void AppendOpening(const ChoiceState& choice, const PromptState& prompt,
+                             std::string* out) = 0;
   // One SSE event, or nothing when the delta shows nothing.
   virtual void AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
                            std::string* out) = 0;
-  virtual void AppendFinish(const ChoiceState& choice, const PromptState& prompt, std::string* out) = 0;
+  virtual void AppendFinish(const ChoiceState& choice, const PromptState& prompt,
+                            std::string* out) = 0;
   virtual void AppendUsage(const AnswerUsage& usage, std::string* out) = 0;
 
   // Whole answers: keep a delta, then write everything.
   virtual void Keep(const v1::Delta& delta, ChoiceState* choice) = 0;
-  virtual std::string Whole(const std::vector<ChoiceState>& choices, const std::vector<PromptState>& prompts,
-                            const AnswerUsage& usage) = 0;
+  virtual std::string Whole(const std::vector<ChoiceState>& choices,
+                            const std::vector<PromptState>& prompts, const AnswerUsage& usage) = 0;
 };
 
 // `{"id":..,"object":..,"created":..,"model":..` without the closing brace.
@@ -74,7 +77,7 @@ void AppendUsageJson(const AnswerUsage& usage, std::string* out);
 // 1,2,3 after what `out` already holds of the list.
 void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string* out);
 // `,"usage":...` of a stream's chunk: null, or the running count when it was asked for, or nothing.
-void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice, const PromptState& prompt,
-                      std::string* out);
+void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice,
+                      const PromptState& prompt, std::string* out);
 
 }  // namespace fastgen::gateway

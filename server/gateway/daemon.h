@@ -3,9 +3,9 @@
 // Thread rule: immutable after construction; stubs may be used from any thread.
 #pragma once
 
-#include <memory>
-
 #include <grpcpp/client_context.h>
+
+#include <memory>
 
 #include "fastgen/v1/admin.grpc.pb.h"
 #include "fastgen/v1/inference.grpc.pb.h"
@@ -22,7 +22,8 @@ struct DaemonStubs {
   std::shared_ptr<LiveCalls> live_calls;
 };
 
-// Keys and trace context of the HTTP request go on as metadata: the daemon alone decides who may do what.
+// Keys and trace context of the HTTP request go on as metadata: the daemon alone decides who may do
+// what.
 inline void AddMetadata(const Headers& metadata, grpc::ClientContext* context) {
   for (const auto& [name, value] : metadata) context->AddMetadata(name, value);
 }

@@ -41,15 +41,24 @@ constexpr GrpcRow kGrpcRows[] = {
 
 std::string_view TypeOf(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 408: return "timeout_error";
-    case 429: return "rate_limit_error";
-    case 500: return "server_error";
-    case 501: return "not_supported_error";
-    case 503: return "unavailable_error";
-    default: return "invalid_request_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 408:
+      return "timeout_error";
+    case 429:
+      return "rate_limit_error";
+    case 500:
+      return "server_error";
+    case 501:
+      return "not_supported_error";
+    case 503:
+      return "unavailable_error";
+    default:
+      return "invalid_request_error";
   }
 }
 
@@ -89,8 +98,8 @@ void AddDetails(const grpc::Status& status, const ParamNames& names, ApiError* e
       for (const auto& violation : bad_request.field_violations()) {
         const std::string param = OpenAiParam(violation.field(), names);
         if (error->param.empty()) error->param = param;
-        absl::StrAppend(&error->message, error->message.empty() ? "" : "; ", param, param.empty() ? "" : ": ",
-                        violation.description());
+        absl::StrAppend(&error->message, error->message.empty() ? "" : "; ", param,
+                        param.empty() ? "" : ": ", violation.description());
       }
     } else if (any.UnpackTo(&retry)) {
       const int64_t seconds = retry.retry_delay().seconds() + (retry.retry_delay().nanos() > 0);
@@ -120,7 +129,8 @@ ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names) {
     error.retry_after_s = row.retry_after_s;
   }
   error.message = status.error_message();
-  if (error.message.empty()) error.message = absl::StrCat("the daemon answered ", ToAbsl(error.code));
+  if (error.message.empty())
+    error.message = absl::StrCat("the daemon answered ", ToAbsl(error.code));
   AddDetails(status, names, &error);
   if (error.status != 429 && error.status != 503) error.retry_after_s = 0;
   return error;

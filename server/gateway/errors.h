@@ -1,15 +1,17 @@
 // Errors as OpenAI's clients expect them, and the one table from gRPC status to HTTP status.
 //
-// Body: {"error":{"message","type","param","code"}}; `type` follows from the HTTP status. `param` of a refused field is
-// taken from the google.rpc.BadRequest in grpc-status-details-bin and turned back into OpenAI's name for it;
-// Retry-After from google.rpc.RetryInfo, else a default, on 429 and 503.
-// Thread rule: any thread. Tested by tests/server/gateway/errors_test.cc.
+// Body: {"error":{"message","type","param","code"}}; `type` follows from the HTTP status. `param`
+// of a refused field is taken from the google.rpc.BadRequest in grpc-status-details-bin and turned
+// back into OpenAI's name for it; Retry-After from google.rpc.RetryInfo, else a default, on 429 and
+// 503.
+// Thread rule: any thread.
+// Tested by tests/server/gateway/errors_test.cc.
 #pragma once
+
+#include <grpcpp/support/status.h>
 
 #include <string>
 #include <string_view>
-
-#include <grpcpp/support/status.h>
 
 #include "server/gateway/exchange.h"
 
@@ -36,8 +38,8 @@ ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names = {})
 std::string ErrorJson(const ApiError& error);
 HttpResponse ErrorResponse(const ApiError& error);
 
-// OpenAI's name for a field of fastgen.v1.GenerateRequest, "sampling.top_p" or "chat.messages[3].role"; a name that the
-// table lacks is its last part.
+// OpenAI's name for a field of fastgen.v1.GenerateRequest, "sampling.top_p" or
+// "chat.messages[3].role"; a name that the table lacks is its last part.
 std::string OpenAiParam(std::string_view field, const ParamNames& names);
 
 }  // namespace fastgen::gateway

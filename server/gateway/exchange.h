@@ -1,9 +1,11 @@
 // One HTTP request and its answer, as the handlers see them: no socket, no Beast.
 //
-// A handler gets an HttpRequest and a ResponseWriter (the connection). It answers either once with Respond, or with
-// StartEvents, events + FlushEvents any number of times, EndEvents. What outlives the handler call is an Exchange,
-// which the connection keeps until the answer is complete and tells when the client is gone.
-// Thread rule: everything on the connection's strand, except ResponseWriter::Post, which any thread may call.
+// A handler gets an HttpRequest and a ResponseWriter (the connection). It answers either once with
+// Respond, or with StartEvents, events + FlushEvents any number of times, EndEvents. What outlives
+// the handler call is an Exchange, which the connection keeps until the answer is complete and
+// tells when the client is gone.
+// Thread rule: everything on the connection's strand, except ResponseWriter::Post, which any thread
+// may call.
 // Tested by tests/server/gateway/*_test.cc.
 #pragma once
 

@@ -13,7 +13,8 @@ namespace {
 // With more than this waiting for the client, no further event is read.
 constexpr size_t kMaxUnsentBytes = 64 << 10;
 
-std::string StopReasonJson(const v1::Finished& finished, const std::vector<int32_t>& stop_token_ids) {
+std::string StopReasonJson(const v1::Finished& finished,
+                           const std::vector<int32_t>& stop_token_ids) {
   std::string json;
   if (finished.matched_case() == v1::Finished::kMatchedStop && !finished.matched_stop().empty()) {
     AppendJsonString(finished.matched_stop(), &json);
@@ -21,7 +22,9 @@ std::string StopReasonJson(const v1::Finished& finished, const std::vector<int32
   }
   // The end-of-text token is not a reason of the request's own.
   for (int32_t id : stop_token_ids) {
-    if (finished.matched_case() != v1::Finished::kMatchedTokenId || id != finished.matched_token_id()) continue;
+    if (finished.matched_case() != v1::Finished::kMatchedTokenId ||
+        id != finished.matched_token_id())
+      continue;
     AppendJsonInt(id, &json);
     return json;
   }
@@ -87,8 +90,9 @@ void GenerateCall::OnDone(const grpc::Status& status) {
 
 // ---- Generation
 
-Generation::Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon, GenerationRequest request,
-                       std::unique_ptr<AnswerFormat> format, Headers response_headers)
+Generation::Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon,
+                       GenerationRequest request, std::unique_ptr<AnswerFormat> format,
+                       Headers response_headers)
     : writer_(std::move(writer)),
       daemon_(daemon),
       live_calls_(daemon.live_calls),
@@ -107,7 +111,8 @@ void Generation::Start(const Headers& metadata) {
   for (size_t i = 0; i < prompts_.size(); ++i) {
     calls_.push_back(std::make_unique<GenerateCall>(this, static_cast<int>(i)));
   }
-  for (size_t i = 0; i < calls_.size(); ++i) calls_[i]->Begin(std::move(request_.calls[i]), metadata);
+  for (size_t i = 0; i < calls_.size(); ++i)
+    calls_[i]->Begin(std::move(request_.calls[i]), metadata);
   request_.calls.clear();
   if (request_.options.stream) writer_->WatchForSilence();
 }
@@ -123,10 +128,17 @@ void Generation::OnRead(GenerateCall* call, bool ok) {
 
 void Generation::HandleEvent(const GenerateCall& call) {
   switch (call.event().event_case()) {
-    case v1::GenerateEvent::kAccepted: HandleAccepted(call); return;
-    case v1::GenerateEvent::kDelta: HandleDelta(call, call.event().delta()); return;
-    case v1::GenerateEvent::kFinished: HandleFinished(call, call.event().finished()); return;
-    default: return;  // progress, or an event of a newer daemon
+    case v1::GenerateEvent::kAccepted:
+      HandleAccepted(call);
+      return;
+    case v1::GenerateEvent::kDelta:
+      HandleDelta(call, call.event().delta());
+      return;
+    case v1::GenerateEvent::kFinished:
+      HandleFinished(call, call.event().finished());
+      return;
+    default:
+      return;  // progress, or an event of a newer daemon
   }
 }
 
@@ -156,14 +168,16 @@ void Generation::HandleDelta(const GenerateCall& call, const v1::Delta& delta) {
   }
   OpenStream();
   OpenChoice(choice);
-  format_->AppendDelta(delta, choice, prompts_[static_cast<size_t>(choice->prompt)], &writer_->events());
+  format_->AppendDelta(delta, choice, prompts_[static_cast<size_t>(choice->prompt)],
+                       &writer_->events());
 }
 
 void Generation::HandleFinished(const GenerateCall& call, const v1::Finished& finished) {
   ChoiceState* choice = ChoiceOf(call, finished.index());
   if (choice == nullptr || choice->finished) return;
   choice->reason = finished.reason();
-  if (choice->reason != v1::STOP && choice->reason != v1::LENGTH && choice->reason != v1::CANCELLED) {
+  if (choice->reason != v1::STOP && choice->reason != v1::LENGTH &&
+      choice->reason != v1::CANCELLED) {
     return;  // the call's status tells what went wrong
   }
   choice->finished = true;
@@ -184,7 +198,8 @@ ChoiceState* Generation::ChoiceOf(const GenerateCall& call, int index) {
   if (index >= 0 && index < request_.num_answers) {
     return &choices_[static_cast<size_t>(call.prompt() * request_.num_answers + index)];
   }
-  Fail({.status = 500, .message = absl::StrCat("the daemon sent an answer ", index, " that was not asked for"),
+  Fail({.status = 500,
+        .message = absl::StrCat("the daemon sent an answer ", index, " that was not asked for"),
         .code = "internal_error"});
   return nullptr;
 }
@@ -196,7 +211,8 @@ void Generation::OpenStream() {
 
 void Generation::OpenChoice(ChoiceState* choice) {
   if (std::exchange(choice->opened, true)) return;
-  format_->AppendOpening(*choice, prompts_[static_cast<size_t>(choice->prompt)], &writer_->events());
+  format_->AppendOpening(*choice, prompts_[static_cast<size_t>(choice->prompt)],
+                         &writer_->events());
 }
 
 bool Generation::IsComplete(const GenerateCall& call) const {
@@ -210,10 +226,11 @@ void Generation::OnCallDone(GenerateCall* call) {
   ++num_done_;
   if (ended_) return;
   if (!IsComplete(*call)) {
-    Fail(call->status().ok() ? ApiError{.status = 500,
-                                        .message = "the daemon ended the stream without finishing it",
-                                        .code = "internal_error"}
-                             : ErrorFromGrpc(call->status(), request_.names));
+    Fail(call->status().ok()
+             ? ApiError{.status = 500,
+                        .message = "the daemon ended the stream without finishing it",
+                        .code = "internal_error"}
+             : ErrorFromGrpc(call->status(), request_.names));
   } else if (num_done_ == calls_.size()) {
     Complete();
   }
@@ -253,7 +270,8 @@ void Generation::Fail(const ApiError& error) {
     return;
   }
   HttpResponse response = ErrorResponse(error);
-  response.headers.insert(response.headers.end(), response_headers_.begin(), response_headers_.end());
+  response.headers.insert(response.headers.end(), response_headers_.begin(),
+                          response_headers_.end());
   writer_->Respond(std::move(response));
 }
 

@@ -1,21 +1,25 @@
-// Generation: the Generate calls behind one HTTP request, from start to the last byte of its answer.
+// Generation: the Generate calls behind one HTTP request, from start to the last byte of its
+// answer.
 //
-// Each prompt is one server-streaming call. A stream's events are formatted and flushed as they come; a whole answer is
-// kept as text until every call has ended. The next event of a call is read only when few bytes wait for the client:
-// a slow reader slows its own calls, and nothing is queued beyond that.
-// Invariants: 1. exactly one answer, whatever the calls do; 2. an error before the first event is an HTTP status, one
-// after it an SSE event; 3. when the client leaves or one call fails, all calls are cancelled at once.
+// Each prompt is one server-streaming call. A stream's events are formatted and flushed as they
+// come; a whole answer is kept as text until every call has ended. The next event of a call is read
+// only when few bytes wait for the client: a slow reader slows its own calls, and nothing is queued
+// beyond that.
+// Invariants: 1. exactly one answer, whatever the calls do; 2. an error before the first event is
+// an HTTP status, one after it an SSE event; 3. when the client leaves or one call fails, all calls
+// are cancelled at once.
 // Thread rule: the connection's strand; gRPC's threads only post to it.
-// Ownership: each running GenerateCall keeps its Generation alive; the connection keeps it until the answer is complete.
+// Ownership: each running GenerateCall keeps its Generation alive; the connection keeps it until
+// the answer is complete.
 // Tested by tests/server/gateway/openai_{chat,completions}_test.cc and generation_test.cc.
 #pragma once
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/client_callback.h>
 
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
 
 #include "fastgen/v1/inference.pb.h"
 #include "server/gateway/answer_format.h"
@@ -62,15 +66,17 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
   grpc::Status status_;
   bool reading_ = false;
   bool cancelled_ = false;
-  // Reads start outside gRPC's callbacks, so a hold keeps OnDone from coming before the last read was asked for.
+  // Reads start outside gRPC's callbacks, so a hold keeps OnDone from coming before the last read
+  // was asked for.
   bool held_ = false;
   std::shared_ptr<Generation> keep_alive_;  // until OnDone
 };
 
 class Generation final : public Exchange, public std::enable_shared_from_this<Generation> {
  public:
-  Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon, GenerationRequest request,
-             std::unique_ptr<AnswerFormat> format, Headers response_headers);
+  Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon,
+             GenerationRequest request, std::unique_ptr<AnswerFormat> format,
+             Headers response_headers);
 
   void Start(const Headers& metadata);
 

@@ -1,11 +1,10 @@
 #include "server/gateway/generation_request.h"
 
 #include <algorithm>
+#include <boost/json/serialize.hpp>
 #include <charconv>
 #include <limits>
 #include <utility>
-
-#include <boost/json/serialize.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
@@ -25,7 +24,8 @@ constexpr int32_t kMaxAnswers = 128;
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
-// Fields of OpenAI or its servers that this version does not honour, and the value that asks for nothing.
+// Fields of OpenAI or its servers that this version does not honour, and the value that asks for
+// nothing.
 enum class Neutral { kNone, kFalse, kTrue, kOne, kEmpty };
 struct Refused {
   std::string_view name;
@@ -65,12 +65,17 @@ constexpr Refused kRefused[] = {
 
 bool IsNeutral(const json::value& value, Neutral neutral) {
   switch (neutral) {
-    case Neutral::kNone: return false;
-    case Neutral::kFalse: return value.is_bool() && !value.get_bool();
-    case Neutral::kTrue: return value.is_bool() && value.get_bool();
-    case Neutral::kOne: return value.is_number() && value.to_number<double>() == 1;
+    case Neutral::kNone:
+      return false;
+    case Neutral::kFalse:
+      return value.is_bool() && !value.get_bool();
+    case Neutral::kTrue:
+      return value.is_bool() && value.get_bool();
+    case Neutral::kOne:
+      return value.is_number() && value.to_number<double>() == 1;
     case Neutral::kEmpty:
-      return (value.is_array() && value.get_array().empty()) || (value.is_object() && value.get_object().empty()) ||
+      return (value.is_array() && value.get_array().empty()) ||
+             (value.is_object() && value.get_object().empty()) ||
              (value.is_string() && value.get_string().empty());
   }
   return false;
@@ -80,7 +85,8 @@ void RefuseUnbuilt(JsonFields* fields) {
   for (const Refused& refused : kRefused) {
     const json::value* value = fields->Find(refused.name);
     if (value == nullptr || IsNeutral(*value, refused.neutral)) continue;
-    fields->Fail(refused.name, absl::StrCat(ToAbsl(refused.name), " is not supported by this version"),
+    fields->Fail(refused.name,
+                 absl::StrCat(ToAbsl(refused.name), " is not supported by this version"),
                  "unsupported_parameter");
   }
 }
@@ -89,7 +95,8 @@ void ReadLogitBias(JsonFields* fields, v1::Sampling* sampling) {
   const json::object* biases = fields->Object("logit_bias");
   if (biases == nullptr) return;
   if (biases->size() > kMaxBiases) {
-    fields->Fail("logit_bias", absl::StrCat("logit_bias has ", biases->size(), " items; the limit is ", kMaxBiases));
+    fields->Fail("logit_bias", absl::StrCat("logit_bias has ", biases->size(),
+                                            " items; the limit is ", kMaxBiases));
     return;
   }
   for (const auto& item : *biases) {
@@ -112,9 +119,12 @@ void ReadLogitBias(JsonFields* fields, v1::Sampling* sampling) {
 
 // Penalties travel only when they penalise: a daemon without them accepts what asks for nothing.
 void ReadPenalties(JsonFields* fields, v1::Sampling* sampling) {
-  if (auto v = fields->Float("presence_penalty"); v.value_or(0) != 0) sampling->set_presence_penalty(*v);
-  if (auto v = fields->Float("frequency_penalty"); v.value_or(0) != 0) sampling->set_frequency_penalty(*v);
-  if (auto v = fields->Float("repetition_penalty"); v.value_or(1) != 1) sampling->set_repetition_penalty(*v);
+  if (auto v = fields->Float("presence_penalty"); v.value_or(0) != 0)
+    sampling->set_presence_penalty(*v);
+  if (auto v = fields->Float("frequency_penalty"); v.value_or(0) != 0)
+    sampling->set_frequency_penalty(*v);
+  if (auto v = fields->Float("repetition_penalty"); v.value_or(1) != 1)
+    sampling->set_repetition_penalty(*v);
   ReadLogitBias(fields, sampling);
   if (auto ids = fields->Ids("allowed_token_ids", kMaxAllowedIds)) {
     sampling->mutable_allowed_token_ids()->Add(ids->begin(), ids->end());
@@ -139,7 +149,8 @@ void ReadSampling(JsonFields* fields, v1::Sampling* sampling) {
   const json::value* seed = fields->Find("seed");
   if (seed != nullptr && seed->is_uint64()) {
     sampling->set_seed(seed->get_uint64());
-  } else if (auto v = fields->Int("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max())) {
+  } else if (auto v = fields->Int("seed", std::numeric_limits<int64_t>::min(),
+                                  std::numeric_limits<int64_t>::max())) {
     sampling->set_seed(static_cast<uint64_t>(*v));
   }
   ReadPenalties(fields, sampling);
@@ -153,15 +164,18 @@ void ReadStop(JsonFields* fields, v1::Stopping* stopping) {
     return;
   }
   if (!stop->is_array()) {
-    fields->Fail("stop", absl::StrCat("stop must be a string or a list of strings, not ", ToAbsl(KindOf(*stop))),
-                 "invalid_type");
+    fields->Fail(
+        "stop",
+        absl::StrCat("stop must be a string or a list of strings, not ", ToAbsl(KindOf(*stop))),
+        "invalid_type");
     return;
   }
   const json::array* list = fields->Array("stop", kMaxStopStrings);
   if (list == nullptr) return;
   for (const json::value& item : *list) {
     if (!item.is_string()) {
-      fields->Fail("stop", absl::StrCat("stop must hold strings, not ", ToAbsl(KindOf(item))), "invalid_type");
+      fields->Fail("stop", absl::StrCat("stop must hold strings, not ", ToAbsl(KindOf(item))),
+                   "invalid_type");
       return;
     }
     stopping->add_stop(std::string(View(item.get_string())));
@@ -171,7 +185,8 @@ void ReadStop(JsonFields* fields, v1::Stopping* stopping) {
 void ReadStopping(JsonFields* fields, v1::Stopping* stopping, GenerationRequest* request) {
   const std::optional<int32_t> max_tokens = fields->Int32("max_tokens");
   const std::optional<int32_t> max_completion_tokens = fields->Int32("max_completion_tokens");
-  if (max_tokens.has_value() && max_completion_tokens.has_value() && *max_tokens != *max_completion_tokens) {
+  if (max_tokens.has_value() && max_completion_tokens.has_value() &&
+      *max_tokens != *max_completion_tokens) {
     fields->Fail("max_tokens", "max_tokens and max_completion_tokens differ");
   }
   if (max_completion_tokens.has_value()) {
@@ -213,8 +228,9 @@ void ReadResponseFormat(JsonFields* fields, std::optional<ApiError>* error) {
   JsonFields format(*object, "response_format", error);
   const std::string type = format.String("type").value_or("");
   if (type == "text") return;
-  fields->Fail("response_format", absl::StrCat("response_format.type is \"", type.substr(0, 64),
-                                               "\"; this version supports only \"text\""),
+  fields->Fail("response_format",
+               absl::StrCat("response_format.type is \"", type.substr(0, 64),
+                            "\"; this version supports only \"text\""),
                "unsupported_parameter");
 }
 
@@ -223,7 +239,8 @@ void ReadCount(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest*
     request->num_answers = static_cast<int32_t>(*v);
     call->set_n(request->num_answers);
   }
-  if (auto v = fields->Int("best_of", 1, kMaxAnswers); v.value_or(request->num_answers) != request->num_answers) {
+  if (auto v = fields->Int("best_of", 1, kMaxAnswers);
+      v.value_or(request->num_answers) != request->num_answers) {
     call->set_best_of(static_cast<int32_t>(*v));
   }
 }
@@ -237,7 +254,8 @@ void ReadControl(JsonFields* fields, v1::GenerateRequest* call, GenerationReques
     request->options.model = *std::move(model);
   }
   if (auto id = fields->String("request_id")) {
-    if (!IsRequestId(*id)) fields->Fail("request_id", "request_id must be 1 to 128 printable ASCII characters");
+    if (!IsRequestId(*id))
+      fields->Fail("request_id", "request_id must be 1 to 128 printable ASCII characters");
     request->request_id = *std::move(id);
   }
   if (auto v = fields->Int32("priority", std::numeric_limits<int32_t>::min()); v.value_or(0) != 0) {
@@ -245,7 +263,8 @@ void ReadControl(JsonFields* fields, v1::GenerateRequest* call, GenerationReques
   }
   if (auto salt = fields->String("cache_salt")) {
     if (salt->size() > kMaxSaltBytes) {
-      fields->Fail("cache_salt", absl::StrCat("cache_salt is longer than ", kMaxSaltBytes, " bytes"));
+      fields->Fail("cache_salt",
+                   absl::StrCat("cache_salt is longer than ", kMaxSaltBytes, " bytes"));
     }
     call->set_cache_salt(*std::move(salt));
   }
@@ -269,8 +288,8 @@ void ReadSharedFields(JsonFields* fields, v1::GenerateRequest* call, GenerationR
   ReadStream(fields, error, request);
   ReadResponseFormat(fields, error);
   RefuseUnbuilt(fields);
-  fields->Accept({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-                  "prompt_cache_retention"});
+  fields->Accept({"user", "metadata", "store", "service_tier", "safety_identifier",
+                  "prompt_cache_key", "prompt_cache_retention"});
 }
 
 }  // namespace fastgen::gateway

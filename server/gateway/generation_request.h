@@ -1,9 +1,12 @@
-// GenerationRequest: what /chat/completions and /completions have in common, from JSON fields to fastgen.v1.
+// GenerationRequest: what /chat/completions and /completions have in common, from JSON fields to
+// fastgen.v1.
 //
-// A field that would change the answer and that nobody here or in the daemon honours is refused with its name, unless
-// it holds its neutral value; harmless ones are accepted; unknown ones are accepted and listed in `ignored`. Values are
-// checked for type and for what protobuf can hold; limits belong to the daemon, which answers with field violations.
-// Thread rule: values. Tested by tests/server/gateway/openai_{chat,completions}_test.cc.
+// A field that would change the answer and that nobody here or in the daemon honours is refused
+// with its name, unless it holds its neutral value; harmless ones are accepted; unknown ones are
+// accepted and listed in `ignored`. Values are checked for type and for what protobuf can hold;
+// limits belong to the daemon, which answers with field violations.
+// Thread rule: values.
+// Tested by tests/server/gateway/openai_{chat,completions}_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +23,8 @@ namespace fastgen::gateway {
 
 // How the answer is to be written.
 struct AnswerOptions {
-  std::string id;     // "chatcmpl-..." or "cmpl-..."
-  std::string model;  // as asked
+  std::string id;       // "chatcmpl-..." or "cmpl-..."
+  std::string model;    // as asked
   int64_t created = 0;  // Unix seconds
   bool stream = false;
   bool include_usage = false;

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <string_view>
-#include <utility>
-
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
+#include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -29,8 +28,8 @@ constexpr size_t kHeadReadBytes = 8 << 10;
 constexpr size_t kBodyReadBytes = 64 << 10;
 // A transfer may take one second more for each of these.
 constexpr size_t kBytesPerSecond = 64 << 10;
-// After an error the rest of the request is read and dropped for this long, so that the client sees the answer and
-// not a reset.
+// After an error the rest of the request is read and dropped for this long, so that the client sees
+// the answer and not a reset.
 constexpr std::chrono::seconds kLingerTime(2);
 constexpr size_t kMaxLingerBytes = 64 << 20;
 // A buffer that one large answer has grown is given back.
@@ -38,23 +37,40 @@ constexpr size_t kMaxIdleBufferBytes = 256 << 10;
 
 std::string_view ReasonPhrase(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    default: return "Status";
+    case 200:
+      return "OK";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
+    case 417:
+      return "Expectation Failed";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return "Status";
   }
 }
 
@@ -65,8 +81,8 @@ void DropContent(std::string* buffer) {
 
 }  // namespace
 
-HttpConnection::HttpConnection(asio::ip::tcp::socket socket, const GatewayOptions& options, Handler handler,
-                               const std::atomic<bool>& draining, OnEnd on_end)
+HttpConnection::HttpConnection(asio::ip::tcp::socket socket, const GatewayOptions& options,
+                               Handler handler, const std::atomic<bool>& draining, OnEnd on_end)
     : work_(asio::make_work_guard(socket.get_executor())),
       socket_(std::move(socket)),
       timer_(socket_.get_executor()),
@@ -90,11 +106,12 @@ void HttpConnection::Refuse() {
   asio::dispatch(socket_.get_executor(), [self = shared_from_this()] {
     self->phase_ = Phase::kBusy;
     self->keep_alive_ = false;
-    self->Respond(ErrorResponse({.status = 503,
-                                 .message = absl::StrCat("more than ", self->options_.max_connections,
-                                                         " connections are open"),
-                                 .code = "too_many_connections",
-                                 .retry_after_s = 1}));
+    self->Respond(
+        ErrorResponse({.status = 503,
+                       .message = absl::StrCat("more than ", self->options_.max_connections,
+                                               " connections are open"),
+                       .code = "too_many_connections",
+                       .retry_after_s = 1}));
   });
 }
 
@@ -118,7 +135,8 @@ void HttpConnection::Read() {
   if (read_outstanding_ || phase_ == Phase::kClosed) return;
   if (phase_ == Phase::kBusy && input_.size() >= kMaxReadAheadBytes) return;
   read_outstanding_ = true;
-  const bool body = reader_.state() == HttpRequestReader::State::kBody || phase_ == Phase::kLingering;
+  const bool body =
+      reader_.state() == HttpRequestReader::State::kBody || phase_ == Phase::kLingering;
   chunk_.resize(body ? kBodyReadBytes : kHeadReadBytes);
   socket_.async_read_some(asio::buffer(chunk_),
                           [self = shared_from_this()](const error_code& error, size_t num_bytes) {
@@ -195,8 +213,9 @@ void HttpConnection::Dispatch() {
 
 void HttpConnection::AppendHead(int status, const Headers& headers, std::string* out) {
   if (draining_.load(std::memory_order_relaxed)) keep_alive_ = false;
-  absl::StrAppend(out, "HTTP/1.1 ", status, " ", ToAbsl(ReasonPhrase(status)), "\r\nServer: fastgen\r\nDate: ",
-                  absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()), "\r\n");
+  absl::StrAppend(
+      out, "HTTP/1.1 ", status, " ", ToAbsl(ReasonPhrase(status)), "\r\nServer: fastgen\r\nDate: ",
+      absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()), "\r\n");
   for (const auto& [name, value] : headers) absl::StrAppend(out, name, ": ", value, "\r\n");
   if (!keep_alive_) {
     out->append("Connection: close\r\n");
@@ -227,7 +246,9 @@ void HttpConnection::StartEvents(const Headers& headers) {
   body_ = chunked_allowed_ ? Body::kChunked : Body::kUntilClose;
   if (body_ == Body::kUntilClose) keep_alive_ = false;
   AppendHead(200, headers, &head_);
-  head_ += "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
+  head_ +=
+      "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: "
+      "no-cache\r\nX-Accel-Buffering: no\r\n";
   head_ += body_ == Body::kChunked ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n";
 }
 

@@ -1,24 +1,25 @@
-// HttpConnection: one client's socket; reads one request at a time, hands it to the router, writes the answer.
+// HttpConnection: one client's socket; reads one request at a time, hands it to the router, writes
+// the answer.
 //
-// One read is always outstanding, also while an answer is written: that is how a client that went away is noticed at
-// once. Bytes read then are the next request's (pipelining) and wait, up to a bound, until this answer is complete.
-// Answers are double-buffered: events appended while a write is under way leave together with the next write.
-// Invariants: 1. at most one read and one write outstanding; 2. an Exchange is told OnDisconnect at most once, and
-// nothing after; 3. every phase but kBusy has a deadline, and so has each write.
+// One read is always outstanding, also while an answer is written: that is how a client that went
+// away is noticed at once. Bytes read then are the next request's (pipelining) and wait, up to a
+// bound, until this answer is complete. Answers are double-buffered: events appended while a write
+// is under way leave together with the next write.
+// Invariants: 1. at most one read and one write outstanding; 2. an Exchange is told OnDisconnect at
+// most once, and nothing after; 3. every phase but kBusy has a deadline, and so has each write.
 // Thread rule: its own strand, except Post, Close and CloseWhenIdle, which any thread may call.
 // Tested by tests/server/gateway/http_server_test.cc.
 #pragma once
 
 #include <atomic>
-#include <chrono>
-#include <functional>
-#include <memory>
-#include <string>
-
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
 
 #include "server/gateway/exchange.h"
 #include "server/gateway/http_request_reader.h"
@@ -31,12 +32,14 @@ class HttpConnection final : public ResponseWriter,
  public:
   using Clock = std::chrono::steady_clock;
   // Starts the answer to a request; nullptr when it was answered on the spot.
-  using Handler = std::function<std::shared_ptr<Exchange>(HttpRequest, std::shared_ptr<ResponseWriter>)>;
+  using Handler =
+      std::function<std::shared_ptr<Exchange>(HttpRequest, std::shared_ptr<ResponseWriter>)>;
   using OnEnd = std::function<void(HttpConnection*)>;
 
-  // `draining`: answers carry "Connection: close". The socket's executor is this connection's strand.
-  HttpConnection(boost::asio::ip::tcp::socket socket, const GatewayOptions& options, Handler handler,
-                 const std::atomic<bool>& draining, OnEnd on_end);
+  // `draining`: answers carry "Connection: close". The socket's executor is this connection's
+  // strand.
+  HttpConnection(boost::asio::ip::tcp::socket socket, const GatewayOptions& options,
+                 Handler handler, const std::atomic<bool>& draining, OnEnd on_end);
   ~HttpConnection() override;
 
   void Start();

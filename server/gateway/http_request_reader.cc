@@ -1,13 +1,12 @@
 #include "server/gateway/http_request_reader.h"
 
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <exception>
 #include <optional>
 #include <string>
 #include <utility>
-
-#include <boost/beast/http/error.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -91,7 +90,8 @@ size_t HttpRequestReader::Feed(std::string_view bytes) {
   size_t consumed = 0;
   if (state_ == State::kHead) {
     // RFC 9112, 2.2: empty lines before a request line are passed over.
-    while (consumed < bytes.size() && (bytes[consumed] == '\r' || bytes[consumed] == '\n')) ++consumed;
+    while (consumed < bytes.size() && (bytes[consumed] == '\r' || bytes[consumed] == '\n'))
+      ++consumed;
   }
   while (consumed < bytes.size()) {
     boost::beast::error_code error;
@@ -100,7 +100,9 @@ size_t HttpRequestReader::Feed(std::string_view bytes) {
       used = parser_->beast.put(
           boost::asio::const_buffer(bytes.data() + consumed, bytes.size() - consumed), error);
     } catch (const std::exception&) {  // string_body reserves what Content-Length announces
-      Fail({.status = 413, .message = "the request body does not fit in memory", .code = "request_too_large"});
+      Fail({.status = 413,
+            .message = "the request body does not fit in memory",
+            .code = "request_too_large"});
       return consumed;
     }
     consumed += used;
@@ -114,7 +116,9 @@ size_t HttpRequestReader::Feed(std::string_view bytes) {
             .message = absl::StrCat("the request head is larger than ", max_head_bytes_, " bytes"),
             .code = "head_too_large"});
     } else if (error) {
-      Fail({.status = 400, .message = absl::StrCat("malformed HTTP: ", error.message()), .code = "malformed_http"});
+      Fail({.status = 400,
+            .message = absl::StrCat("malformed HTTP: ", error.message()),
+            .code = "malformed_http"});
     } else {
       if (state_ == State::kHead && parser_->beast.is_header_done()) {
         state_ = State::kBody;
@@ -140,7 +144,9 @@ void HttpRequestReader::CheckHead() {
   const std::string expect = Field(head, http::field::expect);
   if (expect.empty() || head.version() == 10) return;
   if (!absl::EqualsIgnoreCase(expect, "100-continue")) {
-    Fail({.status = 417, .message = "the only expectation met here is 100-continue", .code = "expectation_failed"});
+    Fail({.status = 417,
+          .message = "the only expectation met here is 100-continue",
+          .code = "expectation_failed"});
     return;
   }
   continue_wish_ = !parser_->beast.is_done();

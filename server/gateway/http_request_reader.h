@@ -1,11 +1,12 @@
 // HttpRequestReader: bytes to HttpRequest, with bounds. The only user of Beast's HTTP parser.
 //
-// Feed takes bytes as they come and says how many it consumed; what is left belongs to the next request (pipelining).
-// While the head is incomplete nothing is consumed: the caller keeps the bytes and feeds them again with more, which
-// the head's limit bounds.
-// Invariants: 1. never throws, whatever the bytes; 2. after kFailed, only the error may be asked for.
-// Thread rule: one thread at a time. Tested by tests/server/gateway/http_request_reader_test.cc and
-// tests/fuzz/http_request_fuzzer.cc.
+// Feed takes bytes as they come and says how many it consumed; what is left belongs to the next
+// request (pipelining). While the head is incomplete nothing is consumed: the caller keeps the
+// bytes and feeds them again with more, which the head's limit bounds.
+// Invariants: 1. never throws, whatever the bytes; 2. after kFailed, only the error may be asked
+// for.
+// Thread rule: one thread at a time.
+// Tested by tests/server/gateway/http_request_reader_test.cc and tests/fuzz/http_request_fuzzer.cc.
 #pragma once
 
 #include <cstddef>

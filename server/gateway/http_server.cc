@@ -2,19 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
-#include <chrono>
-#include <optional>
-#include <thread>
-#include <unordered_map>
-#include <utility>
-
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
+#include <charconv>
+#include <chrono>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -44,7 +43,8 @@ struct HostPort {
 // "127.0.0.1:5678", "localhost:0", "[::1]:5678".
 absl::StatusOr<HostPort> ParseAddress(const std::string& address) {
   const auto invalid = [&] {
-    return absl::InvalidArgumentError(absl::StrCat("'", address, "' is not an address: host:port is expected"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", address, "' is not an address: host:port is expected"));
   };
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos || colon == 0) return invalid();
@@ -68,14 +68,16 @@ std::string AddressText(const Tcp::endpoint& endpoint) {
 }
 
 gateway::DaemonStubs MakeStubs(const std::shared_ptr<grpc::Channel>& channel) {
-  return {v1::Inference::NewStub(channel), v1::Admin::NewStub(channel), grpc::health::v1::Health::NewStub(channel),
-          std::make_shared<gateway::LiveCalls>()};
+  return {v1::Inference::NewStub(channel), v1::Admin::NewStub(channel),
+          grpc::health::v1::Health::NewStub(channel), std::make_shared<gateway::LiveCalls>()};
 }
 
 class BeastServer final : public HttpServer {
  public:
   BeastServer(const GatewayOptions& options, const std::shared_ptr<grpc::Channel>& channel)
-      : options_(options), context_(std::max(options.num_threads, 1)), router_(options_, MakeStubs(channel)) {}
+      : options_(options),
+        context_(std::max(options.num_threads, 1)),
+        router_(options_, MakeStubs(channel)) {}
   ~BeastServer() override { Stop(); }
 
   absl::Status Listen();
@@ -88,7 +90,8 @@ class BeastServer final : public HttpServer {
 
  private:
   struct Listener {
-    explicit Listener(asio::io_context& context) : acceptor(asio::make_strand(context)), retry(acceptor.get_executor()) {}
+    explicit Listener(asio::io_context& context)
+        : acceptor(asio::make_strand(context)), retry(acceptor.get_executor()) {}
     Tcp::acceptor acceptor;
     asio::steady_timer retry;
   };
@@ -111,11 +114,13 @@ class BeastServer final : public HttpServer {
   Mutex mutex_;
   CondVar none_open_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::unordered_map<HttpConnection*, std::weak_ptr<HttpConnection>> connections_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<HttpConnection*, std::weak_ptr<HttpConnection>> connections_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 absl::Status BeastServer::Listen() {
-  if (options_.listen.empty()) return absl::InvalidArgumentError("no address to listen on was given");
+  if (options_.listen.empty())
+    return absl::InvalidArgumentError("no address to listen on was given");
   for (const std::string& address : options_.listen) RETURN_IF_ERROR(Bind(address));
   return absl::OkStatus();
 }
@@ -126,7 +131,8 @@ absl::Status BeastServer::Bind(const std::string& address) {
   Tcp::resolver resolver(context_);
   const auto endpoints = resolver.resolve(parts.host, parts.port, Tcp::resolver::passive, error);
   if (error || endpoints.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("'", address, "' is not an address: ", error.message()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", address, "' is not an address: ", error.message()));
   }
   for (const auto& entry : endpoints) {
     auto listener = std::make_unique<Listener>(context_);
@@ -245,8 +251,8 @@ void BeastServer::Stop() {
     MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  // A connection accepted before its listener closed may still be on its way here: closing goes through the listener's
-  // strand, after the accept that is under way.
+  // A connection accepted before its listener closed may still be on its way here: closing goes
+  // through the listener's strand, after the accept that is under way.
   for (const auto& listener : listeners_) {
     asio::post(listener->acceptor.get_executor(), [this] {
       for (const auto& connection : Connections()) connection->Close();
@@ -260,8 +266,8 @@ void BeastServer::Stop() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const GatewayOptions& options,
-                                                              std::shared_ptr<grpc::Channel> channel) {
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
+    const GatewayOptions& options, std::shared_ptr<grpc::Channel> channel) {
   CHECK(channel != nullptr);
   auto server = std::make_unique<BeastServer>(options, channel);
   RETURN_IF_ERROR(server->Listen());

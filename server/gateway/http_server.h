@@ -1,17 +1,18 @@
 // HttpServer: the OpenAI dialect over HTTP/1.1, translated to fastgen.v1 over a gRPC channel.
 //
-// Knows nothing of the engine: linked into fastgend over an in-process channel, and into fastgen-gateway for a remote
-// daemon. Closing a connection mid-answer cancels its gRPC call.
-// Thread rule: Start, Stop and the destructor from one thread; I/O runs on the server's own threads.
+// Knows nothing of the engine: linked into fastgend over an in-process channel, and into
+// fastgen-gateway for a remote daemon. Closing a connection mid-answer cancels its gRPC call.
+// Thread rule: Start, Stop and the destructor from one thread; I/O runs on the server's own
+// threads.
 // Tested by tests/server/gateway/*_test.cc (fake gRPC service) and tests/e2e.
 #pragma once
+
+#include <grpcpp/channel.h>
 
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <grpcpp/channel.h>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -26,15 +27,18 @@ struct GatewayOptions {
 
   int max_connections = 1024;  // one more is answered 503 and closed
   int64_t max_head_bytes = 64 << 10;
-  // A request must arrive within this, plus one second for each 64 KiB of it; an answer must leave alike.
+  // A request must arrive within this, plus one second for each 64 KiB of it; an answer must leave
+  // alike.
   absl::Duration transfer_timeout = absl::Seconds(30);
-  absl::Duration idle_timeout = absl::Seconds(75);         // between two requests of one connection
-  absl::Duration keep_alive_interval = absl::Seconds(15);  // of silence in a stream, then a comment line
+  absl::Duration idle_timeout = absl::Seconds(75);  // between two requests of one connection
+  absl::Duration keep_alive_interval =
+      absl::Seconds(15);  // of silence in a stream, then a comment line
 };
 
 class HttpServer {
  public:
-  // Binds and serves. UNAVAILABLE naming the address when it is taken; INVALID_ARGUMENT when it is not an address.
+  // Binds and serves. UNAVAILABLE naming the address when it is taken; INVALID_ARGUMENT when it is
+  // not an address.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const GatewayOptions& options,
                                                            std::shared_ptr<grpc::Channel> channel);
   virtual ~HttpServer() = default;

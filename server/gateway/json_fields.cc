@@ -1,13 +1,12 @@
 #include "server/gateway/json_fields.h"
 
 #include <algorithm>
+#include <boost/json/monotonic_resource.hpp>
+#include <boost/json/parse.hpp>
 #include <cmath>
 #include <exception>
 #include <limits>
 #include <utility>
-
-#include <boost/json/monotonic_resource.hpp>
-#include <boost/json/parse.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
@@ -34,8 +33,8 @@ std::optional<int64_t> IntegerOf(const json::value& value) {
 std::string HeaderSafe(std::string_view text) {
   std::string safe;
   for (char c : text.substr(0, kMaxUnknownBytes)) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                       c == '-' || c == '.' || c == '[' || c == ']';
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '-' || c == '.' || c == '[' || c == ']';
     safe += plain ? c : '?';
   }
   return safe;
@@ -50,18 +49,21 @@ std::optional<json::object> ParseJsonObject(std::string_view body, std::optional
   options.max_depth = kMaxDepth;
   try {
     json::error_code code;
-    json::value value = json::parse(json::string_view(body.data(), body.size()), code,
-                                    json::make_shared_resource<json::monotonic_resource>(), options);
+    json::value value =
+        json::parse(json::string_view(body.data(), body.size()), code,
+                    json::make_shared_resource<json::monotonic_resource>(), options);
     if (code) {
       const bool deep = code == json::error::too_deep;
-      *error = ApiError{.message = deep ? absl::StrCat("the body is nested deeper than ", kMaxDepth, " levels")
-                                        : absl::StrCat("the body is not JSON: ", code.message()),
-                        .code = "invalid_json"};
+      *error = ApiError{
+          .message = deep ? absl::StrCat("the body is nested deeper than ", kMaxDepth, " levels")
+                          : absl::StrCat("the body is not JSON: ", code.message()),
+          .code = "invalid_json"};
       return std::nullopt;
     }
     if (!value.is_object()) {
-      *error = ApiError{.message = absl::StrCat("the body must be a JSON object, not ", ToAbsl(KindOf(value))),
-                        .code = "invalid_json"};
+      *error = ApiError{
+          .message = absl::StrCat("the body must be a JSON object, not ", ToAbsl(KindOf(value))),
+          .code = "invalid_json"};
       return std::nullopt;
     }
     if (value.get_object().size() > kMaxFields) {
@@ -71,21 +73,28 @@ std::optional<json::object> ParseJsonObject(std::string_view body, std::optional
     }
     return std::move(value.get_object());
   } catch (const std::exception&) {  // only memory can run out here
-    *error = ApiError{.status = 413, .message = "the body does not fit in memory", .code = "request_too_large"};
+    *error = ApiError{
+        .status = 413, .message = "the body does not fit in memory", .code = "request_too_large"};
     return std::nullopt;
   }
 }
 
 std::string_view KindOf(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return "a boolean";
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return "a boolean";
     case json::kind::int64:
     case json::kind::uint64:
-    case json::kind::double_: return "a number";
-    case json::kind::string: return "a string";
-    case json::kind::array: return "a list";
-    case json::kind::object: return "an object";
+    case json::kind::double_:
+      return "a number";
+    case json::kind::string:
+      return "a string";
+    case json::kind::array:
+      return "a list";
+    case json::kind::object:
+      return "an object";
   }
   return "something else";
 }
@@ -105,7 +114,8 @@ std::string JsonFields::PathOf(std::string_view name) const {
 
 void JsonFields::Fail(std::string_view name, std::string message, std::string_view code) {
   if (!ok()) return;
-  *error_ = ApiError{.message = std::move(message), .param = PathOf(name), .code = std::string(code)};
+  *error_ =
+      ApiError{.message = std::move(message), .param = PathOf(name), .code = std::string(code)};
 }
 
 const json::value* JsonFields::Find(std::string_view name) {
@@ -122,7 +132,8 @@ std::optional<bool> JsonFields::Bool(std::string_view name) {
   const json::value* value = Find(name);
   if (value == nullptr) return std::nullopt;
   if (value->is_bool()) return value->get_bool();
-  Fail(name, absl::StrCat(PathOf(name), " must be a boolean, not ", ToAbsl(KindOf(*value))), "invalid_type");
+  Fail(name, absl::StrCat(PathOf(name), " must be a boolean, not ", ToAbsl(KindOf(*value))),
+       "invalid_type");
   return std::nullopt;
 }
 
@@ -133,8 +144,9 @@ std::optional<int64_t> JsonFields::Int(std::string_view name, int64_t min, int64
   const std::optional<int64_t> number = IntegerOf(*value);
   if (!number.has_value() && !huge) {
     Fail(name,
-         absl::StrCat(PathOf(name), " must be an integer, not ",
-                      ToAbsl(value->is_double() ? "a fraction or a number too large" : KindOf(*value))),
+         absl::StrCat(
+             PathOf(name), " must be an integer, not ",
+             ToAbsl(value->is_double() ? "a fraction or a number too large" : KindOf(*value))),
          "invalid_type");
     return std::nullopt;
   }
@@ -156,7 +168,8 @@ std::optional<float> JsonFields::Float(std::string_view name) {
   const json::value* value = Find(name);
   if (value == nullptr) return std::nullopt;
   if (!value->is_number()) {
-    Fail(name, absl::StrCat(PathOf(name), " must be a number, not ", ToAbsl(KindOf(*value))), "invalid_type");
+    Fail(name, absl::StrCat(PathOf(name), " must be a number, not ", ToAbsl(KindOf(*value))),
+         "invalid_type");
     return std::nullopt;
   }
   const double number = value->to_number<double>();
@@ -171,7 +184,8 @@ std::optional<std::string> JsonFields::String(std::string_view name) {
   const json::value* value = Find(name);
   if (value == nullptr) return std::nullopt;
   if (value->is_string()) return std::string(View(value->get_string()));
-  Fail(name, absl::StrCat(PathOf(name), " must be a string, not ", ToAbsl(KindOf(*value))), "invalid_type");
+  Fail(name, absl::StrCat(PathOf(name), " must be a string, not ", ToAbsl(KindOf(*value))),
+       "invalid_type");
   return std::nullopt;
 }
 
@@ -179,7 +193,8 @@ const json::object* JsonFields::Object(std::string_view name) {
   const json::value* value = Find(name);
   if (value == nullptr) return nullptr;
   if (value->is_object()) return &value->get_object();
-  Fail(name, absl::StrCat(PathOf(name), " must be an object, not ", ToAbsl(KindOf(*value))), "invalid_type");
+  Fail(name, absl::StrCat(PathOf(name), " must be an object, not ", ToAbsl(KindOf(*value))),
+       "invalid_type");
   return nullptr;
 }
 
@@ -187,11 +202,13 @@ const json::array* JsonFields::Array(std::string_view name, size_t max_items) {
   const json::value* value = Find(name);
   if (value == nullptr) return nullptr;
   if (!value->is_array()) {
-    Fail(name, absl::StrCat(PathOf(name), " must be a list, not ", ToAbsl(KindOf(*value))), "invalid_type");
+    Fail(name, absl::StrCat(PathOf(name), " must be a list, not ", ToAbsl(KindOf(*value))),
+         "invalid_type");
     return nullptr;
   }
   if (value->get_array().size() > max_items) {
-    Fail(name, absl::StrCat(PathOf(name), " has ", value->get_array().size(), " items; the limit is ", max_items));
+    Fail(name, absl::StrCat(PathOf(name), " has ", value->get_array().size(),
+                            " items; the limit is ", max_items));
     return nullptr;
   }
   return &value->get_array();
@@ -205,7 +222,8 @@ std::optional<std::vector<int32_t>> JsonFields::Ids(std::string_view name, size_
   for (const json::value& item : *array) {
     const std::optional<int32_t> id = TokenIdOf(item);
     if (!id.has_value()) {
-      Fail(name, absl::StrCat(PathOf(name), "[", ids.size(), "] is not a token id"), "invalid_type");
+      Fail(name, absl::StrCat(PathOf(name), "[", ids.size(), "] is not a token id"),
+           "invalid_type");
       return std::nullopt;
     }
     ids.push_back(*id);

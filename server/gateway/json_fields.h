@@ -1,12 +1,15 @@
 // JsonFields: strict reading of one JSON object of a request.
 //
-// Each getter names its field, checks its type and range and returns nullopt when the field is absent or null. The
-// first failure is kept in the ApiError that all readers of a request share (with the field's path as `param`); later
-// getters go on harmlessly, so that callers check once at the end. What no getter asked for is reported by Unknown().
-// Thread rule: one thread at a time. Tested by tests/server/gateway/json_fields_test.cc and
-// tests/fuzz/openai_json_fuzzer.cc.
+// Each getter names its field, checks its type and range and returns nullopt when the field is
+// absent or null. The first failure is kept in the ApiError that all readers of a request share
+// (with the field's path as `param`); later getters go on harmlessly, so that callers check once at
+// the end. What no getter asked for is reported by Unknown().
+// Thread rule: one thread at a time.
+// Tested by tests/server/gateway/json_fields_test.cc and tests/fuzz/openai_json_fuzzer.cc.
 #pragma once
 
+#include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -14,15 +17,14 @@
 #include <string_view>
 #include <vector>
 
-#include <boost/json/object.hpp>
-#include <boost/json/value.hpp>
-
 #include "server/gateway/errors.h"
 
 namespace fastgen::gateway {
 
-// The object that `body` holds; nullopt with `error` set when it is not one (malformed, deeper than 64, not UTF-8).
-std::optional<boost::json::object> ParseJsonObject(std::string_view body, std::optional<ApiError>* error);
+// The object that `body` holds; nullopt with `error` set when it is not one (malformed, deeper than
+// 64, not UTF-8).
+std::optional<boost::json::object> ParseJsonObject(std::string_view body,
+                                                   std::optional<ApiError>* error);
 
 class JsonFields {
  public:

@@ -8,8 +8,9 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
-// Length of the well-formed UTF-8 sequence that opens `s`, or 0. Table 3-7 of the Unicode standard: the second byte's
-// range excludes overlong forms, surrogates and what lies beyond U+10FFFF. REQUIRES: s is not empty.
+// Length of the well-formed UTF-8 sequence that opens `s`, or 0. Table 3-7 of the Unicode standard:
+// the second byte's range excludes overlong forms, surrogates and what lies beyond U+10FFFF.
+// REQUIRES: s is not empty.
 size_t SequenceLength(std::string_view s) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(s[i]); };
   const uint8_t lead = byte(0);
@@ -44,11 +45,21 @@ bool IsPlain(char c) {
 void AppendEscaped(char c, std::string* out) {
   constexpr char kHex[] = "0123456789abcdef";
   switch (c) {
-    case '"': out->append("\\\""); return;
-    case '\\': out->append("\\\\"); return;
-    case '\n': out->append("\\n"); return;
-    case '\r': out->append("\\r"); return;
-    case '\t': out->append("\\t"); return;
+    case '"':
+      out->append("\\\"");
+      return;
+    case '\\':
+      out->append("\\\\");
+      return;
+    case '\n':
+      out->append("\\n");
+      return;
+    case '\r':
+      out->append("\\r");
+      return;
+    case '\t':
+      out->append("\\t");
+      return;
     default:
       out->append("\\u00");
       out->push_back(kHex[(static_cast<uint8_t>(c) >> 4) & 15]);

@@ -1,8 +1,10 @@
-// LiveCalls: counts gRPC calls whose callbacks may still run, so that the server waits for the last one before the I/O
-// context that they post to goes away.
+// LiveCalls: counts gRPC calls whose callbacks may still run, so that the server waits for the last
+// one before the I/O context that they post to goes away.
 //
-// Idea: a callback's last act is Leave() on a shared_ptr of its own; nothing of the server is touched after it.
-// Thread rule: any thread. Tested by tests/server/gateway/http_server_test.cc ("Stop ...").
+// Idea: a callback's last act is Leave() on a shared_ptr of its own; nothing of the server is
+// touched after it.
+// Thread rule: any thread.
+// Tested by tests/server/gateway/http_server_test.cc ("Stop ...").
 #pragma once
 
 #include "absl/base/thread_annotations.h"

@@ -2,17 +2,18 @@
 //
 //   fastgen-gateway --listen 0.0.0.0:5678 --connect 10.0.0.2:5679
 // SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once.
-// Thread rule: main only waits for signals. Tested by tests/e2e.
+// Thread rule: main only waits for signals.
+// Tested by tests/e2e.
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-#include <grpcpp/support/channel_arguments.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -30,7 +31,8 @@ struct Flags {
 
 void AddFlags(CLI::App* app, Flags* flags) {
   flags->gateway.listen = {"127.0.0.1:5678"};
-  app->add_option("--listen", flags->gateway.listen, "host:port to serve HTTP on; may be given several times")
+  app->add_option("--listen", flags->gateway.listen,
+                  "host:port to serve HTTP on; may be given several times")
       ->capture_default_str();
   app->add_option("--connect", flags->connect, "the daemon's gRPC address: host:port or unix:/path")
       ->capture_default_str();
@@ -43,8 +45,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--max-connections", flags->gateway.max_connections, "connections open at once")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  app->add_flag("--strict-model", flags->gateway.strict_model, "refuse every model name but the served one");
-  app->add_option("--drain-timeout", flags->drain_timeout_s, "seconds that answers under way get after SIGTERM")
+  app->add_flag("--strict-model", flags->gateway.strict_model,
+                "refuse every model name but the served one");
+  app->add_option("--drain-timeout", flags->drain_timeout_s,
+                  "seconds that answers under way get after SIGTERM")
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
 }
@@ -76,14 +80,15 @@ int main(int argc, char** argv) {
 
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
-  auto channel = grpc::CreateCustomChannel(flags.connect, grpc::InsecureChannelCredentials(), arguments);
+  auto channel =
+      grpc::CreateCustomChannel(flags.connect, grpc::InsecureChannelCredentials(), arguments);
   auto server = fastgen::HttpServer::Start(flags.gateway, channel);
   if (!server.ok()) {
     std::fprintf(stderr, "fastgen-gateway: %s\n", std::string(server.status().message()).c_str());
     return 1;
   }
-  fastgen::LogInfo(absl::StrCat("serving HTTP on ", absl::StrJoin((*server)->addresses(), ", "), " for the daemon at ",
-                                flags.connect));
+  fastgen::LogInfo(absl::StrCat("serving HTTP on ", absl::StrJoin((*server)->addresses(), ", "),
+                                " for the daemon at ", flags.connect));
   int signal = 0;
   sigwait(&signals, &signal);
   fastgen::LogInfo("draining");

@@ -1,8 +1,7 @@
 #include "server/gateway/openai_chat.h"
 
-#include <utility>
-
 #include <boost/json/serialize.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
@@ -31,7 +30,8 @@ std::optional<std::string> JoinParts(JsonFields* message) {
     const json::value* type = object == nullptr ? nullptr : object->if_contains("type");
     const json::value* text = object == nullptr ? nullptr : object->if_contains("text");
     if (type == nullptr || !type->is_string() || View(type->get_string()) != "text") {
-      message->Fail("content", "content parts must have the type \"text\"", "unsupported_parameter");
+      message->Fail("content", "content parts must have the type \"text\"",
+                    "unsupported_parameter");
       return std::nullopt;
     }
     if (text == nullptr || !text->is_string()) {
@@ -49,7 +49,8 @@ void ReadContent(JsonFields* message, v1::ChatMessage* out) {
   const json::value* content = message->Find("content");
   if (content == nullptr) {
     if (out->role() != "assistant") {
-      message->Fail("content", absl::StrCat("a ", out->role(), " message needs content"), "missing");
+      message->Fail("content", absl::StrCat("a ", out->role(), " message needs content"),
+                    "missing");
     }
     return;
   }
@@ -58,8 +59,9 @@ void ReadContent(JsonFields* message, v1::ChatMessage* out) {
   } else if (content->is_array()) {
     if (auto joined = JoinParts(message)) out->set_content(*std::move(joined));
   } else {
-    message->Fail("content", absl::StrCat("content must be a string or a list of text parts, not ",
-                                          ToAbsl(KindOf(*content))),
+    message->Fail("content",
+                  absl::StrCat("content must be a string or a list of text parts, not ",
+                               ToAbsl(KindOf(*content))),
                   "invalid_type");
   }
 }
@@ -83,7 +85,8 @@ void ReadToolCalls(JsonFields* message, v1::ChatMessage* out) {
     v1::ToolCall* tool_call = out->add_tool_calls();
     tool_call->set_id(call.String("id").value_or(""));
     tool_call->set_name(function.String("name").value_or(""));
-    if (tool_call->name().empty()) function.Fail("name", "a tool call's function needs a name", "missing");
+    if (tool_call->name().empty())
+      function.Fail("name", "a tool call's function needs a name", "missing");
     const json::value* arguments = function.Find("arguments");
     if (arguments != nullptr && arguments->is_object()) {
       tool_call->set_arguments_json(json::serialize(*arguments));
@@ -117,7 +120,8 @@ void ReadMessage(JsonFields* message, v1::ChatMessage* out, std::vector<std::str
 void ReadTools(JsonFields* fields, v1::Chat* chat) {
   const json::array* tools = fields->Array("tools", kMaxTools);
   const json::value* choice = fields->Find("tool_choice");
-  const bool none = choice != nullptr && choice->is_string() && View(choice->get_string()) == "none";
+  const bool none =
+      choice != nullptr && choice->is_string() && View(choice->get_string()) == "none";
   fields->Bool("parallel_tool_calls");
   if (tools == nullptr) {
     if (choice != nullptr && !none) fields->Fail("tool_choice", "tool_choice needs tools");
@@ -131,7 +135,8 @@ void ReadTools(JsonFields* fields, v1::Chat* chat) {
   }
   for (const json::value& tool : *tools) {
     if (!tool.is_object()) {
-      fields->Fail("tools", absl::StrCat("tools must hold objects, not ", ToAbsl(KindOf(tool))), "invalid_type");
+      fields->Fail("tools", absl::StrCat("tools must hold objects, not ", ToAbsl(KindOf(tool))),
+                   "invalid_type");
       return;
     }
     chat->add_tools_json(json::serialize(tool));
@@ -139,15 +144,18 @@ void ReadTools(JsonFields* fields, v1::Chat* chat) {
 }
 
 void RefuseChatOnly(JsonFields* fields) {
-  for (std::string_view name : {"functions", "function_call", "audio", "prediction", "web_search_options", "verbosity",
-                                "reasoning_effort", "chat_template", "documents", "suffix"}) {
+  for (std::string_view name :
+       {"functions", "function_call", "audio", "prediction", "web_search_options", "verbosity",
+        "reasoning_effort", "chat_template", "documents", "suffix"}) {
     if (fields->Find(name) != nullptr) {
-      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported by this version"), "unsupported_parameter");
+      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported by this version"),
+                   "unsupported_parameter");
     }
   }
   for (std::string_view name : {"echo", "add_special_tokens"}) {
     if (fields->Bool(name).value_or(false)) {
-      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported for chat"), "unsupported_parameter");
+      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported for chat"),
+                   "unsupported_parameter");
     }
   }
   if (const json::array* modalities = fields->Array("modalities", 16)) {
@@ -161,7 +169,8 @@ void RefuseChatOnly(JsonFields* fields) {
 void ReadLogprobs(JsonFields* fields, v1::Output* output, GenerationRequest* request) {
   const bool logprobs = fields->Bool("logprobs").value_or(false);
   const std::optional<int64_t> top = fields->Int("top_logprobs", 0, kMaxTopLogprobs);
-  if (top.value_or(0) > 0 && !logprobs) fields->Fail("top_logprobs", "top_logprobs needs logprobs to be true");
+  if (top.value_or(0) > 0 && !logprobs)
+    fields->Fail("top_logprobs", "top_logprobs needs logprobs to be true");
   request->options.logprobs = logprobs;
   if (logprobs) output->set_logprobs(static_cast<int32_t>(top.value_or(0)));
 }
@@ -176,7 +185,8 @@ void AppendTokenFields(std::string_view bytes, float logprob, std::string* out) 
   AppendJsonBytes(bytes, out);
 }
 
-void AppendChatLogprobs(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs, std::string* out) {
+void AppendChatLogprobs(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs,
+                        std::string* out) {
   for (const v1::TokenLogprob& token : logprobs) {
     if (!out->empty() && out->back() == '}') out->push_back(',');
     AppendTokenFields(token.bytes(), token.logprob(), out);
@@ -204,7 +214,8 @@ void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* igno
   for (size_t i = 0; i < messages->size() && fields->ok(); ++i) {
     const std::string path = absl::StrCat("messages[", i, "]");
     if (!(*messages)[i].is_object()) {
-      fields->Fail(path, absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*messages)[i]))),
+      fields->Fail(path,
+                   absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*messages)[i]))),
                    "invalid_type");
       return;
     }
@@ -220,7 +231,8 @@ void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* igno
     chat->set_continue_final_message(*v);
     // Nothing may stand between the message's text and its continuation.
     if (*v && chat->add_generation_prompt() && chat->has_add_generation_prompt()) {
-      fields->Fail("continue_final_message", "continue_final_message and add_generation_prompt exclude each other");
+      fields->Fail("continue_final_message",
+                   "continue_final_message and add_generation_prompt exclude each other");
     }
     if (*v) chat->set_add_generation_prompt(false);
   }
@@ -248,10 +260,13 @@ ChatFormat::ChatFormat(const AnswerOptions& options)
       chunk_head_(absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "chat.completion.chunk"),
                                ",\"choices\":[{\"index\":")) {}
 
-void ChatFormat::AppendOpening(const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+void ChatFormat::AppendOpening(const ChoiceState& choice, const PromptState& prompt,
+                               std::string* out) {
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
-  out->append(",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]");
+  out->append(
+      ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":"
+      "null}]");
   AppendChunkUsage(options_, choice, prompt, out);
   if (options_.return_token_ids) {
     out->append(",\"prompt_token_ids\":");
@@ -287,7 +302,8 @@ void ChatFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice, const 
   out->append("}\n\n");
 }
 
-void ChatFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+void ChatFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt,
+                              std::string* out) {
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
   out->append(",\"delta\":{},\"logprobs\":null,\"finish_reason\":\"");
@@ -313,8 +329,8 @@ void ChatFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {
   if (options_.logprobs) AppendChatLogprobs(delta.logprobs(), &choice->logprobs[0]);
 }
 
-std::string ChatFormat::Whole(const std::vector<ChoiceState>& choices, const std::vector<PromptState>& prompts,
-                              const AnswerUsage& usage) {
+std::string ChatFormat::Whole(const std::vector<ChoiceState>& choices,
+                              const std::vector<PromptState>& prompts, const AnswerUsage& usage) {
   std::string out = AnswerHead(options_, "chat.completion");
   out += ",\"choices\":[";
   for (const ChoiceState& choice : choices) {
@@ -329,14 +345,15 @@ std::string ChatFormat::Whole(const std::vector<ChoiceState>& choices, const std
     } else {
       out += "null";
     }
-    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)), "\",\"stop_reason\":",
-                    choice.stop_reason_json);
+    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)),
+                    "\",\"stop_reason\":", choice.stop_reason_json);
     if (options_.return_token_ids) absl::StrAppend(&out, ",\"token_ids\":[", choice.token_ids, "]");
     out += '}';
   }
   out += "],\"usage\":";
   AppendUsageJson(usage, &out);
-  if (options_.return_token_ids) absl::StrAppend(&out, ",\"prompt_token_ids\":", prompts[0].token_ids_json);
+  if (options_.return_token_ids)
+    absl::StrAppend(&out, ",\"prompt_token_ids\":", prompts[0].token_ids_json);
   out += '}';
   return out;
 }

@@ -1,8 +1,9 @@
 // POST /chat/completions: the request to fastgen.v1, the events to OpenAI's shapes.
 //
-// Messages go to the daemon as they are: it owns the chat template. `developer` becomes `system` (the same role by its
-// newer name) and text parts are joined with a line break. `tools` with tool_choice "none" are shown to the template;
-// with any other choice they are refused, because the answer's tool calls would not be parsed.
+// Messages go to the daemon as they are: it owns the chat template. `developer` becomes `system`
+// (the same role by its newer name) and text parts are joined with a line break. `tools` with
+// tool_choice "none" are shown to the template; with any other choice they are refused, because the
+// answer's tool calls would not be parsed.
 // Thread rule: ParseChatRequest on any thread; ChatFormat on the connection's strand.
 // Tested by tests/server/gateway/openai_chat_test.cc, tests/fuzz/openai_json_fuzzer.cc.
 #pragma once
@@ -28,14 +29,16 @@ class ChatFormat final : public AnswerFormat {
  public:
   explicit ChatFormat(const AnswerOptions& options);
 
-  void AppendOpening(const ChoiceState& choice, const PromptState& prompt, std::string* out) override;
+  void AppendOpening(const ChoiceState& choice, const PromptState& prompt,
+                     std::string* out) override;
   void AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
                    std::string* out) override;
-  void AppendFinish(const ChoiceState& choice, const PromptState& prompt, std::string* out) override;
+  void AppendFinish(const ChoiceState& choice, const PromptState& prompt,
+                    std::string* out) override;
   void AppendUsage(const AnswerUsage& usage, std::string* out) override;
   void Keep(const v1::Delta& delta, ChoiceState* choice) override;
-  std::string Whole(const std::vector<ChoiceState>& choices, const std::vector<PromptState>& prompts,
-                    const AnswerUsage& usage) override;
+  std::string Whole(const std::vector<ChoiceState>& choices,
+                    const std::vector<PromptState>& prompts, const AnswerUsage& usage) override;
 
  private:
   const AnswerOptions options_;

@@ -16,7 +16,8 @@ constexpr size_t kMaxPrompts = 1024;
 constexpr size_t kMaxChoices = 1024;
 constexpr int32_t kDefaultMaxTokens = 16;  // OpenAI's
 constexpr int64_t kMaxLogprobs = 1000;
-constexpr std::string_view kPromptKinds = "prompt must be a string, a list of strings, token ids or lists of token ids";
+constexpr std::string_view kPromptKinds =
+    "prompt must be a string, a list of strings, token ids or lists of token ids";
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
@@ -32,7 +33,8 @@ bool ReadIds(const json::array& ids, v1::GenerateRequest* call) {
 }
 
 // One call for each prompt, each a copy of `call`.
-void ReadPrompts(JsonFields* fields, const v1::GenerateRequest& call, std::vector<v1::GenerateRequest>* calls) {
+void ReadPrompts(JsonFields* fields, const v1::GenerateRequest& call,
+                 std::vector<v1::GenerateRequest>* calls) {
   const json::value* prompt = fields->Find("prompt");
   if (prompt == nullptr) {
     fields->Fail("prompt", "prompt is missing", "missing");
@@ -50,11 +52,13 @@ void ReadPrompts(JsonFields* fields, const v1::GenerateRequest& call, std::vecto
   const json::array& list = prompt->get_array();
   if (list[0].is_number()) {
     calls->push_back(call);
-    if (!ReadIds(list, &calls->back())) fields->Fail("prompt", std::string(kPromptKinds), "invalid_type");
+    if (!ReadIds(list, &calls->back()))
+      fields->Fail("prompt", std::string(kPromptKinds), "invalid_type");
     return;
   }
   if (list.size() > kMaxPrompts) {
-    fields->Fail("prompt", absl::StrCat("prompt has ", list.size(), " items; the limit is ", kMaxPrompts));
+    fields->Fail("prompt",
+                 absl::StrCat("prompt has ", list.size(), " items; the limit is ", kMaxPrompts));
     return;
   }
   for (const json::value& item : list) {
@@ -81,7 +85,8 @@ void ReadOwnFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequ
     output->set_logprobs(static_cast<int32_t>(*logprobs));
     if (echo) output->set_prompt_logprobs(static_cast<int32_t>(*logprobs));
   }
-  if (!call->stopping().has_max_tokens()) call->mutable_stopping()->set_max_tokens(kDefaultMaxTokens);
+  if (!call->stopping().has_max_tokens())
+    call->mutable_stopping()->set_max_tokens(kDefaultMaxTokens);
   if (auto v = fields->Bool("add_special_tokens")) call->set_add_special_tokens(*v);
   const auto suffix = fields->String("suffix");
   if (suffix.has_value() && !suffix->empty()) {
@@ -89,7 +94,8 @@ void ReadOwnFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequ
   }
   for (std::string_view name : {"messages", "tools", "top_logprobs"}) {
     if (fields->Find(name) != nullptr) {
-      fields->Fail(name, absl::StrCat(ToAbsl(name), " belongs to /chat/completions"), "unsupported_parameter");
+      fields->Fail(name, absl::StrCat(ToAbsl(name), " belongs to /chat/completions"),
+                   "unsupported_parameter");
     }
   }
 }
@@ -105,8 +111,9 @@ void AppendComma(std::string* list) {
   if (!list->empty()) list->push_back(',');
 }
 
-// {"token": logprob, ...}: the best ones, and the token's own when it is not among them. Two tokens may read alike
-// (halves of characters); the better one stays, since a JSON object holds a name once.
+// {"token": logprob, ...}: the best ones, and the token's own when it is not among them. Two tokens
+// may read alike (halves of characters); the better one stays, since a JSON object holds a name
+// once.
 void AppendTop(const v1::TokenLogprob& token, std::string* out) {
   std::vector<std::string> seen;
   out->push_back('{');
@@ -124,8 +131,8 @@ void AppendTop(const v1::TokenLogprob& token, std::string* out) {
   out->push_back('}');
 }
 
-void AppendLegacy(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs, size_t* text_offset,
-                  const LegacyLists& lists) {
+void AppendLegacy(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs,
+                  size_t* text_offset, const LegacyLists& lists) {
   for (const v1::TokenLogprob& token : logprobs) {
     AppendComma(lists.tokens);
     const std::string text = ToValidUtf8(token.bytes());
@@ -146,8 +153,8 @@ void AppendLegacy(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& lo
 }
 
 void AppendLegacyJson(const std::string (&lists)[4], std::string* out) {
-  absl::StrAppend(out, "{\"tokens\":[", lists[0], "],\"token_logprobs\":[", lists[1], "],\"top_logprobs\":[", lists[2],
-                  "],\"text_offset\":[", lists[3], "]}");
+  absl::StrAppend(out, "{\"tokens\":[", lists[0], "],\"token_logprobs\":[", lists[1],
+                  "],\"top_logprobs\":[", lists[2], "],\"text_offset\":[", lists[3], "]}");
 }
 
 void AppendLegacyDelta(const v1::Delta& delta, size_t* text_offset, std::string (*lists)[4]) {
@@ -182,8 +189,10 @@ CompletionsFormat::CompletionsFormat(const AnswerOptions& options)
       chunk_head_(absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "text_completion"),
                                ",\"choices\":[{\"index\":")) {}
 
-// The first chunk of a choice is its first text, except that the prompt's ids need one of their own.
-void CompletionsFormat::AppendOpening(const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+// The first chunk of a choice is its first text, except that the prompt's ids need one of their
+// own.
+void CompletionsFormat::AppendOpening(const ChoiceState& choice, const PromptState& prompt,
+                                      std::string* out) {
   if (!options_.return_token_ids) return;
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
@@ -194,10 +203,11 @@ void CompletionsFormat::AppendOpening(const ChoiceState& choice, const PromptSta
   out->append("}\n\n");
 }
 
-void CompletionsFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
-                                    std::string* out) {
+void CompletionsFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice,
+                                    const PromptState& prompt, std::string* out) {
   const bool ids = options_.return_token_ids && delta.token_ids_size() > 0;
-  const bool logprobs = options_.logprobs && delta.logprobs_size() + delta.prompt_logprobs_size() > 0;
+  const bool logprobs =
+      options_.logprobs && delta.logprobs_size() + delta.prompt_logprobs_size() > 0;
   if (delta.text().empty() && !ids && !logprobs) return;
   out->append(chunk_head_);
   AppendJsonInt(choice->index, out);
@@ -222,7 +232,8 @@ void CompletionsFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice,
   out->append("}\n\n");
 }
 
-void CompletionsFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+void CompletionsFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt,
+                                     std::string* out) {
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
   out->append(",\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"");
@@ -249,7 +260,8 @@ void CompletionsFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {
 }
 
 std::string CompletionsFormat::Whole(const std::vector<ChoiceState>& choices,
-                                     const std::vector<PromptState>& prompts, const AnswerUsage& usage) {
+                                     const std::vector<PromptState>& prompts,
+                                     const AnswerUsage& usage) {
   std::string out = AnswerHead(options_, "text_completion");
   out += ",\"choices\":[";
   for (const ChoiceState& choice : choices) {
@@ -264,8 +276,8 @@ std::string CompletionsFormat::Whole(const std::vector<ChoiceState>& choices,
     } else {
       out += "null";
     }
-    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)), "\",\"stop_reason\":",
-                    choice.stop_reason_json);
+    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)),
+                    "\",\"stop_reason\":", choice.stop_reason_json);
     if (options_.return_token_ids) {
       absl::StrAppend(&out, ",\"token_ids\":[", choice.token_ids, "],\"prompt_token_ids\":",
                       prompts[static_cast<size_t>(choice.prompt)].token_ids_json);

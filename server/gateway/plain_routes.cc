@@ -40,17 +40,20 @@ std::string ModelJson(const Router& router, const v1::ModelInfo& info) {
   absl::StrAppend(&json, ",\"object\":\"model\",\"created\":", router.start_time_s(),
                   ",\"owned_by\":\"fastgen\",\"root\":");
   AppendJsonString(info.name(), &json);
-  absl::StrAppend(&json, ",\"parent\":null,\"max_model_len\":", info.context_length(), ",\"permission\":[]}");
+  absl::StrAppend(&json, ",\"parent\":null,\"max_model_len\":", info.context_length(),
+                  ",\"permission\":[]}");
   return json;
 }
 
 void AnswerUnhealthy(const Writer& writer, std::string reason) {
-  AnswerError(writer, {.status = 503, .message = std::move(reason), .code = "unavailable", .retry_after_s = 1});
+  AnswerError(
+      writer,
+      {.status = 503, .message = std::move(reason), .code = "unavailable", .retry_after_s = 1});
 }
 
 // Why the daemon is not serving, or that it is when it has no health service.
-std::shared_ptr<Exchange> HealthFromModelInfo(Router& router, const HttpRequest& request, const Writer& writer,
-                                              std::string reason_if_ok) {
+std::shared_ptr<Exchange> HealthFromModelInfo(Router& router, const HttpRequest& request,
+                                              const Writer& writer, std::string reason_if_ok) {
   using Info = UnaryExchange<v1::GetModelInfoRequest, v1::ModelInfo>;
   return Info::Start(
       writer, router.daemon(), request.metadata, {},
@@ -68,16 +71,17 @@ std::shared_ptr<Exchange> HealthFromModelInfo(Router& router, const HttpRequest&
       });
 }
 
-void AnswerTokens(const Writer& writer, const google::protobuf::RepeatedField<int32_t>& ids, int32_t max_model_len,
-                  const std::string& strings_json) {
-  std::string json = absl::StrCat("{\"count\":", ids.size(), ",\"max_model_len\":", max_model_len, ",\"tokens\":[");
+void AnswerTokens(const Writer& writer, const google::protobuf::RepeatedField<int32_t>& ids,
+                  int32_t max_model_len, const std::string& strings_json) {
+  std::string json = absl::StrCat("{\"count\":", ids.size(), ",\"max_model_len\":", max_model_len,
+                                  ",\"tokens\":[");
   AppendIds(ids, &json);
   absl::StrAppend(&json, "],\"token_strs\":", strings_json, "}");
   Answer(writer, std::move(json));
 }
 
-std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& request, const Writer& writer,
-                                       v1::TokenizeRequest call) {
+std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& request,
+                                       const Writer& writer, v1::TokenizeRequest call) {
   using Tokenize = UnaryExchange<v1::TokenizeRequest, v1::TokenizeResponse>;
   const bool with_strings = call.with_bytes();
   return Tokenize::Start(
@@ -103,27 +107,30 @@ std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& reques
       });
 }
 
-std::shared_ptr<Exchange> TokenizeChat(Router& router, const HttpRequest& request, const Writer& writer,
-                                       v1::RenderChatRequest call) {
+std::shared_ptr<Exchange> TokenizeChat(Router& router, const HttpRequest& request,
+                                       const Writer& writer, v1::RenderChatRequest call) {
   using Render = UnaryExchange<v1::RenderChatRequest, v1::RenderChatResponse>;
   return Render::Start(
       writer, router.daemon(), request.metadata, std::move(call),
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Render::Done done) {
         router.daemon().inference->async()->RenderChat(context, in, out, std::move(done));
       },
-      [&router, writer, request](const grpc::Status& status, const v1::RenderChatResponse& response) {
+      [&router, writer, request](const grpc::Status& status,
+                                 const v1::RenderChatResponse& response) {
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status, {.prompt = "messages"}));
           return;
         }
         // vLLM's clients read max_model_len here too.
-        writer->HandOver(FetchModelInfo(router, request, writer, [writer, response](const v1::ModelInfo& info) {
-          AnswerTokens(writer, response.ids(), info.context_length(), "null");
-        }));
+        writer->HandOver(
+            FetchModelInfo(router, request, writer, [writer, response](const v1::ModelInfo& info) {
+              AnswerTokens(writer, response.ids(), info.context_length(), "null");
+            }));
       });
 }
 
-void AppendStrings(const google::protobuf::RepeatedPtrField<std::string>& strings, std::string* json) {
+void AppendStrings(const google::protobuf::RepeatedPtrField<std::string>& strings,
+                   std::string* json) {
   json->push_back('[');
   for (int i = 0; i < strings.size(); ++i) {
     if (i > 0) json->push_back(',');
@@ -143,7 +150,8 @@ void ReadCancel(JsonFields* fields, v1::CancelRequest* call) {
       call->add_request_ids(std::string(id.get_string().data(), id.get_string().size()));
     }
   }
-  if (call->request_ids().empty()) fields->Fail("request_id", "request_id or request_ids is missing", "missing");
+  if (call->request_ids().empty())
+    fields->Fail("request_id", "request_id or request_ids is missing", "missing");
 }
 
 }  // namespace
@@ -156,7 +164,8 @@ std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& requ
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Info::Done done) {
         router.daemon().inference->async()->GetModelInfo(context, in, out, std::move(done));
       },
-      [&router, writer, next = std::move(next)](const grpc::Status& status, const v1::ModelInfo& info) {
+      [&router, writer, next = std::move(next)](const grpc::Status& status,
+                                                const v1::ModelInfo& info) {
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status));
           return;
@@ -166,59 +175,63 @@ std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& requ
       });
 }
 
-std::shared_ptr<Exchange> ListModels(Router& router, const HttpRequest& request, std::string_view tail,
-                                     Writer writer) {
+std::shared_ptr<Exchange> ListModels(Router& router, const HttpRequest& request,
+                                     std::string_view tail, Writer writer) {
   return FetchModelInfo(router, request, writer, [&router, writer](const v1::ModelInfo& info) {
     Answer(writer, absl::StrCat("{\"object\":\"list\",\"data\":[", ModelJson(router, info), "]}"));
   });
 }
 
-std::shared_ptr<Exchange> GetModel(Router& router, const HttpRequest& request, std::string_view tail, Writer writer) {
-  return FetchModelInfo(router, request, writer,
-                        [&router, writer, asked = std::string(tail)](const v1::ModelInfo& info) {
-                          if (asked == info.name()) {
-                            Answer(writer, ModelJson(router, info));
-                            return;
-                          }
-                          AnswerError(writer, {.status = 404,
-                                               .message = absl::StrCat("the model '", asked.substr(0, 256),
-                                                                       "' does not exist; this server has '",
-                                                                       info.name(), "'"),
-                                               .param = "model",
-                                               .code = "model_not_found"});
-                        });
+std::shared_ptr<Exchange> GetModel(Router& router, const HttpRequest& request,
+                                   std::string_view tail, Writer writer) {
+  return FetchModelInfo(
+      router, request, writer,
+      [&router, writer, asked = std::string(tail)](const v1::ModelInfo& info) {
+        if (asked == info.name()) {
+          Answer(writer, ModelJson(router, info));
+          return;
+        }
+        AnswerError(writer, {.status = 404,
+                             .message = absl::StrCat("the model '", asked.substr(0, 256),
+                                                     "' does not exist; this server has '",
+                                                     info.name(), "'"),
+                             .param = "model",
+                             .code = "model_not_found"});
+      });
 }
 
-std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request, std::string_view tail,
-                                    Writer writer) {
+std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request,
+                                    std::string_view tail, Writer writer) {
   using Check = UnaryExchange<health::HealthCheckRequest, health::HealthCheckResponse>;
   return Check::Start(
       writer, router.daemon(), request.metadata, {},
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Check::Done done) {
         router.daemon().health->async()->Check(context, in, out, std::move(done));
       },
-      [&router, writer, request](const grpc::Status& status, const health::HealthCheckResponse& response) {
+      [&router, writer, request](const grpc::Status& status,
+                                 const health::HealthCheckResponse& response) {
         if (status.ok() && response.status() == health::HealthCheckResponse::SERVING) {
           Answer(writer, "{\"status\":\"ok\"}");
         } else if (status.ok()) {
-          writer->HandOver(HealthFromModelInfo(router, request, writer,
-                                               "not serving: the daemon is loading, draining or stalled"));
+          writer->HandOver(HealthFromModelInfo(
+              router, request, writer, "not serving: the daemon is loading, draining or stalled"));
         } else if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
           writer->HandOver(HealthFromModelInfo(router, request, writer, ""));
         } else {
-          AnswerUnhealthy(writer, absl::StrCat("the daemon cannot be reached: ", status.error_message()));
+          AnswerUnhealthy(writer,
+                          absl::StrCat("the daemon cannot be reached: ", status.error_message()));
         }
       });
 }
 
-std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request, std::string_view tail,
-                                     Writer writer) {
+std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request,
+                                     std::string_view tail, Writer writer) {
   Answer(writer, "{\"version\":\"" FASTGEN_VERSION "\"}");
   return nullptr;
 }
 
-std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request, std::string_view tail,
-                                     Writer writer) {
+std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
+                                     std::string_view tail, Writer writer) {
   using Stats = UnaryExchange<v1::GetStatsRequest, v1::Stats>;
   return Stats::Start(
       writer, router.daemon(), request.metadata, {},
@@ -229,7 +242,8 @@ std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status));
         } else if (stats.prometheus_text().empty()) {
-          AnswerError(writer, {.status = 501, .message = "the daemon renders no metrics in this version",
+          AnswerError(writer, {.status = 501,
+                               .message = "the daemon renders no metrics in this version",
                                .code = "not_implemented"});
         } else {
           HttpResponse response;
@@ -240,8 +254,8 @@ std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
       });
 }
 
-std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& request, std::string_view tail,
-                                       Writer writer) {
+std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& request,
+                                       std::string_view tail, Writer writer) {
   std::optional<ApiError> error;
   const auto object = ParseJsonObject(request.body, &error);
   if (!object.has_value()) return AnswerError(writer, *error);
@@ -252,7 +266,8 @@ std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& reques
   std::optional<bool> add_special = fields.Bool("add_special_tokens");
   if (!add_special.has_value()) add_special = fields.Bool("add_special");
   const std::optional<bool> parse_special = fields.Bool("parse_special");
-  const bool strings = fields.Bool("return_token_strs").value_or(false) || fields.Bool("with_pieces").value_or(false);
+  const bool strings = fields.Bool("return_token_strs").value_or(false) ||
+                       fields.Bool("with_pieces").value_or(false);
   if (!text.has_value() && fields.Find("messages") != nullptr) {
     v1::RenderChatRequest call;
     std::vector<std::string> ignored;
@@ -271,8 +286,8 @@ std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& reques
   return TokenizeText(router, request, writer, std::move(call));
 }
 
-std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& request, std::string_view tail,
-                                         Writer writer) {
+std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& request,
+                                         std::string_view tail, Writer writer) {
   using Detokenize = UnaryExchange<v1::DetokenizeRequest, v1::DetokenizeResponse>;
   std::optional<ApiError> error;
   const auto object = ParseJsonObject(request.body, &error);
@@ -300,8 +315,8 @@ std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& requ
       });
 }
 
-std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request, std::string_view tail,
-                                     Writer writer) {
+std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
+                                     std::string_view tail, Writer writer) {
   using Cancel = UnaryExchange<v1::CancelRequest, v1::CancelResponse>;
   std::optional<ApiError> error;
   const auto object = ParseJsonObject(request.body, &error);

@@ -23,7 +23,8 @@ namespace fastgen::gateway {
 namespace {
 
 using Writer = std::shared_ptr<ResponseWriter>;
-using Handler = std::shared_ptr<Exchange> (*)(Router&, const HttpRequest&, std::string_view tail, Writer);
+using Handler = std::shared_ptr<Exchange> (*)(Router&, const HttpRequest&, std::string_view tail,
+                                              Writer);
 
 struct RouteRow {
   std::string_view method;
@@ -47,9 +48,12 @@ constexpr RouteRow kRoutes[] = {
     {"POST", "/detokenize", &PostDetokenize, ""},
     {"POST", "/cancel", &PostCancel, ""},
     {"GET", "/openapi.json", nullptr, "the OpenAPI description is not part of this version"},
-    {"POST", "/responses", nullptr, "the Responses API is not part of this version; use /v1/chat/completions"},
-    {"POST", "/messages", nullptr, "the Messages API is not part of this version; use /v1/chat/completions"},
-    {"POST", "/messages/count_tokens", nullptr, "the Messages API is not part of this version; use /v1/tokenize"},
+    {"POST", "/responses", nullptr,
+     "the Responses API is not part of this version; use /v1/chat/completions"},
+    {"POST", "/messages", nullptr,
+     "the Messages API is not part of this version; use /v1/chat/completions"},
+    {"POST", "/messages/count_tokens", nullptr,
+     "the Messages API is not part of this version; use /v1/tokenize"},
     {"POST", "/embeddings", nullptr, "embeddings are not part of this version"},
 };
 
@@ -79,7 +83,8 @@ bool IsJson(std::string_view content_type) {
     if (c != ' ' && c != '\t') plain += c;
   }
   return plain.empty() || absl::EqualsIgnoreCase(plain, "application/json") ||
-         (absl::StartsWithIgnoreCase(plain, "application/") && absl::EndsWithIgnoreCase(plain, "+json"));
+         (absl::StartsWithIgnoreCase(plain, "application/") &&
+          absl::EndsWithIgnoreCase(plain, "+json"));
 }
 
 std::string RandomId() {
@@ -89,16 +94,18 @@ std::string RandomId() {
   return id;
 }
 
-std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request, const std::vector<std::string>& allowed,
+std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
+                                           const std::vector<std::string>& allowed,
                                            const Writer& writer) {
   HttpResponse response;
   if (request.method == "OPTIONS") {
     response.status = 204;
   } else {
-    response = ErrorResponse({.status = 405,
-                              .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
-                                                      absl::StrJoin(allowed, ", "), " is"),
-                              .code = "method_not_allowed"});
+    response = ErrorResponse(
+        {.status = 405,
+         .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
+                                 absl::StrJoin(allowed, ", "), " is"),
+         .code = "method_not_allowed"});
   }
   response.headers.emplace_back("Allow", absl::StrCat(absl::StrJoin(allowed, ", "), ", OPTIONS"));
   writer->Respond(std::move(response));
@@ -107,39 +114,47 @@ std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request, const std
 
 std::optional<ApiError> CheckBody(const HttpRequest& request) {
   if (!IsJson(request.content_type)) {
-    return ApiError{.status = 415, .message = "the Content-Type must be application/json",
+    return ApiError{.status = 415,
+                    .message = "the Content-Type must be application/json",
                     .code = "unsupported_media_type"};
   }
-  if (!request.content_encoding.empty() && !absl::EqualsIgnoreCase(request.content_encoding, "identity")) {
-    return ApiError{.status = 415, .message = "compressed request bodies are not supported",
+  if (!request.content_encoding.empty() &&
+      !absl::EqualsIgnoreCase(request.content_encoding, "identity")) {
+    return ApiError{.status = 415,
+                    .message = "compressed request bodies are not supported",
                     .code = "unsupported_media_type"};
   }
   return std::nullopt;
 }
 
-std::optional<ApiError> ReadResumeWindow(const HttpRequest& request, GenerationRequest* generation) {
+std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
+                                         GenerationRequest* generation) {
   if (request.resume_window.empty()) return std::nullopt;
   double seconds = 0;
   const char* const end = request.resume_window.data() + request.resume_window.size();
   const auto parsed = std::from_chars(request.resume_window.data(), end, seconds);
   if (parsed.ec != std::errc() || parsed.ptr != end || !(seconds >= 0 && seconds <= 86400)) {
     return ApiError{.message = "X-Fastgen-Resume-Window must be seconds between 0 and 86400",
-                    .param = "X-Fastgen-Resume-Window", .code = "invalid_value"};
+                    .param = "X-Fastgen-Resume-Window",
+                    .code = "invalid_value"};
   }
   if (seconds == 0) return std::nullopt;
   for (v1::GenerateRequest& call : generation->calls) {
     call.mutable_resume_window()->set_seconds(static_cast<int64_t>(seconds));
-    call.mutable_resume_window()->set_nanos(static_cast<int32_t>((seconds - std::floor(seconds)) * 1e9));
+    call.mutable_resume_window()->set_nanos(
+        static_cast<int32_t>((seconds - std::floor(seconds)) * 1e9));
   }
   return std::nullopt;
 }
 
-// The id of the body, of the header, or a new one; each further prompt's call gets "-<index>" after it.
+// The id of the body, of the header, or a new one; each further prompt's call gets "-<index>" after
+// it.
 std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequest* generation) {
   if (generation->request_id.empty() && !request.request_id.empty()) {
     if (!IsRequestId(request.request_id)) {
       return ApiError{.message = "X-Request-Id must be 1 to 128 printable ASCII characters",
-                      .param = "X-Request-Id", .code = "invalid_value"};
+                      .param = "X-Request-Id",
+                      .code = "invalid_value"};
     }
     generation->request_id = request.request_id;
   }
@@ -154,7 +169,9 @@ std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequ
 }  // namespace
 
 Router::Router(const GatewayOptions& options, DaemonStubs daemon)
-    : options_(options), daemon_(std::move(daemon)), start_time_s_(absl::ToUnixSeconds(absl::Now())) {}
+    : options_(options),
+      daemon_(std::move(daemon)),
+      start_time_s_(absl::ToUnixSeconds(absl::Now())) {}
 
 std::string Router::model_name() const {
   MutexLock lock(&mutex_);
@@ -168,9 +185,11 @@ void Router::set_model_name(const std::string& name) {
 
 std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
   const std::string_view path = Normalized(request.path);
-  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  const std::string_view method =
+      request.method == "HEAD" ? "GET" : std::string_view(request.method);
   std::vector<std::string> allowed;
-  if (method == "OPTIONS" && path == "*") return MethodNotAllowed(request, {"GET", "HEAD", "POST"}, writer);
+  if (method == "OPTIONS" && path == "*")
+    return MethodNotAllowed(request, {"GET", "HEAD", "POST"}, writer);
   for (const RouteRow& row : kRoutes) {
     std::string_view tail;
     if (!Matches(row, path, &tail)) continue;
@@ -180,23 +199,25 @@ std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
       continue;
     }
     if (!row.note.empty()) {
-      return Answer(writer, {.status = 501, .message = std::string(row.note), .code = "not_implemented"});
+      return Answer(writer,
+                    {.status = 501, .message = std::string(row.note), .code = "not_implemented"});
     }
     if (method == "POST") {
       if (const auto error = CheckBody(request)) return Answer(writer, *error);
     }
     if (row.handler != nullptr) return row.handler(*this, request, tail, std::move(writer));
-    return Generate(row.path == kChatPath ? GenerationRoute::kChat : GenerationRoute::kCompletions, request,
-                    std::move(writer));
+    return Generate(row.path == kChatPath ? GenerationRoute::kChat : GenerationRoute::kCompletions,
+                    request, std::move(writer));
   }
   if (!allowed.empty()) return MethodNotAllowed(request, allowed, writer);
   return Answer(writer, {.status = 404,
-                         .message = absl::StrCat("there is no route ", request.method.substr(0, 32), " ",
-                                                 request.path.substr(0, 256)),
+                         .message = absl::StrCat("there is no route ", request.method.substr(0, 32),
+                                                 " ", request.path.substr(0, 256)),
                          .code = "not_found"});
 }
 
-std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequest& request, Writer writer) {
+std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequest& request,
+                                           Writer writer) {
   const bool chat = route == GenerationRoute::kChat;
   auto generation = std::make_shared<GenerationRequest>();
   std::optional<ApiError> error = chat ? ParseChatRequest(request.body, generation.get())
@@ -207,11 +228,13 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
   generation->options.id = absl::StrCat(chat ? "chatcmpl-" : "cmpl-", generation->request_id);
   generation->options.created = absl::ToUnixSeconds(absl::Now());
 
-  const auto begin = [this, chat, generation, writer, metadata = request.metadata]() -> std::shared_ptr<Exchange> {
+  const auto begin = [this, chat, generation, writer,
+                      metadata = request.metadata]() -> std::shared_ptr<Exchange> {
     AnswerOptions& options = generation->options;
     if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
       return Answer(writer, {.status = 404,
-                             .message = absl::StrCat("the model '", options.model, "' does not exist; this server has '",
+                             .message = absl::StrCat("the model '", options.model,
+                                                     "' does not exist; this server has '",
                                                      model_name(), "'"),
                              .param = "model",
                              .code = "model_not_found"});
@@ -227,8 +250,8 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
     } else {
       format = std::make_unique<CompletionsFormat>(options);
     }
-    auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(*generation), std::move(format),
-                                                 std::move(headers));
+    auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(*generation),
+                                                 std::move(format), std::move(headers));
     exchange->Start(metadata);
     return exchange;
   };

@@ -1,9 +1,10 @@
 // Router: from an HTTP request to the handler of its route; the checks that all routes share.
 //
-// Every route exists with and without "/v1". Unknown paths are 404, known ones with another method 405 with Allow;
-// HEAD is GET without the body; a body must be JSON (415). Request ids come from the body, the X-Request-Id header or
-// chance, in this order, and go out as X-Request-Id.
-// Thread rule: Route on any connection's strand. Tested by tests/server/gateway/http_server_test.cc.
+// Every route exists with and without "/v1". Unknown paths are 404, known ones with another method
+// 405 with Allow; HEAD is GET without the body; a body must be JSON (415). Request ids come from
+// the body, the X-Request-Id header or chance, in this order, and go out as X-Request-Id.
+// Thread rule: Route on any connection's strand.
+// Tested by tests/server/gateway/http_server_test.cc.
 #pragma once
 
 #include <memory>

@@ -1,8 +1,9 @@
 // Server-sent events, and HTTP's chunked framing around them.
 //
-// An event is `data: <one line of JSON>` and an empty line; the last one is `data: [DONE]`. A comment line keeps
-// intermediaries from closing a silent stream.
-// Thread rule: any thread. Tested by tests/server/gateway/sse_test.cc.
+// An event is `data: <one line of JSON>` and an empty line; the last one is `data: [DONE]`. A
+// comment line keeps intermediaries from closing a silent stream.
+// Thread rule: any thread.
+// Tested by tests/server/gateway/json_text_test.cc.
 #pragma once
 
 #include <cstddef>

@@ -1,16 +1,18 @@
-// UnaryExchange: one unary call to the daemon whose result is, or leads to, the answer of an HTTP request.
+// UnaryExchange: one unary call to the daemon whose result is, or leads to, the answer of an HTTP
+// request.
 //
-//   UnaryExchange<v1::TokenizeRequest, v1::TokenizeResponse>::Start(writer, daemon, ..., call, on_result);
+//   UnaryExchange<Request, Response>::Start(writer, daemon, metadata, request, call, on_result);
 // Invariant: `on_result` runs at most once, on the strand, and never after the client left.
-// Thread rule: Start on the connection's strand. Tested by tests/server/gateway/plain_routes_test.cc.
+// Thread rule: Start on the connection's strand.
+// Tested by tests/server/gateway/plain_routes_test.cc.
 #pragma once
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
 
 #include <functional>
 #include <memory>
 #include <utility>
-
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/status.h>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -27,9 +29,9 @@ class UnaryExchange final : public Exchange,
   using Call = std::function<void(grpc::ClientContext*, const Request*, Response*, Done)>;
   using OnResult = std::function<void(const grpc::Status&, const Response&)>;
 
-  static std::shared_ptr<Exchange> Start(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon,
-                                         const Headers& metadata, Request request, const Call& call,
-                                         OnResult on_result) {
+  static std::shared_ptr<Exchange> Start(std::shared_ptr<ResponseWriter> writer,
+                                         const DaemonStubs& daemon, const Headers& metadata,
+                                         Request request, const Call& call, OnResult on_result) {
     auto self = std::make_shared<UnaryExchange>();
     self->writer_ = std::move(writer);
     self->request_ = std::move(request);

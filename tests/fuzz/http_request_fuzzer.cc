@@ -1,5 +1,6 @@
-// Any bytes, cut anywhere, through the HTTP request reader: it must end in a request or an error, never crash, and
-// never consume more than it was given. The first byte chooses how the rest is cut.
+// Any bytes, cut anywhere, through the HTTP request reader: it must end in a request or an error,
+// never crash, and never consume more than it was given. The first byte chooses how the rest is
+// cut.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

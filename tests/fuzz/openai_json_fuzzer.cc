@@ -1,4 +1,5 @@
-// Any bytes as the body of the two generation routes: a request or an error below 500, never a crash.
+// Any bytes as the body of the two generation routes: a request or an error below 500, never a
+// crash.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -10,8 +11,10 @@
 
 namespace {
 
-void Check(const std::optional<fastgen::gateway::ApiError>& error, const fastgen::gateway::GenerationRequest& request) {
-  if (error.has_value() && (error->status < 400 || error->status > 499 || error->message.empty())) std::abort();
+void Check(const std::optional<fastgen::gateway::ApiError>& error,
+           const fastgen::gateway::GenerationRequest& request) {
+  if (error.has_value() && (error->status < 400 || error->status > 499 || error->message.empty()))
+    std::abort();
   if (!error.has_value() && request.calls.empty()) std::abort();
   for (const auto& name : request.ignored) {
     if (name.find_first_of("\r\n") != std::string::npos) std::abort();

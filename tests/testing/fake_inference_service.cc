@@ -1,12 +1,12 @@
 #include "tests/testing/fake_inference_service.h"
 
-#include <chrono>
-#include <mutex>
-#include <utility>
-
 #include <grpcpp/alarm.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
+
+#include <chrono>
+#include <mutex>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "google/rpc/error_details.pb.h"
@@ -31,7 +31,8 @@ v1::GenerateEvent DeltaEvent(const std::string& text, std::vector<int32_t> ids, 
   return event;
 }
 
-v1::GenerateEvent FinishedEvent(v1::FinishReason reason, int prompt_tokens, int output_tokens, int index) {
+v1::GenerateEvent FinishedEvent(v1::FinishReason reason, int prompt_tokens, int output_tokens,
+                                int index) {
   v1::GenerateEvent event;
   event.mutable_finished()->set_index(index);
   event.mutable_finished()->set_reason(reason);
@@ -63,7 +64,8 @@ GenerateScript AnswerScript(const std::vector<std::string>& pieces) {
 
 namespace {
 
-grpc::Status WithDetails(grpc::StatusCode code, const std::string& message, const google::protobuf::Message& detail) {
+grpc::Status WithDetails(grpc::StatusCode code, const std::string& message,
+                         const google::protobuf::Message& detail) {
   google::rpc::Status status;
   status.set_code(code);
   status.set_message(message);
@@ -96,7 +98,9 @@ grpc::Status RetryLater(grpc::StatusCode code, const std::string& message, int s
 // One Generate call: writes its script, one event after the other.
 class FakeDaemon::Stream final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
  public:
-  Stream(FakeDaemon* daemon, GenerateScript script) : daemon_(daemon), script_(std::move(script)) { Step(); }
+  Stream(FakeDaemon* daemon, GenerateScript script) : daemon_(daemon), script_(std::move(script)) {
+    Step();
+  }
 
   void OnWriteDone(bool ok) override {
     if (!ok) {
@@ -198,57 +202,66 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
  public:
   explicit Inference(FakeDaemon* daemon) : daemon_(daemon) {}
 
-  grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
-                                                        const v1::GenerateRequest* request) override {
+  grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
     {
       MutexLock lock(&daemon_->mutex_);
       daemon_->requests_.push_back(*request);
       daemon_->metadata_.clear();
       for (const auto& [name, value] : context->client_metadata()) {
-        daemon_->metadata_.emplace(std::string(name.data(), name.size()), std::string(value.data(), value.size()));
+        daemon_->metadata_.emplace(std::string(name.data(), name.size()),
+                                   std::string(value.data(), value.size()));
       }
       ++daemon_->num_live_;
     }
-    return new Stream(daemon_, daemon_->on_generate ? daemon_->on_generate(*request) : AnswerScript({"Hello", " world"}));
+    return new Stream(daemon_, daemon_->on_generate ? daemon_->on_generate(*request)
+                                                    : AnswerScript({"Hello", " world"}));
   }
 
-  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
+                                   const v1::CancelRequest* request,
                                    v1::CancelResponse* response) override {
     {
       MutexLock lock(&daemon_->mutex_);
       for (const std::string& id : request->request_ids()) daemon_->cancelled_ids_.push_back(id);
     }
     for (const std::string& id : request->request_ids()) {
-      (id.rfind("live", 0) == 0 ? response->add_cancelled() : response->add_not_found())->assign(id);
+      (id.rfind("live", 0) == 0 ? response->add_cancelled() : response->add_not_found())
+          ->assign(id);
     }
     return Reply<v1::CancelResponse>(context, daemon_->unary_status);
   }
 
   // Each byte of the text is a token.
-  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const v1::TokenizeRequest* request,
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
                                      v1::TokenizeResponse* response) override {
     if (request->add_special_tokens() || !request->has_add_special_tokens()) response->add_ids(1);
     for (char c : request->text()) response->add_ids(static_cast<uint8_t>(c));
     if (request->with_bytes()) {
-      for (int32_t id : response->ids()) response->add_token_bytes(std::string(1, static_cast<char>(id)));
+      for (int32_t id : response->ids())
+        response->add_token_bytes(std::string(1, static_cast<char>(id)));
     }
     response->set_max_model_len(2048);
     return Reply<v1::TokenizeResponse>(context, daemon_->unary_status);
   }
 
-  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context, const v1::DetokenizeRequest* request,
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeRequest* request,
                                        v1::DetokenizeResponse* response) override {
     for (int32_t id : request->ids()) *response->mutable_text() += static_cast<char>(id);
     return Reply<v1::DetokenizeResponse>(context, daemon_->unary_status);
   }
 
-  grpc::ServerUnaryReactor* RenderChat(grpc::CallbackServerContext* context, const v1::RenderChatRequest* request,
+  grpc::ServerUnaryReactor* RenderChat(grpc::CallbackServerContext* context,
+                                       const v1::RenderChatRequest* request,
                                        v1::RenderChatResponse* response) override {
     for (int i = 0; i < request->chat().messages_size(); ++i) response->add_ids(i + 10);
     return Reply<v1::RenderChatResponse>(context, daemon_->unary_status);
   }
 
-  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const v1::GetModelInfoRequest*,
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest*,
                                          v1::ModelInfo* response) override {
     response->set_name("tiny/model");
     response->set_context_length(2048);
@@ -263,8 +276,8 @@ class FakeDaemon::Admin final : public v1::Admin::CallbackService {
  public:
   explicit Admin(FakeDaemon* daemon) : daemon_(daemon) {}
 
-  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context, const v1::GetStatsRequest*,
-                                     v1::Stats* response) override {
+  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
+                                     const v1::GetStatsRequest*, v1::Stats* response) override {
     response->set_prometheus_text(daemon_->prometheus_text);
     return Reply<v1::Stats>(context, daemon_->unary_status);
   }
@@ -286,9 +299,13 @@ FakeDaemon::FakeDaemon(Health health)
 
 FakeDaemon::~FakeDaemon() { server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5))); }
 
-std::shared_ptr<grpc::Channel> FakeDaemon::channel() { return server_->InProcessChannel(grpc::ChannelArguments()); }
+std::shared_ptr<grpc::Channel> FakeDaemon::channel() {
+  return server_->InProcessChannel(grpc::ChannelArguments());
+}
 
-void FakeDaemon::SetServing(bool serving) { server_->GetHealthCheckService()->SetServingStatus(serving); }
+void FakeDaemon::SetServing(bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(serving);
+}
 
 std::vector<v1::GenerateRequest> FakeDaemon::requests() const {
   MutexLock lock(&mutex_);

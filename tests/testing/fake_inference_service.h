@@ -1,18 +1,20 @@
-// FakeDaemon: fastgen.v1 answered from scripts, for tests of whatever speaks to the daemon over gRPC.
+// FakeDaemon: fastgen.v1 answered from scripts, for tests of whatever speaks to the daemon over
+// gRPC.
 //
-// Each Generate call asks `on_generate` for its script: events, the status at the end, and what happens in between.
-// Requests, their metadata and cancellations are recorded. It listens nowhere: channel() is in-process.
+// Each Generate call asks `on_generate` for its script: events, the status at the end, and what
+// happens in between. Requests, their metadata and cancellations are recorded. It listens nowhere:
+// channel() is in-process.
 // Thread rule: set the hooks before the first call; the records may be read from any thread.
 #pragma once
+
+#include <grpcpp/channel.h>
+#include <grpcpp/server.h>
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <grpcpp/channel.h>
-#include <grpcpp/server.h>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
@@ -30,9 +32,11 @@ struct GenerateScript {
   bool hold_open = false;    // after the events, wait for the call to be cancelled
 };
 
-v1::GenerateEvent AcceptedEvent(int prompt_tokens, int cached_tokens = 0, std::vector<int32_t> ids = {});
+v1::GenerateEvent AcceptedEvent(int prompt_tokens, int cached_tokens = 0,
+                                std::vector<int32_t> ids = {});
 v1::GenerateEvent DeltaEvent(const std::string& text, std::vector<int32_t> ids = {}, int index = 0);
-v1::GenerateEvent FinishedEvent(v1::FinishReason reason, int prompt_tokens, int output_tokens, int index = 0);
+v1::GenerateEvent FinishedEvent(v1::FinishReason reason, int prompt_tokens, int output_tokens,
+                                int index = 0);
 // The token's own logprob and one candidate better than it.
 v1::TokenLogprob LogprobOf(const std::string& bytes, float logprob);
 // Accepted, one delta a piece, finished STOP.

@@ -1,6 +1,6 @@
-#include <catch2/catch.hpp>
-
 #include "server/gateway/errors.h"
+
+#include <catch2/catch.hpp>
 
 namespace fastgen::gateway {
 namespace {
@@ -34,7 +34,8 @@ TEST_CASE("fields of fastgen.v1 have OpenAI's names", "[gateway]") {
 }
 
 TEST_CASE("broken status details do not hide the error", "[gateway]") {
-  const ApiError error = ErrorFromGrpc(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no", "\xff\xff garbage"));
+  const ApiError error =
+      ErrorFromGrpc(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no", "\xff\xff garbage"));
   CHECK(error.status == 400);
   CHECK(error.message == "no");
   CHECK(error.param.empty());
@@ -42,7 +43,8 @@ TEST_CASE("broken status details do not hide the error", "[gateway]") {
 
 TEST_CASE("an error is JSON whatever its text", "[gateway]") {
   CHECK(ErrorJson({.status = 429, .message = "a\"\n\xff"}) ==
-        "{\"error\":{\"message\":\"a\\\"\\n\xEF\xBF\xBD\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":null}}");
+        "{\"error\":{\"message\":\"a\\\"\\n\xEF\xBF\xBD\",\"type\":\"rate_limit_error\",\"param\":"
+        "null,\"code\":null}}");
 }
 
 }  // namespace

@@ -1,9 +1,8 @@
 #include "tests/server/gateway/gateway_fixture.h"
 
-#include <utility>
-
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <utility>
 
 #include "base/check.h"
 
@@ -18,7 +17,8 @@ Gateway::Gateway(GatewayOptions options, FakeDaemon::Health health) : daemon(hea
 
 boost::json::value Json(const std::string& text) {
   boost::json::error_code error;
-  boost::json::value value = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
+  boost::json::value value =
+      boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
   return error ? boost::json::value() : value;
 }
 
@@ -28,7 +28,8 @@ std::string At(const boost::json::value& value, const std::string& pointer) {
       value.find_pointer(boost::json::string_view(pointer.data(), pointer.size()), error);
   if (error || found == nullptr) return "(none)";
   if (found->is_null()) return "(null)";
-  if (found->is_string()) return std::string(found->get_string().data(), found->get_string().size());
+  if (found->is_string())
+    return std::string(found->get_string().data(), found->get_string().size());
   return boost::json::serialize(*found);
 }
 

@@ -2,10 +2,9 @@
 // Thread rule: one thread at a time.
 #pragma once
 
+#include <boost/json/value.hpp>
 #include <memory>
 #include <string>
-
-#include <boost/json/value.hpp>
 
 #include "server/gateway/http_server.h"
 #include "tests/server/gateway/http_client.h"
@@ -14,11 +13,13 @@
 namespace fastgen::testing {
 
 struct Gateway {
-  explicit Gateway(GatewayOptions options = {}, FakeDaemon::Health health = FakeDaemon::Health::kServing);
+  explicit Gateway(GatewayOptions options = {},
+                   FakeDaemon::Health health = FakeDaemon::Health::kServing);
 
   std::string address() const { return server->addresses()[0]; }
   HttpReply Get(const std::string& path) { return HttpClient(address()).Get(path); }
-  HttpReply Post(const std::string& path, const std::string& body, const std::string& headers = "") {
+  HttpReply Post(const std::string& path, const std::string& body,
+                 const std::string& headers = "") {
     return HttpClient(address()).Post(path, body, headers);
   }
 
@@ -29,7 +30,8 @@ struct Gateway {
 // Null when `text` is not JSON.
 boost::json::value Json(const std::string& text);
 
-// The string at a JSON pointer; "(none)" when there is nothing, "(null)" for null, JSON text for what is not a string.
+// The string at a JSON pointer; "(none)" when there is nothing, "(null)" for null, JSON text for
+// what is not a string.
 std::string At(const boost::json::value& value, const std::string& pointer);
 
 }  // namespace fastgen::testing

@@ -1,6 +1,5 @@
 // What happens to an answer when the daemon fails, the client leaves or reads slowly.
 #include <catch2/catch.hpp>
-
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -73,13 +72,15 @@ TEST_CASE("the daemon's field violation and retry time reach the client", "[gate
     script.status = status;
     return script;
   };
-  const std::string chat = R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":4})";
+  const std::string chat =
+      R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":4})";
   CHECK(At(Json(gateway.Post("/chat/completions", chat).body), "/error/param") == "top_logprobs");
   const auto refused = Json(gateway.Post("/completions", kPrompt).body);
   CHECK(At(refused, "/error/param") == "logprobs");
   CHECK(At(refused, "/error/message") == "logprobs: is 99; the limit is 20");
   status = testing::FieldViolation("stopping.max_tokens", "too long");
-  CHECK(At(Json(gateway.Post("/chat/completions", chat).body), "/error/param") == "max_completion_tokens");
+  CHECK(At(Json(gateway.Post("/chat/completions", chat).body), "/error/param") ==
+        "max_completion_tokens");
   status = testing::RetryLater(grpc::StatusCode::RESOURCE_EXHAUSTED, "queue full", 7);
   CHECK(gateway.Post("/completions", kPrompt).header("retry-after") == "7");
 }
@@ -137,7 +138,8 @@ TEST_CASE("a client that leaves while nothing is written cancels its call", "[ga
     script.hold_open = true;
     return script;
   };
-  const std::string body = GENERATE(as<std::string>(), kPrompt, kStream, R"({"prompt":["a","b","c"]})");
+  const std::string body =
+      GENERATE(as<std::string>(), kPrompt, kStream, R"({"prompt":["a","b","c"]})");
   const int num_calls = body == kPrompt || body == kStream ? 1 : 3;
   HttpClient client(gateway.address());
   client.Send(HttpClient::PostText("/v1/completions", body));
@@ -146,10 +148,12 @@ TEST_CASE("a client that leaves while nothing is written cancels its call", "[ga
   CHECK(gateway.daemon.WaitForCancelled(num_calls, absl::Seconds(5)));
 }
 
-TEST_CASE("a client that leaves early does not disturb a pipelined neighbour's bytes", "[gateway]") {
+TEST_CASE("a client that leaves early does not disturb a pipelined neighbour's bytes",
+          "[gateway]") {
   Gateway gateway;
   HttpClient client(gateway.address());
-  client.Send(HttpClient::PostText("/v1/completions", kStream) + HttpClient::PostText("/v1/completions", kPrompt) +
+  client.Send(HttpClient::PostText("/v1/completions", kStream) +
+              HttpClient::PostText("/v1/completions", kPrompt) +
               "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
   CHECK(client.Read().events().size() == 4);
   CHECK(At(Json(client.Read().body), "/choices/0/text") == "Hello world");
@@ -212,7 +216,8 @@ TEST_CASE("a silent stream is kept alive by comments", "[gateway]") {
   // Also while the daemon has not accepted yet: a proxy does not care why it hears nothing.
   for (const char* prompt : {"accepted", "queued"}) {
     HttpClient client(gateway.address());
-    client.Send(HttpClient::PostText("/v1/completions", absl::StrCat(R"({"stream":true,"prompt":")", prompt, "\"}")));
+    client.Send(HttpClient::PostText("/v1/completions",
+                                     absl::StrCat(R"({"stream":true,"prompt":")", prompt, "\"}")));
     CHECK(client.ReadUntil(": keep-alive\n\n\r\ne\r\n: keep-alive\n\n", absl::Seconds(5)));
   }
 }
@@ -227,19 +232,21 @@ TEST_CASE("32 streams at once each get their own answer", "[gateway]") {
   std::vector<std::unique_ptr<HttpClient>> clients;
   for (int i = 0; i < 32; ++i) {
     clients.push_back(std::make_unique<HttpClient>(gateway.address()));
-    clients.back()->Send(
-        HttpClient::PostText("/v1/completions", absl::StrCat(R"({"stream":true,"prompt":"p)", i, "\"}")));
+    clients.back()->Send(HttpClient::PostText(
+        "/v1/completions", absl::StrCat(R"({"stream":true,"prompt":"p)", i, "\"}")));
   }
   for (int i = 0; i < 32; ++i) {
     const auto events = clients[static_cast<size_t>(i)]->Read().events();
     REQUIRE(events.size() == 52);
     for (int k = 0; k < 50; ++k) {
-      REQUIRE(At(Json(events[static_cast<size_t>(k)]), "/choices/0/text") == absl::StrCat("p", i, ":", k, " "));
+      REQUIRE(At(Json(events[static_cast<size_t>(k)]), "/choices/0/text") ==
+              absl::StrCat("p", i, ":", k, " "));
     }
   }
   // The daemon's side of a call ends a moment after the client's.
   const absl::Time deadline = absl::Now() + absl::Seconds(5);
-  while (gateway.daemon.num_live() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+  while (gateway.daemon.num_live() > 0 && absl::Now() < deadline)
+    absl::SleepFor(absl::Milliseconds(1));
   CHECK(gateway.daemon.num_live() == 0);
 }
 

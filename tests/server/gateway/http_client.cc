@@ -149,11 +149,16 @@ HttpReply HttpClient::Read(absl::Duration timeout) {
   return reply;
 }
 
-HttpReply HttpClient::ReadHeadOnly(absl::Duration timeout) { return ReadHead(absl::Now() + timeout); }
+HttpReply HttpClient::ReadHeadOnly(absl::Duration timeout) {
+  return ReadHead(absl::Now() + timeout);
+}
 
-std::string HttpClient::PostText(const std::string& path, const std::string& body, const std::string& headers) {
-  return absl::StrCat("POST ", path, " HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: ",
-                      body.size(), "\r\n", headers, "\r\n", body);
+std::string HttpClient::PostText(const std::string& path, const std::string& body,
+                                 const std::string& headers) {
+  return absl::StrCat(
+      "POST ", path,
+      " HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: ", body.size(),
+      "\r\n", headers, "\r\n", body);
 }
 
 HttpReply HttpClient::Get(const std::string& path) {
@@ -161,7 +166,8 @@ HttpReply HttpClient::Get(const std::string& path) {
   return Read();
 }
 
-HttpReply HttpClient::Post(const std::string& path, const std::string& body, const std::string& headers) {
+HttpReply HttpClient::Post(const std::string& path, const std::string& body,
+                           const std::string& headers) {
   Send(PostText(path, body, headers));
   return Read();
 }

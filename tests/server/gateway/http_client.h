@@ -1,4 +1,5 @@
-// HttpClient: one raw socket to the gateway under test: says exactly what it is told to, reads exactly what comes.
+// HttpClient: one raw socket to the gateway under test: says exactly what it is told to, reads
+// exactly what comes.
 //
 // Every read has a time limit, so that a hang is a failed test.
 // Thread rule: one thread at a time.
@@ -14,7 +15,7 @@
 namespace fastgen::testing {
 
 struct HttpReply {
-  int status = 0;  // 0: none came
+  int status = 0;                              // 0: none came
   std::map<std::string, std::string> headers;  // names in lower case
   std::string body;
 
@@ -45,7 +46,8 @@ class HttpClient {
 
   HttpReply Get(const std::string& path);
   HttpReply Post(const std::string& path, const std::string& body, const std::string& headers = "");
-  static std::string PostText(const std::string& path, const std::string& body, const std::string& headers = "");
+  static std::string PostText(const std::string& path, const std::string& body,
+                              const std::string& headers = "");
 
  private:
   // Appends what has come to `input_`; false at the end or when the time is up.

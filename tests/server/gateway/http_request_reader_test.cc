@@ -1,13 +1,14 @@
-#include <catch2/catch.hpp>
-
 #include "server/gateway/http_request_reader.h"
+
+#include <catch2/catch.hpp>
 
 namespace fastgen::gateway {
 namespace {
 
 using State = HttpRequestReader::State;
 
-// Feeds `text` in pieces of `step` bytes the way the connection does: what was not consumed comes again.
+// Feeds `text` in pieces of `step` bytes the way the connection does: what was not consumed comes
+// again.
 size_t FeedAll(HttpRequestReader& reader, const std::string& text, size_t step) {
   std::string input;
   size_t sent = 0;
@@ -20,11 +21,12 @@ size_t FeedAll(HttpRequestReader& reader, const std::string& text, size_t step) 
 }
 
 TEST_CASE("a request reads the same however it is cut", "[gateway]") {
-  const std::string text = GENERATE(
-      as<std::string>(),
-      "\r\n\r\nPOST /v1/a%20b?q HTTP/1.1\r\nHost: x\r\nContent-Type: t\r\nX-REQUEST-ID: 7\r\nContent-Length: 5\r\n\r\nhello",
-      "POST /v1/a%20b?q HTTP/1.1\r\nHost: x\r\nContent-Type: t\r\nX-Request-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n"
-      "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
+  const std::string text = GENERATE(as<std::string>(),
+                                    "\r\n\r\nPOST /v1/a%20b?q HTTP/1.1\r\nHost: x\r\nContent-Type: "
+                                    "t\r\nX-REQUEST-ID: 7\r\nContent-Length: 5\r\n\r\nhello",
+                                    "POST /v1/a%20b?q HTTP/1.1\r\nHost: x\r\nContent-Type: "
+                                    "t\r\nX-Request-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                    "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
   const size_t step = GENERATE(1, 2, 3, 7, 50, 1000);
   HttpRequestReader reader(4096, 4096);
   CHECK(FeedAll(reader, text, step) == text.size());
@@ -54,14 +56,17 @@ TEST_CASE("a head without end is bounded in size", "[gateway]") {
 
 TEST_CASE("an absurd Content-Length is too large, not an allocation", "[gateway]") {
   HttpRequestReader reader(1024, 4096);
-  FeedAll(reader, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9223372036854775807\r\n\r\n", 1000);
+  FeedAll(reader, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9223372036854775807\r\n\r\n",
+          1000);
   REQUIRE(reader.state() == State::kFailed);
   CHECK(reader.error().status == 413);
 }
 
 TEST_CASE("both lengths at once are refused", "[gateway]") {
   HttpRequestReader reader(1024, 4096);
-  FeedAll(reader, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 1000);
+  FeedAll(reader,
+          "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+          1000);
   REQUIRE(reader.state() == State::kFailed);
   CHECK(reader.error().status == 400);
 }

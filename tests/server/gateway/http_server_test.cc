@@ -1,5 +1,4 @@
 #include <catch2/catch.hpp>
-
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -43,7 +42,8 @@ TEST_CASE("unknown routes, methods and what is not built answer in OpenAI's shap
   reply = gateway.Post("/health", "{}");
   CHECK(reply.status == 405);
   CHECK(reply.header("allow") == "GET, HEAD, OPTIONS");
-  for (const char* path : {"/v1/responses", "/v1/messages", "/messages/count_tokens", "/embeddings"}) {
+  for (const char* path :
+       {"/v1/responses", "/v1/messages", "/messages/count_tokens", "/embeddings"}) {
     CHECK(gateway.Post(path, "{}").status == 501);
   }
   CHECK(gateway.Get("/openapi.json").status == 501);
@@ -68,7 +68,8 @@ TEST_CASE("content types other than JSON are refused", "[gateway]") {
   Gateway gateway;
   const auto status = [&](const std::string& headers) {
     HttpClient client(gateway.address());
-    client.Send(absl::StrCat("POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n", headers, "\r\n", kPrompt));
+    client.Send(absl::StrCat("POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n",
+                             headers, "\r\n", kPrompt));
     return client.Read().status;
   };
   CHECK(status("") == 200);
@@ -94,7 +95,8 @@ TEST_CASE("pipelined requests are answered in their order", "[gateway]") {
   Gateway gateway;
   HttpClient client(gateway.address());
   std::string burst;
-  for (int i = 0; i < 500; ++i) burst += absl::StrCat("GET /models/m", i, " HTTP/1.1\r\nHost: x\r\n\r\n");
+  for (int i = 0; i < 500; ++i)
+    burst += absl::StrCat("GET /models/m", i, " HTTP/1.1\r\nHost: x\r\n\r\n");
   std::thread sender([&] { client.Send(burst); });
   int in_order = 0;
   for (int i = 0; i < 500; ++i) {
@@ -115,7 +117,8 @@ TEST_CASE("Connection: close and HTTP/1.0 end the connection after the answer", 
 
   HttpClient old(gateway.address());
   const std::string body = R"({"prompt":"x","stream":true})";
-  old.Send(absl::StrCat("POST /completions HTTP/1.0\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  old.Send(absl::StrCat("POST /completions HTTP/1.0\r\nContent-Length: ", body.size(), "\r\n\r\n",
+                        body));
   const HttpReply stream = old.Read();
   CHECK(stream.header("transfer-encoding").empty());
   CHECK(stream.events().size() == 4);
@@ -127,18 +130,22 @@ TEST_CASE("bodies arrive in chunks and with 100-continue", "[gateway]") {
   client.Send("POST /completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
   client.Send("5\r\n{\"pro\r\n9\r\nmpt\":\"x\"}\r\n0\r\n\r\n");
   CHECK(client.Read().status == 200);
-  client.Send("POST /completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 14\r\n\r\n");
+  client.Send(
+      "POST /completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "
+      "14\r\n\r\n");
   CHECK(client.Read().status == 100);
   client.Send(kPrompt);
   CHECK(client.Read().status == 200);
-  client.Send("POST /completions HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\nContent-Length: 14\r\n\r\n");
+  client.Send(
+      "POST /completions HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\nContent-Length: 14\r\n\r\n");
   CHECK(client.Read().status == 417);
 }
 
 TEST_CASE("a request byte by byte is still a request", "[gateway]") {
   Gateway gateway;
   HttpClient client(gateway.address());
-  for (char c : "\r\n" + HttpClient::PostText("/completions", kPrompt)) client.Send(std::string(1, c));
+  for (char c : "\r\n" + HttpClient::PostText("/completions", kPrompt))
+    client.Send(std::string(1, c));
   CHECK(client.Read().status == 200);
 }
 
@@ -155,8 +162,9 @@ TEST_CASE("too large bodies and heads are refused, and the connection ends", "[g
   CHECK(announced.ReadToEnd(absl::Seconds(5)));
 
   HttpClient chunked(gateway.address());
-  chunked.Send("POST /completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" +
-               std::string(2000, ' ') + "\r\n");
+  chunked.Send(
+      "POST /completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" +
+      std::string(2000, ' ') + "\r\n");
   CHECK(chunked.Read().status == 413);
 
   // The answer arrives although the client goes on sending.
@@ -174,13 +182,14 @@ TEST_CASE("too large bodies and heads are refused, and the connection ends", "[g
 
 TEST_CASE("malformed HTTP is 400", "[gateway]") {
   Gateway gateway;
-  const std::string bytes = GENERATE(as<std::string>(), "nonsense\r\n\r\n", "GET /version HTTP/1.1\r\n\r\n",
-                                     "GET /version HTTP/3.0\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-                                     "GET /version HTTP/1.1\r\nHost x\r\n\r\n",
-                                     "POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-                                     "POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-                                     "POST /completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-                                     "\x16\x03\x01\x02\r\n\r\n");
+  const std::string bytes = GENERATE(
+      as<std::string>(), "nonsense\r\n\r\n", "GET /version HTTP/1.1\r\n\r\n",
+      "GET /version HTTP/3.0\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+      "GET /version HTTP/1.1\r\nHost x\r\n\r\n",
+      "POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+      "POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+      "POST /completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+      "\x16\x03\x01\x02\r\n\r\n");
   INFO(bytes);
   HttpClient client(gateway.address());
   client.Send(bytes);
@@ -237,9 +246,10 @@ TEST_CASE("connections beyond the limit are told so", "[gateway]") {
 
 TEST_CASE("keys and trace context travel as metadata", "[gateway]") {
   Gateway gateway;
-  gateway.Post("/completions", kPrompt,
-               "Authorization: Bearer k\r\nX-Api-Key: a\r\ntraceparent: 00-1-2-01\r\nX-Other: no\r\n"
-               "X-Fastgen-Resume-Window: 1.5\r\n");
+  gateway.Post(
+      "/completions", kPrompt,
+      "Authorization: Bearer k\r\nX-Api-Key: a\r\ntraceparent: 00-1-2-01\r\nX-Other: no\r\n"
+      "X-Fastgen-Resume-Window: 1.5\r\n");
   const auto metadata = gateway.daemon.last_metadata();
   CHECK(metadata.find("authorization")->second == "Bearer k");
   CHECK(metadata.find("x-api-key")->second == "a");
@@ -259,7 +269,9 @@ TEST_CASE("strict model names refuse every other name", "[gateway]") {
   CHECK(reply.status == 404);
   CHECK(At(Json(reply.body), "/error/code") == "model_not_found");
   CHECK(gateway.Post("/completions", R"({"prompt":"x","model":"tiny/model"})").status == 200);
-  CHECK(gateway.Post("/completions", R"({"prompt":"x","model":"tiny/model","stream":true})").events().size() == 4);
+  CHECK(gateway.Post("/completions", R"({"prompt":"x","model":"tiny/model","stream":true})")
+            .events()
+            .size() == 4);
 }
 
 TEST_CASE("bad and taken addresses are named", "[gateway]") {
@@ -269,7 +281,8 @@ TEST_CASE("bad and taken addresses are named", "[gateway]") {
     options.listen = {address};
     return HttpServer::Start(options, gateway.daemon.channel()).status();
   };
-  for (const char* bad : {"", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", ":5", "::1:5"}) {
+  for (const char* bad :
+       {"", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", ":5", "::1:5"}) {
     INFO(bad);
     CHECK(start(bad).code() == absl::StatusCode::kInvalidArgument);
   }

@@ -1,13 +1,14 @@
-#include <catch2/catch.hpp>
-
 #include "server/gateway/json_fields.h"
+
+#include <catch2/catch.hpp>
 
 namespace fastgen::gateway {
 namespace {
 
 struct Fields {
   explicit Fields(const std::string& body)
-      : object(ParseJsonObject(body, &error).value_or(boost::json::object())), fields(object, "", &error) {}
+      : object(ParseJsonObject(body, &error).value_or(boost::json::object())),
+        fields(object, "", &error) {}
   std::optional<ApiError> error;
   boost::json::object object;
   JsonFields fields;
@@ -30,7 +31,8 @@ TEST_CASE("the first failure is the one reported", "[gateway]") {
 
 TEST_CASE("unknown fields are bounded and safe for a header", "[gateway]") {
   std::string body = "{\"known\":1";
-  for (int i = 0; i < 100; ++i) body += ",\"\\r\\nSet-Cookie: x\\u0000" + std::to_string(i) + "\":1";
+  for (int i = 0; i < 100; ++i)
+    body += ",\"\\r\\nSet-Cookie: x\\u0000" + std::to_string(i) + "\":1";
   Fields f(body + ",\"" + std::string(1000, 'a') + "\":1}");
   REQUIRE(f.fields.ok());
   f.fields.Accept({"known"});

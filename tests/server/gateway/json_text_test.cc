@@ -1,10 +1,9 @@
-#include <catch2/catch.hpp>
-
-#include <cmath>
+#include "server/gateway/json_text.h"
 
 #include <boost/json/parse.hpp>
+#include <catch2/catch.hpp>
+#include <cmath>
 
-#include "server/gateway/json_text.h"
 #include "server/gateway/sse.h"
 
 namespace fastgen::gateway {

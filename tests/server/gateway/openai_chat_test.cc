@@ -1,6 +1,7 @@
+#include "server/gateway/openai_chat.h"
+
 #include <catch2/catch.hpp>
 
-#include "server/gateway/openai_chat.h"
 #include "tests/server/gateway/gateway_fixture.h"
 
 namespace fastgen::gateway {
@@ -77,14 +78,16 @@ TEST_CASE("chat request travels as fastgen.v1", "[gateway]") {
   CHECK(call.priority() == 4);
   CHECK(call.cache_salt() == "s");
   CHECK(request.ignored.empty());
-  CHECK((request.options.stream && request.options.include_usage && request.options.continuous_usage));
+  CHECK((request.options.stream && request.options.include_usage &&
+         request.options.continuous_usage));
 }
 
 TEST_CASE("absent and null fields stay unset", "[gateway]") {
   GenerationRequest request;
-  const v1::GenerateRequest call =
-      Parsed(Body(R"(,"temperature":null,"max_tokens":null,"stop":null,"seed":null,"tools":null,"logprobs":null)"),
-             &request);
+  const v1::GenerateRequest call = Parsed(
+      Body(
+          R"(,"temperature":null,"max_tokens":null,"stop":null,"seed":null,"tools":null,"logprobs":null)"),
+      &request);
   CHECK_FALSE(call.sampling().has_temperature());
   CHECK_FALSE(call.stopping().has_max_tokens());
   CHECK_FALSE(call.sampling().has_seed());
@@ -99,7 +102,8 @@ TEST_CASE("the last of two equal keys wins", "[gateway]") {
 
 TEST_CASE("escapes in JSON text reach the daemon as characters", "[gateway]") {
   GenerationRequest request;
-  const auto call = Parsed(R"({"messages":[{"role":"user","content":"\u0041\n\u0000\ud83d\ude00\u001f"}]})", &request);
+  const auto call = Parsed(
+      R"({"messages":[{"role":"user","content":"\u0041\n\u0000\ud83d\ude00\u001f"}]})", &request);
   CHECK(call.chat().messages(0).content() == std::string("A\n\0\xF0\x9F\x98\x80\x1f", 8));
 }
 
@@ -130,7 +134,8 @@ TEST_CASE("wrong chat fields are refused by name", "[gateway]") {
       {R"(,"logprobs":true,"top_logprobs":-1)", "400 top_logprobs"},
       {R"(,"stream":"yes")", "400 stream"},
       {R"(,"stream_options":{"include_usage":true})", "400 stream_options"},
-      {R"(,"stream":true,"stream_options":{"include_usage":1})", "400 stream_options.include_usage"},
+      {R"(,"stream":true,"stream_options":{"include_usage":1})",
+       "400 stream_options.include_usage"},
       {R"(,"n":0)", "400 n"},
       {R"(,"n":129)", "400 n"},
       {R"(,"response_format":{"type":"json_object"})", "400 response_format"},
@@ -179,7 +184,8 @@ TEST_CASE("wrong messages are refused with their index", "[gateway]") {
       {R"([{"role":"user","content":[{"type":"text","text":5}]}])", "400 messages[0].content"},
       {R"([{"role":"user","content":["x"]}])", "400 messages[0].content"},
       {R"([{"role":"assistant","tool_calls":[5]}])", "400 messages[0].tool_calls[0]"},
-      {R"([{"role":"assistant","tool_calls":[{"function":{}}]}])", "400 messages[0].tool_calls[0].function.name"},
+      {R"([{"role":"assistant","tool_calls":[{"function":{}}]}])",
+       "400 messages[0].tool_calls[0].function.name"},
       {R"([{"role":"user","content":"x","name":5}])", "400 messages[0].name"},
   }));
   INFO(row.messages);
@@ -190,9 +196,10 @@ TEST_CASE("bodies that are not a JSON object are refused", "[gateway]") {
   Gateway gateway;
   std::string deep;
   for (int i = 0; i < 100; ++i) deep += "[";
-  const std::string body = GENERATE_COPY(values<std::string>({
-      "", "{", "[]", "5", "null", "{\"messages\":NaN}", "{\"a\":Infinity}", "{\"a\":\"\\ud800\"}", "{'a':1}",
-      "{\"a\":\"\xff\"}", "{\"a\":1} x", "{\"a\":\"\n\"}", "{\"x\":" + deep, "{\"messages\":" + deep}));
+  const std::string body = GENERATE_COPY(
+      values<std::string>({"", "{", "[]", "5", "null", "{\"messages\":NaN}", "{\"a\":Infinity}",
+                           "{\"a\":\"\\ud800\"}", "{'a':1}", "{\"a\":\"\xff\"}", "{\"a\":1} x",
+                           "{\"a\":\"\n\"}", "{\"x\":" + deep, "{\"messages\":" + deep}));
   INFO(body);
   CHECK(Refusal(gateway, body) == "400 (null)");
 }
@@ -200,7 +207,8 @@ TEST_CASE("bodies that are not a JSON object are refused", "[gateway]") {
 TEST_CASE("whole chat answer has OpenAI's shape", "[gateway]") {
   Gateway gateway;
   const HttpReply reply =
-      gateway.Post("/v1/chat/completions", Body(R"(,"model":"gpt-4o-mini","request_id":"abc","vim":1,"b\r\nc":2)"));
+      gateway.Post("/v1/chat/completions",
+                   Body(R"(,"model":"gpt-4o-mini","request_id":"abc","vim":1,"b\r\nc":2)"));
   REQUIRE(reply.status == 200);
   const auto json = Json(reply.body);
   CHECK(At(json, "/id") == "chatcmpl-abc");
@@ -214,8 +222,9 @@ TEST_CASE("whole chat answer has OpenAI's shape", "[gateway]") {
   CHECK(At(json, "/choices/0/stop_reason") == "(null)");
   CHECK(At(json, "/choices/0/logprobs") == "(null)");
   CHECK(At(json, "/choices/0/token_ids") == "(none)");
-  CHECK(At(json, "/usage") ==
-        R"({"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":2}})");
+  CHECK(
+      At(json, "/usage") ==
+      R"({"prompt_tokens":5,"completion_tokens":2,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":2}})");
   CHECK(reply.header("x-request-id") == "abc");
   CHECK(reply.header("x-fastgen-ignored") == "vim, b??c");
   CHECK(reply.header("content-type") == "application/json");
@@ -229,8 +238,9 @@ TEST_CASE("an answer without a model name names the served one", "[gateway]") {
 
 TEST_CASE("chat stream has role, deltas, finish, usage and the end", "[gateway]") {
   Gateway gateway;
-  const HttpReply reply = gateway.Post(
-      "/v1/chat/completions", Body(R"(,"model":"m","stream":true,"stream_options":{"include_usage":true})"));
+  const HttpReply reply =
+      gateway.Post("/v1/chat/completions",
+                   Body(R"(,"model":"m","stream":true,"stream_options":{"include_usage":true})"));
   REQUIRE(reply.status == 200);
   CHECK(reply.header("content-type").rfind("text/event-stream", 0) == 0);
   CHECK(reply.header("transfer-encoding") == "chunked");
@@ -272,11 +282,13 @@ TEST_CASE("a stream shows no usage unless asked, and a running one when asked", 
 
 TEST_CASE("chat token ids come when asked for", "[gateway]") {
   Gateway gateway;
-  const auto json = Json(gateway.Post("/chat/completions", Body(R"(,"return_token_ids":true)")).body);
+  const auto json =
+      Json(gateway.Post("/chat/completions", Body(R"(,"return_token_ids":true)")).body);
   CHECK(At(json, "/choices/0/token_ids") == "[100,101]");
   CHECK(At(json, "/prompt_token_ids") == "[1,2,3,4,5]");
   CHECK(gateway.daemon.requests()[0].output().token_ids());
-  const auto events = gateway.Post("/chat/completions", Body(R"(,"return_token_ids":true,"stream":true)")).events();
+  const auto events =
+      gateway.Post("/chat/completions", Body(R"(,"return_token_ids":true,"stream":true)")).events();
   CHECK(At(Json(events[0]), "/prompt_token_ids") == "[1,2,3,4,5]");
   CHECK(At(Json(events[1]), "/choices/0/token_ids") == "[100]");
 }
@@ -297,7 +309,8 @@ TEST_CASE("chat logprobs carry bytes, also of half a character", "[gateway]") {
   CHECK(At(json, "/choices/0/logprobs/content/0/logprob") == "-5E-1");
   CHECK(At(json, "/choices/0/logprobs/content/0/top_logprobs/0/token") == "best");
   CHECK(At(json, "/choices/0/logprobs/content/1/logprob") == "-9.999E3");
-  const auto events = gateway.Post("/v1/chat/completions", Body(more + R"(,"stream":true)")).events();
+  const auto events =
+      gateway.Post("/v1/chat/completions", Body(more + R"(,"stream":true)")).events();
   REQUIRE(events.size() == 4);
   CHECK(At(Json(events[1]), "/choices/0/logprobs/content/1/bytes") == "[172,34]");
 }
@@ -314,16 +327,19 @@ TEST_CASE("stop_reason is the matched string, or the id that the request named",
     }
     return script;
   };
-  CHECK(At(Json(gateway.Post("/chat/completions", Body(R"(,"stop":"\n\"")")).body), "/choices/0/stop_reason") == "\n\"");
+  CHECK(At(Json(gateway.Post("/chat/completions", Body(R"(,"stop":"\n\"")")).body),
+           "/choices/0/stop_reason") == "\n\"");
   CHECK(At(Json(gateway.Post("/chat/completions", Body(R"(,"stop_token_ids":[8,9])")).body),
            "/choices/0/stop_reason") == "9");
-  CHECK(At(Json(gateway.Post("/chat/completions", Body("")).body), "/choices/0/stop_reason") == "(null)");
+  CHECK(At(Json(gateway.Post("/chat/completions", Body("")).body), "/choices/0/stop_reason") ==
+        "(null)");
 }
 
 TEST_CASE("tools with tool_choice none reach the template", "[gateway]") {
   GenerationRequest request;
-  const auto call =
-      Parsed(Body(R"(,"tools":[{"type":"function","function":{"name":"z","a":1}}],"tool_choice":"none")"), &request);
+  const auto call = Parsed(
+      Body(R"(,"tools":[{"type":"function","function":{"name":"z","a":1}}],"tool_choice":"none")"),
+      &request);
   REQUIRE(call.chat().tools_json_size() == 1);
   CHECK(call.chat().tools_json(0) == R"({"type":"function","function":{"name":"z","a":1}})");
 }

@@ -1,9 +1,9 @@
-#include <catch2/catch.hpp>
+#include "server/gateway/openai_completions.h"
 
+#include <catch2/catch.hpp>
 #include <map>
 #include <set>
 
-#include "server/gateway/openai_completions.h"
 #include "tests/server/gateway/gateway_fixture.h"
 
 namespace fastgen::gateway {
@@ -91,14 +91,16 @@ TEST_CASE("too many prompts or choices are refused", "[gateway]") {
   REQUIRE(error.has_value());
   CHECK(error->param == "prompt");
   request = {};
-  error = ParseCompletionsRequest("{\"n\":100,\"prompt\":[" + prompts.substr(0, 4 * 20 - 1) + "]}", &request);
+  error = ParseCompletionsRequest("{\"n\":100,\"prompt\":[" + prompts.substr(0, 4 * 20 - 1) + "]}",
+                                  &request);
   REQUIRE(error.has_value());
   CHECK(error->param == "n");
 }
 
 TEST_CASE("whole completion has OpenAI's shape", "[gateway]") {
   Gateway gateway;
-  const HttpReply reply = gateway.Post("/v1/completions", R"({"prompt":"x","model":"m"})", "X-Request-Id: r-1\r\n");
+  const HttpReply reply =
+      gateway.Post("/v1/completions", R"({"prompt":"x","model":"m"})", "X-Request-Id: r-1\r\n");
   REQUIRE(reply.status == 200);
   const auto json = Json(reply.body);
   CHECK(At(json, "/id") == "cmpl-r-1");
@@ -112,8 +114,11 @@ TEST_CASE("whole completion has OpenAI's shape", "[gateway]") {
 TEST_CASE("several prompts are answered in their order", "[gateway]") {
   Gateway gateway;
   gateway.daemon.on_generate = EchoPrompt;
-  const auto json = Json(
-      gateway.Post("/v1/completions", R"({"prompt":[[1],[2],[3]],"return_token_ids":true,"request_id":"q"})").body);
+  const auto json =
+      Json(gateway
+               .Post("/v1/completions",
+                     R"({"prompt":[[1],[2],[3]],"return_token_ids":true,"request_id":"q"})")
+               .body);
   CHECK(At(json, "/choices/0/text") == "<1>.");
   CHECK(At(json, "/choices/1/text") == "<2>.");
   CHECK(At(json, "/choices/2/text") == "<3>.");
@@ -130,7 +135,9 @@ TEST_CASE("several prompts interleave in a stream, each with its finish", "[gate
   Gateway gateway;
   gateway.daemon.on_generate = EchoPrompt;
   const auto events =
-      gateway.Post("/v1/completions", R"({"prompt":["a","b"],"stream":true,"stream_options":{"include_usage":true}})")
+      gateway
+          .Post("/v1/completions",
+                R"({"prompt":["a","b"],"stream":true,"stream_options":{"include_usage":true}})")
           .events();
   REQUIRE(events.size() == 2 * 3 + 2);
   std::map<std::string, std::string> text, finish;
@@ -150,7 +157,8 @@ TEST_CASE("choices of n answers are numbered after their prompt", "[gateway]") {
   gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
     GenerateScript script;
     script.events = {testing::AcceptedEvent(1), DeltaEvent(request.text() + "1", {}, 1),
-                     DeltaEvent(request.text() + "0", {}, 0), testing::FinishedEvent(v1::LENGTH, 1, 1, 0),
+                     DeltaEvent(request.text() + "0", {}, 0),
+                     testing::FinishedEvent(v1::LENGTH, 1, 1, 0),
                      testing::FinishedEvent(v1::STOP, 1, 1, 1)};
     return script;
   };
@@ -197,7 +205,8 @@ TEST_CASE("echo with logprobs scores the prompt in the legacy shape", "[gateway]
   CHECK(At(json, "/choices/0/logprobs/tokens") == want_tokens);
   CHECK(At(json, "/choices/0/logprobs/token_logprobs") == "[null,-2,-4]");
   CHECK(At(json, "/choices/0/logprobs/text_offset") == "[0,2,5]");
-  CHECK(At(json, "/choices/0/logprobs/top_logprobs") == R"([null,{"best":-1,"llo":-2},{"best":-2,"!":-4}])");
+  CHECK(At(json, "/choices/0/logprobs/top_logprobs") ==
+        R"([null,{"best":-1,"llo":-2},{"best":-2,"!":-4}])");
   const auto request = gateway.daemon.requests()[0];
   CHECK((request.stopping().has_max_tokens() && request.stopping().max_tokens() == 0));
   CHECK((request.output().logprobs() == 1 && request.output().prompt_logprobs() == 1));
@@ -217,10 +226,14 @@ TEST_CASE("logprobs 0 is not the same as none", "[gateway]") {
 
 TEST_CASE("a delta that shows nothing is not sent, unless its ids were asked for", "[gateway]") {
   Gateway gateway;
-  gateway.daemon.on_generate = [](const v1::GenerateRequest&) { return testing::AnswerScript({"", "a", ""}); };
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    return testing::AnswerScript({"", "a", ""});
+  };
   CHECK(gateway.Post("/completions", R"({"prompt":"x","stream":true})").events().size() == 3);
   // The prompt's ids come in a chunk of their own.
-  CHECK(gateway.Post("/completions", R"({"prompt":"x","stream":true,"return_token_ids":true})").events().size() == 6);
+  CHECK(gateway.Post("/completions", R"({"prompt":"x","stream":true,"return_token_ids":true})")
+            .events()
+            .size() == 6);
 }
 
 TEST_CASE("one failing prompt fails the request and cancels the others", "[gateway]") {
@@ -235,7 +248,8 @@ TEST_CASE("one failing prompt fails the request and cancels the others", "[gatew
     }
     return script;
   };
-  const HttpReply reply = gateway.Post("/v1/completions", R"({"prompt":["a","bad","b"],"stream":true})");
+  const HttpReply reply =
+      gateway.Post("/v1/completions", R"({"prompt":["a","bad","b"],"stream":true})");
   CHECK(reply.status == 400);
   CHECK(At(Json(reply.body), "/error/param") == "prompt");
   CHECK(gateway.daemon.WaitForCancelled(2, absl::Seconds(10)));

@@ -33,7 +33,8 @@ TEST_CASE("health follows the daemon's health service", "[gateway]") {
   CHECK(reply.status == 503);
   CHECK(reply.header("retry-after") == "1");
   CHECK_THAT(reply.body, Catch::Matchers::Contains("draining"));
-  gateway.daemon.unary_status = testing::RetryLater(grpc::StatusCode::UNAVAILABLE, "loading: 12 of 90 MB", 3);
+  gateway.daemon.unary_status =
+      testing::RetryLater(grpc::StatusCode::UNAVAILABLE, "loading: 12 of 90 MB", 3);
   reply = gateway.Get("/health");
   CHECK(reply.status == 503);
   CHECK(At(Json(reply.body), "/error/message") == "loading: 12 of 90 MB");
@@ -41,7 +42,8 @@ TEST_CASE("health follows the daemon's health service", "[gateway]") {
   CHECK(gateway.Get("/v1/models").header("retry-after") == "3");
 }
 
-TEST_CASE("health of a daemon without a health service is whether it knows its model", "[gateway]") {
+TEST_CASE("health of a daemon without a health service is whether it knows its model",
+          "[gateway]") {
   Gateway gateway({}, FakeDaemon::Health::kOff);
   CHECK(gateway.Get("/health").status == 200);
   gateway.daemon.unary_status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "loading");
@@ -67,9 +69,12 @@ TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
   Gateway gateway;
   CHECK(gateway.Post("/tokenize", R"({"prompt":"ab"})").body ==
         R"({"count":3,"max_model_len":2048,"tokens":[1,97,98],"token_strs":null})");
-  CHECK(At(Json(gateway.Post("/tokenize", R"({"content":"ab","add_special":false,"with_pieces":true})").body),
+  CHECK(At(Json(gateway
+                    .Post("/tokenize", R"({"content":"ab","add_special":false,"with_pieces":true})")
+                    .body),
            "/token_strs") == R"(["a","b"])");
-  CHECK(At(Json(gateway.Post("/tokenize", R"({"prompt":"","add_special_tokens":false})").body), "/tokens") == "[]");
+  CHECK(At(Json(gateway.Post("/tokenize", R"({"prompt":"","add_special_tokens":false})").body),
+           "/tokens") == "[]");
   CHECK(gateway.Post("/tokenize", R"({"messages":[{"role":"user","content":"x"}]})").body ==
         R"({"count":1,"max_model_len":2048,"tokens":[10],"token_strs":null})");
   CHECK(gateway.Post("/tokenize", R"({})").status == 400);
@@ -79,7 +84,8 @@ TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
 
 TEST_CASE("detokenize gives the text under both names", "[gateway]") {
   Gateway gateway;
-  CHECK(gateway.Post("/detokenize", R"({"tokens":[104,105]})").body == R"({"prompt":"hi","content":"hi"})");
+  CHECK(gateway.Post("/detokenize", R"({"tokens":[104,105]})").body ==
+        R"({"prompt":"hi","content":"hi"})");
   CHECK(gateway.Post("/detokenize", R"({"tokens":["a"]})").status == 400);
   CHECK(gateway.Post("/detokenize", R"({})").status == 400);
   gateway.daemon.unary_status = testing::FieldViolation("ids", "no such token");
