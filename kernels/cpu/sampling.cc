@@ -1,6 +1,7 @@
 #include "kernels/cpu/sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -15,6 +16,14 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Scanning 16 k logits takes about 5 us, less than waking a sleeping thread.
 constexpr int64_t kMinParallelLogits = 32 << 10;
+
+// Buckets of top-p: 16 to a factor of 2, by the leading bits of a weight in (0, 1]. The last holds all below 2^-63.
+constexpr int kNumBuckets = 1024;
+
+int BucketOf(float weight) {
+  const uint32_t below_one = 0x3f800000 - std::min(uint32_t{0x3f800000}, std::bit_cast<uint32_t>(weight));
+  return static_cast<int>(std::min<uint32_t>(below_one >> 19, kNumBuckets - 1));
+}
 
 // The lowest id whose logit is `max`, which is the largest of `logits`.
 int32_t FirstAtMax(const float* logits, int64_t vocab, float max, const std::vector<float>& maxima) {
@@ -44,7 +53,8 @@ void RowSampler::Reserve(int64_t vocab) {
     scratch.sums.resize(num_chunks);
     scratch.maxima.resize(num_chunks);
     scratch.sorted_maxima.resize(num_chunks);
-    scratch.candidates.resize(vocab);
+    scratch.candidates.resize(vocab + 1);
+    scratch.bucket_mass.resize(kNumBuckets);
   }
 }
 
@@ -109,7 +119,8 @@ int32_t RowSampler::Choose(const float* logits, int64_t vocab, const SampleRow& 
                                       scratch->sums.data());
   const Kept kept = Filter(logits, vocab, max, total, row, scratch);
   const double draw = UniformDraw(row.seed, row.choice_index, row.output_position);
-  return Invert(logits, vocab, kept, draw, scratch);
+  if (kept.all) return DrawFromAll(vocab, draw, *scratch);
+  return DrawFromKept(logits, vocab, kept, draw, scratch);
 }
 
 float RowSampler::LowerBoundOfTop(int64_t vocab, int64_t count, Scratch* scratch) const {
@@ -123,15 +134,36 @@ float RowSampler::LowerBoundOfTop(int64_t vocab, int64_t count, Scratch* scratch
 
 int64_t RowSampler::Collect(const float* logits, int64_t vocab, float threshold, Scratch* scratch) const {
   int64_t count = 0;
+  const auto candidates = scratch->candidates.begin();
   for (int64_t begin = 0; begin < vocab; begin += kSampleChunk) {
     if (scratch->maxima[begin / kSampleChunk] < threshold) continue;
     const int64_t end = std::min<int64_t>(vocab, begin + kSampleChunk);
     for (int64_t id = begin; id < end; ++id) {
-      if (logits[id] < threshold) continue;
-      scratch->candidates[count++] = {logits[id], static_cast<int32_t>(id), scratch->weights[id]};
+      // Written before it is decided on: which tokens pass is as good as random, and a branch would be mispredicted.
+      candidates[count] = {logits[id], static_cast<int32_t>(id), scratch->weights[id]};
+      count += logits[id] >= threshold ? 1 : 0;
     }
   }
   return count;
+}
+
+RowSampler::Candidate RowSampler::EndOfNucleus(const float* logits, int64_t vocab, float threshold, double wanted,
+                                               Scratch* scratch) const {
+  const int64_t num_above = Collect(logits, vocab, threshold, scratch);
+  const auto candidates = scratch->candidates.begin();
+  auto& mass = scratch->bucket_mass;
+  std::fill(mass.begin(), mass.end(), 0);
+  int last = 0;  // the last bucket that holds a token
+  for (int64_t i = 0; i < num_above; ++i) {
+    const int bucket = BucketOf(candidates[i].weight);
+    mass[bucket] += static_cast<double>(candidates[i].weight);
+    last = std::max(last, bucket);
+  }
+  int bucket = 0;
+  while (bucket < last && mass[bucket] < wanted) wanted -= mass[bucket++];
+  const auto end = std::partition(candidates, candidates + num_above,
+                                  [&](const Candidate& c) { return BucketOf(c.weight) == bucket; });
+  return EndOfMass(end - candidates, wanted, scratch);
 }
 
 RowSampler::Candidate RowSampler::EndOfMass(int64_t count, double wanted, Scratch* scratch) const {
@@ -172,52 +204,61 @@ RowSampler::Kept RowSampler::Filter(const float* logits, int64_t vocab, float ma
     for (int64_t i = 0; i < count; ++i) total += static_cast<double>(candidates[i].weight);
   }
   if (row.top_p < 1) {
-    if (count < 0) {
+    const double wanted = std::max(0.0f, row.top_p) * total;
+    if (count >= 0) {
+      kept.worst = EndOfMass(count, wanted, scratch);
+    } else {
       // Tokens lighter than this weigh less than 1 - top_p all together. The margin covers exp's rounding.
-      const double lightest = (1.0 - std::max(0.0f, row.top_p)) * total / static_cast<double>(vocab);
+      const double lightest = (total - wanted) / static_cast<double>(vocab);
       const double threshold = max + (std::log(lightest) - 1e-3) * row.temperature;
-      count = Collect(logits, vocab, std::min(max, static_cast<float>(threshold)), scratch);
+      kept.worst = EndOfNucleus(logits, vocab, std::min(max, static_cast<float>(threshold)), wanted, scratch);
     }
-    kept.worst = EndOfMass(count, std::max(0.0f, row.top_p) * total, scratch);
     kept.all = false;
   }
   return kept;
 }
 
-int32_t RowSampler::Invert(const float* logits, int64_t vocab, const Kept& kept, double draw,
-                           Scratch* scratch) const {
-  const float* weights = scratch->weights.data();
+int32_t RowSampler::DrawFromAll(int64_t vocab, double draw, const Scratch& scratch) const {
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
   double total = 0;
-  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
-    if (!kept.all) {
-      float sum = 0;
-      const int64_t end = std::min<int64_t>(vocab, (chunk + 1) * kSampleChunk);
-      if (scratch->maxima[chunk] >= kept.worst.logit) {
-        for (int64_t id = chunk * kSampleChunk; id < end; ++id) {
-          if (kept.Has(logits[id], static_cast<int32_t>(id), weights[id])) sum += weights[id];
-        }
-      }
-      scratch->sums[chunk] = sum;
-    }
-    total += static_cast<double>(scratch->sums[chunk]);
-  }
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) total += static_cast<double>(scratch.sums[chunk]);
   double target = draw * total;
-  // The last chunk with any mass takes what rounding leaves over.
+  // The last chunk with any mass takes what rounding leaves over, and in it the last token.
   int64_t chosen = 0;
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
-    if (scratch->sums[chunk] <= 0) continue;
+    if (scratch.sums[chunk] <= 0) continue;
     chosen = chunk;
-    if (target < static_cast<double>(scratch->sums[chunk])) break;
-    target -= static_cast<double>(scratch->sums[chunk]);
+    if (target < static_cast<double>(scratch.sums[chunk])) break;
+    target -= static_cast<double>(scratch.sums[chunk]);
   }
-  int32_t token = 0;
+  int64_t token = 0;
   const int64_t end = std::min<int64_t>(vocab, (chosen + 1) * kSampleChunk);
   for (int64_t id = chosen * kSampleChunk; id < end; ++id) {
-    if (weights[id] <= 0 || !kept.Has(logits[id], static_cast<int32_t>(id), weights[id])) continue;
-    token = static_cast<int32_t>(id);
-    if (target < static_cast<double>(weights[id])) break;
-    target -= static_cast<double>(weights[id]);
+    if (scratch.weights[id] <= 0) continue;
+    token = id;
+    if (target < static_cast<double>(scratch.weights[id])) break;
+    target -= static_cast<double>(scratch.weights[id]);
+  }
+  return static_cast<int32_t>(token);
+}
+
+int32_t RowSampler::DrawFromKept(const float* logits, int64_t vocab, const Kept& kept, double draw,
+                                 Scratch* scratch) const {
+  const int64_t count = Collect(logits, vocab, kept.worst.logit, scratch);
+  const auto candidates = scratch->candidates.begin();
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    Candidate& candidate = candidates[i];
+    if (!kept.Has(candidate.logit, candidate.id, candidate.weight)) candidate.weight = 0;
+    total += static_cast<double>(candidate.weight);
+  }
+  double target = draw * total;
+  int32_t token = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (candidates[i].weight <= 0) continue;
+    token = candidates[i].id;
+    if (target < static_cast<double>(candidates[i].weight)) break;
+    target -= static_cast<double>(candidates[i].weight);
   }
   return token;
 }
