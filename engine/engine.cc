@@ -52,6 +52,19 @@ SchedulerOptions MakeSchedulerOptions(const MemoryPlan& plan) {
   return options;
 }
 
+// What the model says it ends with, and what its tokenizer says: chat models often name the end of
+// a turn in one of the two only. Ids without a row in the head are never sampled and left out.
+std::vector<int32_t> EosIds(const ModelConfig& config, const ModelText& text) {
+  std::vector<int32_t> ids;
+  const auto add = [&](int32_t id) {
+    const bool is_known = std::find(ids.begin(), ids.end(), id) != ids.end();
+    if (!is_known && id >= 0 && id < config.vocab) ids.push_back(id);
+  };
+  for (int32_t id : config.eos_ids) add(id);
+  for (int32_t id : text.eos_ids) add(id);
+  return ids;
+}
+
 ModelInfo MakeModelInfo(const Checkpoint& checkpoint, const ModelText& text, const Backend& backend,
                         const MemoryPlan& plan) {
   const ModelConfig& config = checkpoint.config();
@@ -64,14 +77,7 @@ ModelInfo MakeModelInfo(const Checkpoint& checkpoint, const ModelText& text, con
   info.backend = backend.Describe();
   info.weights_hash = checkpoint.Hash();
   info.bos_id = config.bos_id.has_value() ? config.bos_id : text.tokenizer->bos_id();
-  // What the model says it ends with, and what its tokenizer says: chat models often name the end
-  // of a turn in one of the two only.
-  info.eos_ids = config.eos_ids;
-  for (int32_t id : text.eos_ids) {
-    if (std::find(info.eos_ids.begin(), info.eos_ids.end(), id) == info.eos_ids.end()) {
-      info.eos_ids.push_back(id);
-    }
-  }
+  info.eos_ids = EosIds(config, text);
   info.has_chat_template = text.chat_template.ok();
   return info;
 }

@@ -71,6 +71,19 @@ TEST_CASE("the answer does not depend on how late a stop string is found", "[eng
   CHECK(record.num_calls_out_of_order == 0);
 }
 
+TEST_CASE("a stop string ends the sequence, and few steps are wasted on it", "[engine]") {
+  // 240 tokens could follow. The engine thread is at most Completion::kMaxPendingSteps ahead.
+  std::vector<int32_t> tokens = Bytes("STOP");
+  tokens.resize(240, 'z');
+  EngineUnderTest fake = MakeEngineUnderTest({}, Says(tokens));
+  GenerateRequest request = MakeRequest("a", Bytes("p"));
+  request.stopping.stop = {"STOP"};
+  auto sink = std::make_shared<RecordingSink>();
+  REQUIRE(fake->Submit(request, sink).ok());
+  CHECK(sink->WaitForEnd().finished->matched_stop == "STOP");
+  CHECK(fake.executor->steps().size() < 80);
+}
+
 TEST_CASE("a stop string in the last token beats length and eos", "[engine]") {
   const bool by_length = GENERATE(false, true);
   EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("abcd")));
