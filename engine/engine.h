@@ -6,7 +6,7 @@
 //   completion thread: Detokenizer, stop strings (posts FinishAt back), TokenSink
 // Idle threads sleep on condition variables: no CPU is used without work.
 // Thread rule: any thread, unless said otherwise.
-// Tested by tests/engine/engine_test.cc (fake executor) and tests/engine/golden_test.cc (real models).
+// Tested by tests/engine/engine*_test.cc (fake executor), create_test.cc and golden_test.cc (real models).
 #pragma once
 
 #include <functional>

@@ -7,7 +7,7 @@
 // text was asked for.
 //
 // Thread rule: completion thread only. Holds the sink until its last call.
-// Tested by tests/engine/output_stream_test.cc and tests/engine/engine_test.cc.
+// Tested by tests/engine/engine_stop_test.cc and tests/engine/engine_scoring_test.cc.
 #pragma once
 
 #include <cstdint>

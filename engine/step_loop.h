@@ -6,7 +6,7 @@
 // final: all streams end with it and everything is refused from then on.
 //
 // Thread rule: Run: the engine thread; stats: any thread.
-// Tested by tests/engine/engine_test.cc.
+// Tested by tests/engine/engine_test.cc, engine_end_test.cc and engine_stress_test.cc.
 #pragma once
 
 #include <cstdint>
