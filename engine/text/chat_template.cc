@@ -39,8 +39,8 @@ namespace {
 
 using Entries = std::vector<std::pair<Value, Value>>;
 
-// Turns the request into the values that templates expect. Names of keys and the usual roles are ours; everything else
-// is untrusted.
+// Turns the request into the values that templates expect. Names of keys and the usual roles are
+// ours; everything else is untrusted.
 class ContextBuilder {
  public:
   explicit ContextBuilder(Heap* heap) : heap_(*heap) {}
@@ -54,7 +54,7 @@ class ContextBuilder {
           Message(chat.messages[i], is_replaced ? last_content : std::string_view());
       if (!message.ok()) {
         return absl::Status(message.status().code(),
-                            absl::StrCat("messages[", i, "]", message.status().message()));
+                            absl::StrCat("messages[", i, "]: ", message.status().message()));
       }
       messages.push_back(*message);
     }
@@ -83,8 +83,9 @@ class ContextBuilder {
   }
 
  private:
-  // Some templates write their role tokens as '<|' + role + '|>'. One of the roles that every client uses cannot be an
-  // injection, so it counts as the template's own word; any other role is the request's text.
+  // Some templates write their role tokens as '<|' + role + '|>'. One of the roles that every
+  // client uses cannot be an injection, so it counts as the template's own word; any other role is
+  // the request's text.
   static bool IsKnownRole(std::string_view role) {
     return role == "system" || role == "developer" || role == "user" || role == "assistant" ||
            role == "tool";
@@ -98,8 +99,8 @@ class ContextBuilder {
 
   absl::StatusOr<Value> Message(const ChatMessage& message, std::string_view replacement) {
     Entries entries;
-    Add(entries, "role", IsKnownRole(message.role) ? heap_.Constant(message.role)
-                                                   : Untrusted(message.role));
+    Add(entries, "role",
+        IsKnownRole(message.role) ? heap_.Constant(message.role) : Untrusted(message.role));
     Value content = message.content.has_value() ? Untrusted(*message.content) : Value::None();
     Add(entries, "content", replacement.empty() ? content : Untrusted(replacement));
     if (!message.name.empty()) Add(entries, "name", Untrusted(message.name));
@@ -125,7 +126,7 @@ class ContextBuilder {
     std::string_view arguments = call.arguments_json;
     if (arguments.empty()) arguments = "{}";
     ASSIGN_OR_RETURN(Value parsed,
-                     Object(arguments, absl::StrCat(".tool_calls[", index, "].arguments")));
+                     Object(arguments, absl::StrCat("tool_calls[", index, "].arguments")));
     Entries function;
     Add(function, "name", Untrusted(call.name));
     Add(function, "arguments", parsed);
@@ -140,8 +141,8 @@ class ContextBuilder {
   Heap& heap_;
 };
 
-// Marks the end of the final message's content while it renders: a word that no message contains, and a blank that
-// shows whether the template keeps blanks at the end of a message.
+// Marks the end of the final message's content while it renders: a word that no message contains,
+// and a blank that shows whether the template keeps blanks at the end of a message.
 std::string MakeEndMark(const ChatPrompt& chat) {
   std::string mark;
   for (int number = 0;; ++number) {
@@ -180,8 +181,8 @@ absl::Status SetTemplateArguments(ContextBuilder& context, std::string_view json
   for (const auto& [key, value] : arguments.dict().entries) {
     std::string_view name = key.bytes();
     if (name == "messages" || name == "tools" || name == "add_generation_prompt") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("template_kwargs may not set '", ToAbsl(name), "': it has a field of its own"));
+      return absl::InvalidArgumentError(absl::StrCat("template_kwargs may not set '", ToAbsl(name),
+                                                     "': it has a field of its own"));
     }
     interpreter.SetGlobal(name, value);
   }

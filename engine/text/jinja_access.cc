@@ -103,7 +103,8 @@ absl::StatusOr<Value> GetAttribute(Heap& heap, const Value& value, const Text* n
   RETURN_IF_ERROR(heap.Charge(1));
   if (HasMethod(value, name->bytes)) return heap.MakeMethod(value, name->bytes);
   switch (value.kind()) {
-    case Kind::kUndefined: return UndefinedError(value);
+    case Kind::kUndefined:
+      return UndefinedError(value);
     case Kind::kDict: {
       const Value* found = value.dict().Find(name->bytes);
       return found != nullptr ? *found : Value::Undefined(name, Kind::kDict);
@@ -112,8 +113,10 @@ absl::StatusOr<Value> GetAttribute(Heap& heap, const Value& value, const Text* n
       const Value* found = value.name_space().Find(name->bytes);
       return found != nullptr ? *found : Value::Undefined(name, Kind::kNamespace);
     }
-    case Kind::kLoop: return LoopAttribute(heap, value, name);
-    default: return Value::Undefined(name, value.kind());
+    case Kind::kLoop:
+      return LoopAttribute(heap, value, name);
+    default:
+      return Value::Undefined(name, value.kind());
   }
 }
 

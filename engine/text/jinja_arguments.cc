@@ -17,8 +17,8 @@ const Value* Arguments::Find(size_t index, std::string_view name) const {
 
 absl::Status Arguments::Check(std::initializer_list<std::string_view> names) const {
   if (positional.size() > names.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("takes at most ", names.size(), " arguments, got ",
-                                                   positional.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("takes at most ", names.size(), " arguments, got ", positional.size()));
   }
   for (const auto& [given, value] : named) {
     auto found = std::find(names.begin(), names.end(), given->bytes);

@@ -1,5 +1,6 @@
 // Arguments: what a filter, test, method, function or macro was called with.
 // Thread rule: one render, one thread.
+// Tested by tests/engine/text/jinja_sandbox_test.cc.
 #pragma once
 
 #include <initializer_list>
@@ -22,8 +23,10 @@ struct Arguments {
   // INVALID_ARGUMENT when there are more positional arguments than names, or one named otherwise.
   absl::Status Check(std::initializer_list<std::string_view> names) const;
 
-  // The argument as a string, an integer or a truth value. INVALID_ARGUMENT when it is of another type.
-  absl::StatusOr<const Text*> FindText(size_t index, std::string_view name) const;  // null: absent or None
+  // The argument as a string, an integer or a truth value. INVALID_ARGUMENT when it is of another
+  // type.
+  absl::StatusOr<const Text*> FindText(size_t index,
+                                       std::string_view name) const;  // null: absent or None
   absl::StatusOr<int64_t> FindInt(size_t index, std::string_view name, int64_t fallback) const;
   bool FindBool(size_t index, std::string_view name, bool fallback) const;
 };

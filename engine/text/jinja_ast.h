@@ -1,11 +1,11 @@
 // The syntax tree of a template, and the Program that owns it.
 //
-// Names are interned: the same name is the same pointer, so that scopes compare pointers. Literals live in the
-// program's own Heap.
-// Invariant: blocks and brackets nest at most kMaxSyntaxNesting deep, expressions at most kMaxExpressionDepth (chains of
-// operators count), so that recursion over the tree is bounded.
+// Names are interned: the same name is the same pointer, so that scopes compare pointers. Literals
+// live in the program's own Heap.
+// Invariant: blocks and brackets nest at most kMaxSyntaxNesting deep, expressions at most
+// kMaxExpressionDepth (chains of operators count), so that recursion over the tree is bounded.
 // Thread rule: immutable once parsed.
-// Tested by tests/engine/text/jinja_syntax_test.cc.
+// Tested by tests/engine/text/jinja_sandbox_test.cc.
 #pragma once
 
 #include <cstdint>

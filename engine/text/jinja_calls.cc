@@ -20,19 +20,22 @@ absl::StatusOr<Value> Interpreter::EvaluateCall(const Expression& expression, co
 absl::StatusOr<Value> Interpreter::Call(const Value& callee, const Arguments& arguments,
                                         const Value& caller) {
   switch (callee.kind()) {
-    case Kind::kMacro: return CallMacro(callee.macro(), arguments, caller);
-    case Kind::kFunction: return CallFunction(callee.function(), arguments);
-    case Kind::kLoop: return CallLoop(callee.loop(), arguments);
-    case Kind::kUndefined: return UndefinedError(callee);
+    case Kind::kMacro:
+      return CallMacro(callee.macro(), arguments, caller);
+    case Kind::kFunction:
+      return CallFunction(callee.function(), arguments);
+    case Kind::kLoop:
+      return CallLoop(callee.loop(), arguments);
+    case Kind::kUndefined:
+      return UndefinedError(callee);
     case Kind::kMethod: {
       const Method& method = callee.method();
       absl::StatusOr<Value> result =
-          method.self.is(Kind::kLoop)
-              ? CallLoopMethod(method.self.loop(), method.name, arguments)
-              : CallMethod(heap_, method.self, method.name, arguments);
+          method.self.is(Kind::kLoop) ? CallLoopMethod(method.self.loop(), method.name, arguments)
+                                      : CallMethod(heap_, method.self, method.name, arguments);
       if (result.ok()) return result;
-      return absl::Status(result.status().code(), absl::StrCat(ToAbsl(method.name), "(): ",
-                                                               result.status().message()));
+      return absl::Status(result.status().code(),
+                          absl::StrCat(ToAbsl(method.name), "(): ", result.status().message()));
     }
     default:
       return absl::InvalidArgumentError(
@@ -55,9 +58,9 @@ absl::StatusOr<Value> Interpreter::CallMacro(const Macro& macro, const Arguments
 absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arguments& arguments) {
   const size_t num_parameters = macro.parameters.size();
   if (arguments.positional.size() > num_parameters && !macro.uses_varargs) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "macro '", ToAbsl(macro.name->bytes), "' takes not more than ", num_parameters,
-        " arguments, got ", arguments.positional.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("macro '", ToAbsl(macro.name->bytes), "' takes not more than ", num_parameters,
+                     " arguments, got ", arguments.positional.size()));
   }
   RETURN_IF_ERROR(heap_.Charge(num_parameters * (1 + arguments.named.size())));
   for (size_t i = 0; i < num_parameters; ++i) {
@@ -75,9 +78,9 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arg
     auto is_name = [&](const auto& parameter) { return parameter.first->bytes == name->bytes; };
     if (std::any_of(macro.parameters.begin(), macro.parameters.end(), is_name)) continue;
     if (!macro.uses_kwargs) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("macro '", ToAbsl(macro.name->bytes), "' takes no argument named '",
-                       ToAbsl(name->bytes.substr(0, 100)), "'"));
+      return absl::InvalidArgumentError(absl::StrCat("macro '", ToAbsl(macro.name->bytes),
+                                                     "' takes no argument named '",
+                                                     ToAbsl(name->bytes.substr(0, 100)), "'"));
     }
     others.emplace_back(Value::String(name), value);
   }
@@ -87,10 +90,9 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arg
   }
   if (macro.uses_varargs) {
     size_t first = std::min(num_parameters, arguments.positional.size());
-    ASSIGN_OR_RETURN(Value varargs,
-                     heap_.MakeList({arguments.positional.begin() + first,
-                                     arguments.positional.end()},
-                                    Kind::kTuple));
+    ASSIGN_OR_RETURN(Value varargs, heap_.MakeList({arguments.positional.begin() + first,
+                                                    arguments.positional.end()},
+                                                   Kind::kTuple));
     scope_->Set(tree_.names.varargs, varargs);
   }
   return absl::OkStatus();
@@ -130,11 +132,16 @@ absl::StatusOr<Value> Interpreter::CallLoopMethod(Loop& loop, std::string_view n
 
 absl::StatusOr<Value> Interpreter::CallFunction(Function function, const Arguments& arguments) {
   switch (function) {
-    case Function::kRange: return MakeRange(arguments);
-    case Function::kDict: return MakeMapping(arguments);
-    case Function::kNamespace: return MakeNamespace(arguments);
-    case Function::kStrftimeNow: return FormatNow(arguments);
-    case Function::kRaiseException: break;
+    case Function::kRange:
+      return MakeRange(arguments);
+    case Function::kDict:
+      return MakeMapping(arguments);
+    case Function::kNamespace:
+      return MakeNamespace(arguments);
+    case Function::kStrftimeNow:
+      return FormatNow(arguments);
+    case Function::kRaiseException:
+      break;
   }
   RETURN_IF_ERROR(arguments.Check({"message"}));
   const Value* message = arguments.Find(0, "message");
@@ -158,12 +165,12 @@ absl::StatusOr<Value> Interpreter::MakeRange(const Arguments& arguments) {
   auto [start, stop, step] = bounds;
   if (step == 0) return absl::InvalidArgumentError("range() step must not be zero");
   // Wide enough for any two 64-bit bounds.
-  __int128 span = step > 0 ? static_cast<__int128>(stop) - start : static_cast<__int128>(start) - stop;
+  __int128 span =
+      step > 0 ? static_cast<__int128>(stop) - start : static_cast<__int128>(start) - stop;
   __int128 stride = step > 0 ? static_cast<__int128>(step) : -static_cast<__int128>(step);
   __int128 count = span > 0 ? (span + stride - 1) / stride : 0;
   if (count > kMaxRange) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("range() of more than ", kMaxRange, " items"));
+    return absl::ResourceExhaustedError(absl::StrCat("range() of more than ", kMaxRange, " items"));
   }
   std::vector<Value> items;
   items.reserve(static_cast<size_t>(count));
@@ -196,7 +203,8 @@ absl::StatusOr<Value> Interpreter::MakeMapping(const Arguments& arguments) {
     entries.emplace_back(Value::String(name), value);
   }
   ASSIGN_OR_RETURN(Value mapping, heap_.MakeDict(std::move(entries)));
-  return mapping.WithUntrusted(!arguments.positional.empty() && arguments.positional[0].untrusted());
+  return mapping.WithUntrusted(!arguments.positional.empty() &&
+                               arguments.positional[0].untrusted());
 }
 
 absl::StatusOr<Value> Interpreter::MakeNamespace(const Arguments& arguments) {

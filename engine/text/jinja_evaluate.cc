@@ -28,32 +28,50 @@ absl::StatusOr<Value> Interpreter::Evaluate(const Expression& expression) {
 
 absl::StatusOr<Value> Interpreter::Dispatch(const Expression& expression) {
   switch (expression.kind) {
-    case ExpressionKind::kConstant: return expression.constant;
-    case ExpressionKind::kName: return EvaluateName(expression);
-    case ExpressionKind::kBlockBody: return block_bodies_.back();
+    case ExpressionKind::kConstant:
+      return expression.constant;
+    case ExpressionKind::kName:
+      return EvaluateName(expression);
+    case ExpressionKind::kBlockBody:
+      return block_bodies_.back();
     case ExpressionKind::kList:
-    case ExpressionKind::kTuple: return EvaluateList(expression);
-    case ExpressionKind::kDict: return EvaluateDict(expression);
-    case ExpressionKind::kSlice: return EvaluateSlice(expression);
-    case ExpressionKind::kCall: return EvaluateCall(expression, Value());
-    case ExpressionKind::kFilter: return EvaluateFilter(expression);
-    case ExpressionKind::kTest: return EvaluateTest(expression);
-    case ExpressionKind::kCompare: return EvaluateCompare(expression);
-    case ExpressionKind::kConcat: return EvaluateConcat(expression);
-    case ExpressionKind::kConditional: return EvaluateConditional(expression);
-    default: break;
+    case ExpressionKind::kTuple:
+      return EvaluateList(expression);
+    case ExpressionKind::kDict:
+      return EvaluateDict(expression);
+    case ExpressionKind::kSlice:
+      return EvaluateSlice(expression);
+    case ExpressionKind::kCall:
+      return EvaluateCall(expression, Value());
+    case ExpressionKind::kFilter:
+      return EvaluateFilter(expression);
+    case ExpressionKind::kTest:
+      return EvaluateTest(expression);
+    case ExpressionKind::kCompare:
+      return EvaluateCompare(expression);
+    case ExpressionKind::kConcat:
+      return EvaluateConcat(expression);
+    case ExpressionKind::kConditional:
+      return EvaluateConditional(expression);
+    default:
+      break;
   }
   ASSIGN_OR_RETURN(Value first, Evaluate(*expression.parts[0]));
   switch (expression.kind) {
-    case ExpressionKind::kAttribute: return GetAttribute(heap_, first, expression.name);
-    case ExpressionKind::kNot: return Value::Bool(!IsTrue(first));
-    case ExpressionKind::kNegate: return Negate(first);
+    case ExpressionKind::kAttribute:
+      return GetAttribute(heap_, first, expression.name);
+    case ExpressionKind::kNot:
+      return Value::Bool(!IsTrue(first));
+    case ExpressionKind::kNegate:
+      return Negate(first);
     case ExpressionKind::kPlus:
       return Calculate(heap_, Operator::kAdd, Value::Int(0), first);
     case ExpressionKind::kAnd:
       return IsTrue(first) ? Evaluate(*expression.parts[1]) : first;
-    case ExpressionKind::kOr: return IsTrue(first) ? first : Evaluate(*expression.parts[1]);
-    default: break;
+    case ExpressionKind::kOr:
+      return IsTrue(first) ? first : Evaluate(*expression.parts[1]);
+    default:
+      break;
   }
   ASSIGN_OR_RETURN(Value second, Evaluate(*expression.parts[1]));
   if (expression.kind == ExpressionKind::kSubscript) return GetItem(heap_, first, second);
@@ -75,9 +93,8 @@ absl::StatusOr<Value> Interpreter::EvaluateList(const Expression& expression) {
     ASSIGN_OR_RETURN(Value item, Evaluate(*part));
     items.push_back(item);
   }
-  return heap_.MakeList(std::move(items), expression.kind == ExpressionKind::kTuple
-                                              ? Kind::kTuple
-                                              : Kind::kList);
+  return heap_.MakeList(std::move(items),
+                        expression.kind == ExpressionKind::kTuple ? Kind::kTuple : Kind::kList);
 }
 
 absl::StatusOr<Value> Interpreter::EvaluateDict(const Expression& expression) {

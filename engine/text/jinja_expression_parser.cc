@@ -163,8 +163,8 @@ absl::StatusOr<ExpressionPtr> ExpressionParser::ParseNot() {
 
 bool ExpressionParser::AtComparison(Operator* op, int* num_tokens) const {
   static constexpr std::pair<std::string_view, Operator> kSigns[] = {
-      {"==", Operator::kEqual},       {"!=", Operator::kNotEqual}, {"<", Operator::kLess},
-      {"<=", Operator::kLessEqual},   {">", Operator::kGreater},   {">=", Operator::kGreaterEqual},
+      {"==", Operator::kEqual},     {"!=", Operator::kNotEqual}, {"<", Operator::kLess},
+      {"<=", Operator::kLessEqual}, {">", Operator::kGreater},   {">=", Operator::kGreaterEqual},
   };
   *num_tokens = 1;
   for (const auto& [sign, meaning] : kSigns) {

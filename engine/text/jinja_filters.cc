@@ -1,5 +1,7 @@
 #include "engine/text/jinja_filters.h"
 
+#include <cctype>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <optional>
@@ -18,8 +20,8 @@ using Args = const Arguments&;
 
 Result Default(Heap& heap, const Value& value, Args arguments) {
   RETURN_IF_ERROR(arguments.Check({"default_value", "boolean"}));
-  bool replace = value.is(Kind::kUndefined) ||
-                 (arguments.FindBool(1, "boolean", false) && !IsTrue(value));
+  bool replace =
+      value.is(Kind::kUndefined) || (arguments.FindBool(1, "boolean", false) && !IsTrue(value));
   if (!replace) return value;
   const Value* fallback = arguments.Find(0, "default_value");
   return fallback != nullptr ? *fallback : heap.Constant("");
@@ -40,7 +42,8 @@ Result String(Heap& heap, const Value& value, Args arguments) {
 std::optional<int64_t> ReadInteger(std::string_view text, int base) {
   size_t begin = SkipSpaceForward(text, 0);
   std::string digits;
-  for (char c : text.substr(begin, SkipSpaceBackward(text, text.size()) - std::min(begin, text.size()))) {
+  for (char c :
+       text.substr(begin, SkipSpaceBackward(text, text.size()) - std::min(begin, text.size()))) {
     if (c != '_') digits += c;
   }
   bool negative = !digits.empty() && digits[0] == '-';
@@ -49,7 +52,8 @@ std::optional<int64_t> ReadInteger(std::string_view text, int base) {
   if (base == 16 && (rest.starts_with("0x") || rest.starts_with("0X"))) rest.remove_prefix(2);
   if (base == 8 && (rest.starts_with("0o") || rest.starts_with("0O"))) rest.remove_prefix(2);
   if (base == 2 && (rest.starts_with("0b") || rest.starts_with("0B"))) rest.remove_prefix(2);
-  if (rest.empty() || rest.size() > 64 || !std::isalnum(static_cast<unsigned char>(rest[0]))) return {};
+  if (rest.empty() || rest.size() > 64 || !std::isalnum(static_cast<unsigned char>(rest[0])))
+    return {};
   char* end = nullptr;
   errno = 0;
   std::string plain = (negative ? "-" : "") + std::string(rest);
@@ -62,7 +66,8 @@ std::optional<double> ReadFloat(std::string_view text) {
   size_t end = SkipSpaceBackward(text, text.size());
   size_t begin = std::min(SkipSpaceForward(text, 0), end);
   std::string digits(text.substr(begin, end - begin));
-  if (digits.empty() || digits.size() > 400 || digits.find_first_of("xX") != std::string::npos) return {};
+  if (digits.empty() || digits.size() > 400 || digits.find_first_of("xX") != std::string::npos)
+    return {};
   char* last = nullptr;
   double value = std::strtod(digits.c_str(), &last);
   if (*last != '\0') return {};
@@ -126,12 +131,15 @@ Result Round(Heap& heap, const Value& value, Args arguments) {
   if (name != "common" && name != "ceil" && name != "floor") {
     return absl::InvalidArgumentError("method must be common, ceil or floor");
   }
-  if (precision < -300 || precision > 300) return absl::InvalidArgumentError("the precision is too large");
+  if (precision < -300 || precision > 300)
+    return absl::InvalidArgumentError("the precision is too large");
   double scale = std::pow(10.0, static_cast<double>(precision));
   double scaled = value.AsFloat() * scale;
   if (!std::isfinite(scaled)) return Value::Float(value.AsFloat());
   // nearbyint rounds halves to even, as Python does.
-  double rounded = name == "ceil" ? std::ceil(scaled) : name == "floor" ? std::floor(scaled) : std::nearbyint(scaled);
+  double rounded = name == "ceil"    ? std::ceil(scaled)
+                   : name == "floor" ? std::floor(scaled)
+                                     : std::nearbyint(scaled);
   bool stays_integer = value.is_integral() && name == "common";
   if (stays_integer && precision >= 0) return Value::Int(value.AsInt());
   std::optional<int64_t> integer = stays_integer ? Truncate(rounded / scale) : std::nullopt;
@@ -203,8 +211,8 @@ absl::StatusOr<Value> ApplyFilter(Heap& heap, const Filter& filter, const Value&
   RETURN_IF_ERROR(heap.Charge(1));
   absl::StatusOr<Value> result = filter.run(heap, value, arguments);
   if (!result.ok()) {
-    return absl::Status(result.status().code(),
-                        absl::StrCat("filter '", ToAbsl(filter.name), "': ", result.status().message()));
+    return absl::Status(result.status().code(), absl::StrCat("filter '", ToAbsl(filter.name),
+                                                             "': ", result.status().message()));
   }
   return result->WithUntrusted(value.untrusted());
 }

@@ -1,10 +1,11 @@
 // The filters: `value | name(arguments)`.
 //
-// Each keeps the provenance of its string's bytes; where it cannot map them exactly, the whole result is untrusted as
-// soon as any input byte was. A number, bool or length computed from untrusted text or numbers is untrusted itself.
+// Each keeps the provenance of its string's bytes; where it cannot map them exactly, the whole
+// result is untrusted as soon as any input byte was. A number, bool or length computed from
+// untrusted text or numbers is untrusted itself.
 // Errors come without a position; the interpreter adds it.
 // Thread rule: any thread; the heap is the render's.
-// Tested by tests/engine/text/jinja_filters_test.cc and jinja_provenance_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_provenance_test.cc.
 #pragma once
 
 #include <string_view>
@@ -16,7 +17,8 @@
 namespace fastgen::jinja {
 
 struct Filter {
-  using Function = absl::StatusOr<Value> (*)(Heap& heap, const Value& value, const Arguments& arguments);
+  using Function = absl::StatusOr<Value> (*)(Heap& heap, const Value& value,
+                                             const Arguments& arguments);
 
   std::string_view name;
   Function run;

@@ -92,7 +92,8 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Statement& stateme
       RETURN_IF_ERROR(Output(value));
       return Flow::kNext;
     }
-    case StatementKind::kIf: return ExecuteIf(statement);
+    case StatementKind::kIf:
+      return ExecuteIf(statement);
     case StatementKind::kFor: {
       ASSIGN_OR_RETURN(Value iterable, Evaluate(*statement.loop->iterable));
       RETURN_IF_ERROR(ExecuteFor(*statement.loop, iterable, 0));
@@ -103,19 +104,26 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Statement& stateme
       RETURN_IF_ERROR(Assign(*statement.target, value));
       return Flow::kNext;
     }
-    case StatementKind::kSetBlock: RETURN_IF_ERROR(ExecuteSetBlock(statement)); return Flow::kNext;
+    case StatementKind::kSetBlock:
+      RETURN_IF_ERROR(ExecuteSetBlock(statement));
+      return Flow::kNext;
     case StatementKind::kMacro:
       macros_.push_back({statement.macro.get(), scope_});
       RETURN_IF_ERROR(heap_.ChargeBytes(sizeof(Macro)));
       scope_->Set(statement.macro->name, Value::Of(&macros_.back()));
       return Flow::kNext;
-    case StatementKind::kCall: RETURN_IF_ERROR(ExecuteCallBlock(statement)); return Flow::kNext;
+    case StatementKind::kCall:
+      RETURN_IF_ERROR(ExecuteCallBlock(statement));
+      return Flow::kNext;
     case StatementKind::kFilterBlock:
       RETURN_IF_ERROR(ExecuteFilterBlock(statement));
       return Flow::kNext;
-    case StatementKind::kScope: return ExecuteScope(statement);
-    case StatementKind::kBreak: return Flow::kBreak;
-    case StatementKind::kContinue: return Flow::kContinue;
+    case StatementKind::kScope:
+      return ExecuteScope(statement);
+    case StatementKind::kBreak:
+      return Flow::kBreak;
+    case StatementKind::kContinue:
+      return Flow::kContinue;
   }
   return Flow::kNext;
 }
@@ -270,8 +278,7 @@ absl::Status Interpreter::ExecuteFilterBlock(const Statement& statement) {
 absl::Status Interpreter::ExecuteCallBlock(const Statement& statement) {
   macros_.push_back({statement.macro.get(), scope_});
   RETURN_IF_ERROR(heap_.ChargeBytes(sizeof(Macro)));
-  ASSIGN_OR_RETURN(Value value,
-                   EvaluateCall(*statement.expression, Value::Of(&macros_.back())));
+  ASSIGN_OR_RETURN(Value value, EvaluateCall(*statement.expression, Value::Of(&macros_.back())));
   return Output(value);
 }
 

@@ -1,11 +1,13 @@
 // The interpreter: walks a SyntaxTree with a context and collects the text.
 //
-// Scopes are Jinja's: for, macro, call, with, filter and block set open one, if does not; an assignment goes to the
-// innermost, a lookup goes outwards lexically, and every iteration starts with an empty scope.
-// Invariants: 1. every evaluation is charged to the heap, and recursion is bounded by kMaxEvaluationDepth; 2. the first
-// error ends the render; it gets the position of the innermost node that met it.
+// Scopes are Jinja's: for, macro, call, with, filter and block set open one, if does not; an
+// assignment goes to the innermost, a lookup goes outwards lexically, and every iteration starts
+// with an empty scope.
+// Invariants: 1. every evaluation is charged to the heap, and recursion is bounded by
+// kMaxEvaluationDepth; 2. the first error ends the render; it gets the position of the innermost
+// node that met it.
 // Thread rule: one render, one thread; the tree is shared and immutable.
-// Tested by tests/engine/text/jinja_statement_test.cc and jinja_sandbox_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_sandbox_test.cc.
 #pragma once
 
 #include <deque>
@@ -23,6 +25,7 @@
 
 namespace fastgen::jinja {
 
+// Some 120 nested macro calls; together they need less than 1 MiB of stack (2 MiB under ASan).
 inline constexpr int kMaxEvaluationDepth = 600;
 
 struct Scope {

@@ -1,10 +1,11 @@
 // JSON from a request to template values, all of it untrusted.
 //
-// Keys keep their order, a key given twice keeps its first place and last value, integers and floats stay distinct, as
-// in Python. An integer beyond 64 bits becomes a float.
-// Errors: INVALID_ARGUMENT with the byte where the text stops being JSON; nesting beyond kMaxJsonDepth.
+// Keys keep their order, a key given twice keeps its first place and last value, integers and
+// floats stay distinct, as in Python. An integer beyond 64 bits becomes a float.
+// Errors: INVALID_ARGUMENT with the byte where the text stops being JSON; nesting beyond
+// kMaxJsonDepth.
 // Thread rule: any thread; the heap is the render's.
-// Tested by tests/engine/text/jinja_json_test.cc.
+// Tested by tests/engine/text/jinja_sandbox_test.cc.
 #pragma once
 
 #include <cstddef>

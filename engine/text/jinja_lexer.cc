@@ -13,8 +13,8 @@
 namespace fastgen::jinja {
 
 absl::Status ErrorAt(Position at, std::string_view message, absl::StatusCode code) {
-  return absl::Status(code,
-                      absl::StrCat("chat template ", at.line, ":", at.column, ": ", ToAbsl(message)));
+  return absl::Status(
+      code, absl::StrCat("chat template ", at.line, ":", at.column, ": ", ToAbsl(message)));
 }
 
 absl::Status ErrorAt(Position at, const absl::Status& status) {
@@ -81,13 +81,15 @@ class Lexer {
     return tokens_.back();
   }
 
-  // Where the data [begin, end) ends once the tag behind it, with that sign, has taken its white space.
+  // Where the data [begin, end) ends once the tag behind it, with that sign, has taken its white
+  // space.
   size_t DataEnd(size_t begin, size_t end, char sign, bool is_variable) const {
     std::string_view data = source_.substr(0, end);
     if (sign == '-') return std::max(begin, SkipSpaceBackward(data, end));
     if (sign == '+' || is_variable) return end;
     size_t newline = data.substr(begin).rfind('\n');
-    bool starts_line = newline != std::string_view::npos || begin == 0 || source_[begin - 1] == '\n';
+    bool starts_line =
+        newline != std::string_view::npos || begin == 0 || source_[begin - 1] == '\n';
     if (!starts_line) return end;
     size_t line = newline == std::string_view::npos ? begin : begin + newline + 1;
     return SkipSpaceForward(data, line) == end ? line : end;
@@ -112,7 +114,8 @@ class Lexer {
       ++tag;
     }
     at_ = tag + 2;
-    char sign = at_ < source_.size() && (source_[at_] == '-' || source_[at_] == '+') ? source_[at_] : 0;
+    char sign =
+        at_ < source_.size() && (source_[at_] == '-' || source_[at_] == '+') ? source_[at_] : 0;
     if (sign != 0) ++at_;
     char kind = source_[tag + 1];
     AddData(begin, DataEnd(begin, tag, sign, kind == '{'));
@@ -157,7 +160,8 @@ class Lexer {
     for (size_t end = source_.find("{%", at_); end != std::string_view::npos;
          end = source_.find("{%", end + 2)) {
       size_t at = end + 2;
-      char sign = at < source_.size() && (source_[at] == '-' || source_[at] == '+') ? source_[at] : 0;
+      char sign =
+          at < source_.size() && (source_[at] == '-' || source_[at] == '+') ? source_[at] : 0;
       at = SkipSpaceForward(source_, at + (sign != 0 ? 1 : 0));
       if (source_.substr(at, 6) != "endraw") continue;
       at = SkipSpaceForward(source_, at + 6);
@@ -219,7 +223,8 @@ class Lexer {
     if (c == '(' || c == '[' || c == '{') {
       brackets_.push_back(c == '(' ? ')' : c == '[' ? ']' : '}');
     } else if (c == ')' || c == ']' || c == '}') {
-      if (brackets_.empty()) return Error(at_, absl::StrCat("unexpected '", std::string(1, c), "'"));
+      if (brackets_.empty())
+        return Error(at_, absl::StrCat("unexpected '", std::string(1, c), "'"));
       char expected = brackets_.back();
       brackets_.pop_back();
       if (expected != c) {
@@ -256,7 +261,8 @@ class Lexer {
     }
     if (base != 10) {
       at += 2;
-      digits = Digits(at, [](char c) { return IsDigit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); });
+      digits =
+          Digits(at, [](char c) { return IsDigit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); });
       return AddInteger(digits, base, at);
     }
     digits = Digits(at, IsDigit);
@@ -272,7 +278,8 @@ class Lexer {
       }
       size_t exponent = at + 1;
       if (at < source_.size() && (source_[at] | 0x20) == 'e') {
-        if (exponent < source_.size() && (source_[exponent] == '+' || source_[exponent] == '-')) ++exponent;
+        if (exponent < source_.size() && (source_[exponent] == '+' || source_[exponent] == '-'))
+          ++exponent;
         if (exponent < source_.size() && IsDigit(source_[exponent])) {
           is_float = true;
           digits.append(source_.substr(at, exponent - at));
@@ -292,8 +299,9 @@ class Lexer {
     int64_t value = 0;
     auto [last, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
     if (error != std::errc() || last != digits.data() + digits.size()) {
-      return Error(at_, absl::StrCat("'", ToAbsl(source_.substr(at_, std::min<size_t>(end - at_, 40))),
-                                     "' is not a 64-bit integer"));
+      return Error(at_,
+                   absl::StrCat("'", ToAbsl(source_.substr(at_, std::min<size_t>(end - at_, 40))),
+                                "' is not a 64-bit integer"));
     }
     Add(TokenKind::kInteger, at_, end - at_).integer = value;
     at_ = end;

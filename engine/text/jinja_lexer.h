@@ -1,10 +1,11 @@
 // The lexer: template source to tokens, white space control applied.
 //
-// Works as Jinja does with trim_blocks and lstrip_blocks on and keep_trailing_newline off: the newline after a block or
-// comment goes, blanks before a block on its own line go, `-` strips all white space on its side, `+` keeps it. Comments
-// vanish, raw blocks become data. `}}` and `%}` end a tag only outside of brackets.
+// Works as Jinja does with trim_blocks and lstrip_blocks on and keep_trailing_newline off: the
+// newline after a block or comment goes, blanks before a block on its own line go, `-` strips all
+// white space on its side, `+` keeps it. Comments vanish, raw blocks become data. `}}` and `%}` end
+// a tag only outside of brackets.
 // Thread rule: any thread.
-// Tested by tests/engine/text/jinja_syntax_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_sandbox_test.cc.
 #pragma once
 
 #include <cstdint>

@@ -113,7 +113,8 @@ Result Partition(Heap& heap, const Text& self, const Arguments& arguments, bool 
   if (separator == nullptr || separator->bytes.empty()) {
     return absl::InvalidArgumentError("empty separator");
   }
-  size_t found = from_right ? self.bytes.rfind(separator->bytes) : self.bytes.find(separator->bytes);
+  size_t found =
+      from_right ? self.bytes.rfind(separator->bytes) : self.bytes.find(separator->bytes);
   std::vector<Value> parts;
   if (found == std::string_view::npos) {
     Value whole = heap.View(self);
@@ -136,8 +137,8 @@ Result HasAffix(Heap& heap, const Text& self, const Arguments& arguments, bool a
   if (affix->is(Kind::kTuple)) candidates = affix->list().items;
   for (const Value& candidate : candidates) {
     if (!candidate.is(Kind::kString)) {
-      return absl::InvalidArgumentError(absl::StrCat("needs a string, not '",
-                                                     ToAbsl(TypeName(candidate.kind())), "'"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("needs a string, not '", ToAbsl(TypeName(candidate.kind())), "'"));
     }
     std::string_view bytes = candidate.bytes();
     if (bytes.size() > self.bytes.size()) continue;
@@ -188,8 +189,8 @@ Result JoinMethod(Heap& heap, const Text& self, const Arguments& arguments) {
   ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(heap, *iterable));
   for (const Value& item : items) {
     if (!item.is(Kind::kString)) {
-      return absl::InvalidArgumentError(absl::StrCat("joins strings only, found '",
-                                                     ToAbsl(TypeName(item.kind())), "'"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("joins strings only, found '", ToAbsl(TypeName(item.kind())), "'"));
     }
   }
   return Join(heap, items, self);

@@ -1,9 +1,10 @@
 // Attributes, items, slices and the methods of strings and dicts.
 //
-// The text operations that filters and methods share are here too. All keep provenance as jinja_text.h describes.
+// The text operations that filters and methods share are here too. All keep provenance as
+// jinja_text.h describes.
 // Errors come without a position; the interpreter adds it.
 // Thread rule: any thread; the heap is the render's.
-// Tested by tests/engine/text/jinja_methods_test.cc and jinja_provenance_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_provenance_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@
 
 namespace fastgen::jinja {
 
-// value.name: methods first, then a dict's key, else undefined. INVALID_ARGUMENT on an undefined value.
+// value.name: methods first, then a dict's key, else undefined. INVALID_ARGUMENT on an undefined
+// value.
 absl::StatusOr<Value> GetAttribute(Heap& heap, const Value& value, const Text* name);
 // value[key]: items first, then attributes, else undefined.
 absl::StatusOr<Value> GetItem(Heap& heap, const Value& value, const Value& key);
@@ -36,8 +38,8 @@ enum class Side { kLeft, kRight, kBoth };
 // Python's strip: of white space, or of the characters in `characters` when not null.
 Text Strip(const Text& text, const Text* characters, Side side);
 
-// kTitle is Python's str.title(), where any character that is no letter ends a word; kTitleWords is the filter, where
-// only white space, hyphens and opening brackets do.
+// kTitle is Python's str.title(), where any character that is no letter ends a word; kTitleWords is
+// the filter, where only white space, hyphens and opening brackets do.
 enum class CaseStyle { kUpper, kLower, kTitle, kTitleWords, kCapitalize };
 absl::StatusOr<Value> ChangeCase(Heap& heap, const Text& text, CaseStyle style);
 
@@ -48,6 +50,7 @@ absl::StatusOr<Value> Join(Heap& heap, const std::vector<Value>& items, const Te
 // `text` count times. RESOURCE_EXHAUSTED when that is too long.
 absl::StatusOr<Value> Repeat(Heap& heap, const Text& text, int64_t count);
 // Printf-style formatting with %s, %d, %f and the like.
-absl::StatusOr<Value> FormatPercent(Heap& heap, const Text& format, const std::vector<Value>& values);
+absl::StatusOr<Value> FormatPercent(Heap& heap, const Text& format,
+                                    const std::vector<Value>& values);
 
 }  // namespace fastgen::jinja

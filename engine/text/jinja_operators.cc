@@ -12,14 +12,22 @@ namespace {
 
 std::string_view Sign(Operator op) {
   switch (op) {
-    case Operator::kAdd: return "+";
-    case Operator::kSubtract: return "-";
-    case Operator::kMultiply: return "*";
-    case Operator::kDivide: return "/";
-    case Operator::kFloorDivide: return "//";
-    case Operator::kModulo: return "%";
-    case Operator::kPower: return "**";
-    default: return "?";
+    case Operator::kAdd:
+      return "+";
+    case Operator::kSubtract:
+      return "-";
+    case Operator::kMultiply:
+      return "*";
+    case Operator::kDivide:
+      return "/";
+    case Operator::kFloorDivide:
+      return "//";
+    case Operator::kModulo:
+      return "%";
+    case Operator::kPower:
+      return "**";
+    default:
+      return "?";
   }
 }
 
@@ -34,9 +42,9 @@ absl::Status Unsupported(Operator op, const Value& a, const Value& b) {
     return absl::InvalidArgumentError(absl::StrCat("can only concatenate ", type, " (not \"",
                                                    ToAbsl(TypeName(b.kind())), "\") to ", type));
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "unsupported operand type(s) for ", ToAbsl(Sign(op)), ": '", ToAbsl(TypeName(a.kind())),
-      "' and '", ToAbsl(TypeName(b.kind())), "'"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("unsupported operand type(s) for ", ToAbsl(Sign(op)), ": '",
+                   ToAbsl(TypeName(a.kind())), "' and '", ToAbsl(TypeName(b.kind())), "'"));
 }
 
 absl::StatusOr<int64_t> IntegerPower(int64_t base, int64_t exponent) {
@@ -69,7 +77,8 @@ absl::StatusOr<Value> CalculateIntegers(Operator op, int64_t a, int64_t b) {
       ASSIGN_OR_RETURN(result, IntegerPower(a, b));
       return Value::Int(result);
     }
-    default: break;
+    default:
+      break;
   }
   if (b == 0) return absl::InvalidArgumentError("division by zero");
   if (op == Operator::kDivide) {
@@ -92,9 +101,12 @@ absl::StatusOr<Value> CalculateIntegers(Operator op, int64_t a, int64_t b) {
 
 absl::StatusOr<Value> CalculateFloats(Operator op, double a, double b) {
   switch (op) {
-    case Operator::kAdd: return Value::Float(a + b);
-    case Operator::kSubtract: return Value::Float(a - b);
-    case Operator::kMultiply: return Value::Float(a * b);
+    case Operator::kAdd:
+      return Value::Float(a + b);
+    case Operator::kSubtract:
+      return Value::Float(a - b);
+    case Operator::kMultiply:
+      return Value::Float(a * b);
     case Operator::kPower: {
       if (a == 0 && b < 0) return absl::InvalidArgumentError("division by zero");
       double result = std::pow(a, b);
@@ -103,7 +115,8 @@ absl::StatusOr<Value> CalculateFloats(Operator op, double a, double b) {
       }
       return Value::Float(result);
     }
-    default: break;
+    default:
+      break;
   }
   if (b == 0) return absl::InvalidArgumentError("division by zero");
   if (op == Operator::kDivide) return Value::Float(a / b);
@@ -152,8 +165,8 @@ absl::StatusOr<Value> Calculate(Heap& heap, Operator op, const Value& a, const V
   }
   if (b.is(Kind::kUndefined)) return UndefinedError(b);
   if (a.is_number() && b.is_number()) {
-    bool integers = a.is_integral() && b.is_integral() &&
-                    !(op == Operator::kPower && b.AsInt() < 0);
+    bool integers =
+        a.is_integral() && b.is_integral() && !(op == Operator::kPower && b.AsInt() < 0);
     ASSIGN_OR_RETURN(Value result, integers ? CalculateIntegers(op, a.AsInt(), b.AsInt())
                                             : CalculateFloats(op, a.AsFloat(), b.AsFloat()));
     return result.WithUntrusted(a.untrusted() || b.untrusted());
@@ -174,8 +187,8 @@ absl::StatusOr<Value> Negate(const Value& value) {
   if (value.is(Kind::kUndefined)) return UndefinedError(value);
   if (value.is(Kind::kFloat)) return Value::Float(-value.AsFloat(), value.untrusted());
   if (!value.is_integral()) {
-    return absl::InvalidArgumentError(absl::StrCat("bad operand type for unary -: '",
-                                                   ToAbsl(TypeName(value.kind())), "'"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("bad operand type for unary -: '", ToAbsl(TypeName(value.kind())), "'"));
   }
   int64_t result = 0;
   if (__builtin_sub_overflow(int64_t{0}, value.AsInt(), &result)) {
@@ -186,12 +199,12 @@ absl::StatusOr<Value> Negate(const Value& value) {
 
 absl::StatusOr<bool> Contains(Heap& heap, const Value& container, const Value& item) {
   switch (container.kind()) {
-    case Kind::kUndefined: return false;
+    case Kind::kUndefined:
+      return false;
     case Kind::kString:
       if (!item.is(Kind::kString)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("'in <string>' requires string as left operand, not ",
-                         ToAbsl(TypeName(item.kind()))));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "'in <string>' requires string as left operand, not ", ToAbsl(TypeName(item.kind()))));
       }
       RETURN_IF_ERROR(heap.Charge(1 + container.bytes().size() / 64));
       return container.bytes().find(item.bytes()) != std::string_view::npos;
@@ -214,24 +227,31 @@ absl::StatusOr<bool> Contains(Heap& heap, const Value& container, const Value& i
 
 absl::StatusOr<bool> Relate(Heap& heap, Operator op, const Value& a, const Value& b) {
   switch (op) {
-    case Operator::kEqual: return IsEqual(heap, a, b);
+    case Operator::kEqual:
+      return IsEqual(heap, a, b);
     case Operator::kNotEqual: {
       ASSIGN_OR_RETURN(bool equal, IsEqual(heap, a, b));
       return !equal;
     }
-    case Operator::kIn: return Contains(heap, b, a);
+    case Operator::kIn:
+      return Contains(heap, b, a);
     case Operator::kNotIn: {
       ASSIGN_OR_RETURN(bool contained, Contains(heap, b, a));
       return !contained;
     }
-    default: break;
+    default:
+      break;
   }
   ASSIGN_OR_RETURN(int order, Compare(heap, a, b));
   switch (op) {
-    case Operator::kLess: return order < 0;
-    case Operator::kLessEqual: return order <= 0;
-    case Operator::kGreater: return order > 0;
-    default: return order >= 0;
+    case Operator::kLess:
+      return order < 0;
+    case Operator::kLessEqual:
+      return order <= 0;
+    case Operator::kGreater:
+      return order > 0;
+    default:
+      return order >= 0;
   }
 }
 

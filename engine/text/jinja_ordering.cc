@@ -56,7 +56,8 @@ absl::StatusOr<Value> SortBy(Heap& heap, std::vector<Value> items, std::vector<V
                              const SortOptions& options) {
   std::vector<size_t> order(items.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  // A comparison that failed makes the rest of the sort meaningless but harmless: from then on all count as equal.
+  // A comparison that failed makes the rest of the sort meaningless but harmless: from then on all
+  // count as equal.
   absl::Status failure;
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     if (!failure.ok()) return false;

@@ -33,8 +33,8 @@ class TemplateParser : public ExpressionParser {
   absl::Status ParseTemplate() { return ParseBlock({}, &tree_.body, Position{}, ""); }
 
  private:
-  // Statements up to a tag that begins with one of `ends`; stops at that name. With no ends: up to the end of the
-  // template. `opener` and `opened` say which tag is being closed.
+  // Statements up to a tag that begins with one of `ends`; stops at that name. With no ends: up to
+  // the end of the template. `opener` and `opened` say which tag is being closed.
   absl::Status ParseBlock(EndNames ends, Block* block, Position opened, std::string_view opener) {
     Nesting nesting(this);
     RETURN_IF_ERROR(nesting.Check());
@@ -71,16 +71,11 @@ class TemplateParser : public ExpressionParser {
   absl::Status ParseStatement(Block* block) {
     using Parser = absl::Status (TemplateParser::*)(Position, Block*);
     static constexpr std::pair<std::string_view, Parser> kTags[] = {
-        {"if", &TemplateParser::ParseIf},
-        {"for", &TemplateParser::ParseFor},
-        {"set", &TemplateParser::ParseSet},
-        {"macro", &TemplateParser::ParseMacro},
-        {"call", &TemplateParser::ParseCall},
-        {"filter", &TemplateParser::ParseFilterBlock},
-        {"with", &TemplateParser::ParseWith},
-        {"generation", &TemplateParser::ParseGeneration},
-        {"break", &TemplateParser::ParseBreak},
-        {"continue", &TemplateParser::ParseContinue},
+        {"if", &TemplateParser::ParseIf},       {"for", &TemplateParser::ParseFor},
+        {"set", &TemplateParser::ParseSet},     {"macro", &TemplateParser::ParseMacro},
+        {"call", &TemplateParser::ParseCall},   {"filter", &TemplateParser::ParseFilterBlock},
+        {"with", &TemplateParser::ParseWith},   {"generation", &TemplateParser::ParseGeneration},
+        {"break", &TemplateParser::ParseBreak}, {"continue", &TemplateParser::ParseContinue},
     };
     Position at = token().at;
     for (const auto& [name, parse] : kTags) {

@@ -1,10 +1,11 @@
 // The parser: tokens to a SyntaxTree, in two layers that share one token stream.
 //
-// ExpressionParser follows Jinja's precedence: conditional, or, and, not, comparison and `in`, + and -, ~, * / // %, **,
-// sign, then filters and tests, which bind to the signed value. TemplateParser adds the block tags.
-// Errors are INVALID_ARGUMENT with line and column. Recursion is bounded by kMaxSyntaxNesting.
+// ExpressionParser follows Jinja's precedence: conditional, or, and, not, comparison and `in`, +
+// and -, ~, * / // %, **, sign, then filters and tests, which bind to the signed value.
+// TemplateParser adds the block tags. Errors are INVALID_ARGUMENT with line and column. Recursion
+// is bounded by kMaxSyntaxNesting.
 // Thread rule: any thread.
-// Tested by tests/engine/text/jinja_syntax_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_sandbox_test.cc.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,5 @@
-// The leaves and suffixes of ExpressionParser: names, literals, attributes, subscripts, calls and assignment targets.
+// The leaves and suffixes of ExpressionParser: names, literals, attributes, subscripts, calls and
+// assignment targets.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,8 +12,10 @@ namespace fastgen::jinja {
 absl::StatusOr<ExpressionPtr> ExpressionParser::ParsePrimary() {
   const Token& at = token();
   switch (at.kind) {
-    case TokenKind::kName: return ParseNameOrConstant();
-    case TokenKind::kString: return ParseStrings();
+    case TokenKind::kName:
+      return ParseNameOrConstant();
+    case TokenKind::kString:
+      return ParseStrings();
     case TokenKind::kInteger:
     case TokenKind::kFloat: {
       ExpressionPtr number = New(ExpressionKind::kConstant, at.at);
@@ -26,7 +29,8 @@ absl::StatusOr<ExpressionPtr> ExpressionParser::ParsePrimary() {
       if (at.text == "[") return ParseListLiteral();
       if (at.text == "{") return ParseDictLiteral();
       break;
-    default: break;
+    default:
+      break;
   }
   return Unexpected("an expression");
 }

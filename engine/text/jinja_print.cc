@@ -16,7 +16,8 @@ std::string FloatText(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
   char buffer[40];
-  auto shortest = std::to_chars(buffer, buffer + sizeof(buffer), value, std::chars_format::scientific);
+  auto shortest =
+      std::to_chars(buffer, buffer + sizeof(buffer), value, std::chars_format::scientific);
   std::string digits(buffer, shortest.ptr);
   int exponent = std::atoi(digits.c_str() + digits.find('e') + 1);
   if (exponent < -4 || exponent >= 16) return digits;
@@ -28,7 +29,8 @@ std::string FloatText(double value) {
 
 namespace {
 
-// Python escapes what does not print: controls, separators other than the space, surrogates, private use.
+// Python escapes what does not print: controls, separators other than the space, surrogates,
+// private use.
 bool IsPrintable(char32_t code) {
   if (code < 0x7F) return code >= 0x20;
   if (code < 0xA1 || code == 0xAD) return false;
@@ -40,10 +42,14 @@ bool IsPrintable(char32_t code) {
 
 std::string ReprEscape(char32_t code) {
   switch (code) {
-    case '\n': return "\\n";
-    case '\r': return "\\r";
-    case '\t': return "\\t";
-    default: break;
+    case '\n':
+      return "\\n";
+    case '\r':
+      return "\\r";
+    case '\t':
+      return "\\t";
+    default:
+      break;
   }
   if (code < 0x100) return absl::StrFormat("\\x%02x", static_cast<unsigned>(code));
   if (code < 0x10000) return absl::StrFormat("\\u%04x", static_cast<unsigned>(code));
@@ -52,14 +58,22 @@ std::string ReprEscape(char32_t code) {
 
 std::string JsonEscape(char32_t code) {
   switch (code) {
-    case '"': return "\\\"";
-    case '\\': return "\\\\";
-    case '\n': return "\\n";
-    case '\r': return "\\r";
-    case '\t': return "\\t";
-    case '\f': return "\\f";
-    case '\b': return "\\b";
-    default: break;
+    case '"':
+      return "\\\"";
+    case '\\':
+      return "\\\\";
+    case '\n':
+      return "\\n";
+    case '\r':
+      return "\\r";
+    case '\t':
+      return "\\t";
+    case '\f':
+      return "\\f";
+    case '\b':
+      return "\\b";
+    default:
+      break;
   }
   if (code < 0x10000) return absl::StrFormat("\\u%04x", static_cast<unsigned>(code));
   code -= 0x10000;
@@ -67,8 +81,8 @@ std::string JsonEscape(char32_t code) {
                          static_cast<unsigned>(0xDC00 + (code & 0x3FF)));
 }
 
-// Appends `text` with each character for which `escape` returns something replaced by that; a replacement is as
-// untrusted as its character. Runs without escapes are copied whole.
+// Appends `text` with each character for which `escape` returns something replaced by that; a
+// replacement is as untrusted as its character. Runs without escapes are copied whole.
 template <typename Escape>
 void AppendEscaped(const Text& text, TextBuilder& out, Escape escape) {
   size_t run = 0;
@@ -139,11 +153,21 @@ absl::Status AppendRepr(Heap& heap, const Value& value, TextBuilder& out) {
   RETURN_IF_ERROR(heap.Charge(1));
   bool untrusted = value.untrusted();
   switch (value.kind()) {
-    case Kind::kUndefined: out.Append("Undefined", false); break;
-    case Kind::kNone: out.Append("None", untrusted); break;
-    case Kind::kBool: out.Append(value.as_bool() ? "True" : "False", untrusted); break;
-    case Kind::kInt: out.Append(FromAbsl(absl::StrCat(value.AsInt())), untrusted); break;
-    case Kind::kFloat: out.Append(FloatText(value.AsFloat()), untrusted); break;
+    case Kind::kUndefined:
+      out.Append("Undefined", false);
+      break;
+    case Kind::kNone:
+      out.Append("None", untrusted);
+      break;
+    case Kind::kBool:
+      out.Append(value.as_bool() ? "True" : "False", untrusted);
+      break;
+    case Kind::kInt:
+      out.Append(FromAbsl(absl::StrCat(value.AsInt())), untrusted);
+      break;
+    case Kind::kFloat:
+      out.Append(FloatText(value.AsFloat()), untrusted);
+      break;
     case Kind::kString:
       RETURN_IF_ERROR(heap.Charge(value.bytes().size() / 64));
       AppendQuotedRepr(value.text(), out);
@@ -158,7 +182,8 @@ absl::Status AppendRepr(Heap& heap, const Value& value, TextBuilder& out) {
       RETURN_IF_ERROR(AppendReprItems(heap, value, out));
       out.Append(value.list().items.size() == 1 ? ",)" : ")", untrusted);
       break;
-    case Kind::kDict: return AppendReprDict(heap, value, out);
+    case Kind::kDict:
+      return AppendReprDict(heap, value, out);
     default:
       out.Append("<", false);
       out.Append(TypeName(value.kind()), false);
@@ -184,7 +209,8 @@ absl::StatusOr<Value> ToString(Heap& heap, const Value& value) {
 
 namespace {
 
-// The line break and indentation of a pretty-printed container's item, as untrusted as the container's shape.
+// The line break and indentation of a pretty-printed container's item, as untrusted as the
+// container's shape.
 void AppendNewline(const JsonFormat& format, int level, bool untrusted, TextBuilder& out) {
   if (format.indent < 0) return;
   out.Append("\n", untrusted);
@@ -264,7 +290,9 @@ absl::Status AppendJsonAt(Heap& heap, const Value& value, const JsonFormat& form
                           TextBuilder& out) {
   RETURN_IF_ERROR(heap.Charge(1));
   switch (value.kind()) {
-    case Kind::kNone: out.Append("null", value.untrusted()); return absl::OkStatus();
+    case Kind::kNone:
+      out.Append("null", value.untrusted());
+      return absl::OkStatus();
     case Kind::kBool:
       out.Append(value.as_bool() ? "true" : "false", value.untrusted());
       return absl::OkStatus();
@@ -284,8 +312,10 @@ absl::Status AppendJsonAt(Heap& heap, const Value& value, const JsonFormat& form
       AppendQuotedJson(value.text(), format.ensure_ascii, out);
       return absl::OkStatus();
     case Kind::kList:
-    case Kind::kTuple: return AppendJsonList(heap, value, format, level, out);
-    case Kind::kDict: return AppendJsonDict(heap, value, format, level, out);
+    case Kind::kTuple:
+      return AppendJsonList(heap, value, format, level, out);
+    case Kind::kDict:
+      return AppendJsonDict(heap, value, format, level, out);
     default:
       return absl::InvalidArgumentError(absl::StrCat(
           "Object of type ", ToAbsl(TypeName(value.kind())), " is not JSON serializable"));

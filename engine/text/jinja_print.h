@@ -1,9 +1,11 @@
-// How values become text: Python's str(), repr() and json.dumps, with the provenance of every byte kept.
+// How values become text: Python's str(), repr() and json.dumps, with the provenance of every byte
+// kept.
 //
-// A string inside a printed list or JSON keeps its ranges character by character, escapes included. Its quotes are
-// untrusted when any of its bytes is; brackets and separators when the list or dict itself came from the request.
+// A string inside a printed list or JSON keeps its ranges character by character, escapes included.
+// Its quotes are untrusted when any of its bytes is; brackets and separators when the list or dict
+// itself came from the request.
 // Thread rule: one render, one thread.
-// Tested by tests/engine/text/jinja_expression_test.cc and jinja_provenance_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_provenance_test.cc.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// map, select, reject, selectattr and rejectattr: filters that apply another filter or a test to each item.
+// map, select, reject, selectattr and rejectattr: filters that apply another filter or a test to
+// each item.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,7 +41,8 @@ Result Map(Heap& heap, const Value& value, Args arguments) {
   return heap.MakeList(std::move(items));
 }
 
-// Keeps the items for which the test's result is `wanted`. The test is the argument at `at`; without it, truth counts.
+// Keeps the items for which the test's result is `wanted`. The test is the argument at `at`;
+// without it, truth counts.
 Result Filtered(Heap& heap, const Value& value, Args arguments, const Value* attribute, size_t at,
                 bool wanted) {
   ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(heap, value));

@@ -57,7 +57,8 @@ Result ToList(Heap& heap, const Value& value, Args arguments) {
 Result Items(Heap& heap, const Value& value, Args arguments) {
   RETURN_IF_ERROR(arguments.Check({}));
   if (value.is(Kind::kUndefined)) return heap.MakeList({});
-  if (!value.is(Kind::kDict)) return absl::InvalidArgumentError("Can only get item pairs from a mapping.");
+  if (!value.is(Kind::kDict))
+    return absl::InvalidArgumentError("Can only get item pairs from a mapping.");
   return CallMethod(heap, value, "items", {});
 }
 
@@ -84,7 +85,8 @@ Result DictSort(Heap& heap, const Value& value, Args arguments) {
   if (!value.is(Kind::kDict)) return absl::InvalidArgumentError("needs a mapping");
   ASSIGN_OR_RETURN(const Text* by, arguments.FindText(1, "by"));
   std::string_view what = by != nullptr ? by->bytes : "key";
-  if (what != "key" && what != "value") return absl::InvalidArgumentError("by must be key or value");
+  if (what != "key" && what != "value")
+    return absl::InvalidArgumentError("by must be key or value");
   ASSIGN_OR_RETURN(Value pairs, CallMethod(heap, value, "items", {}));
   SortOptions options{arguments.FindBool(0, "case_sensitive", false),
                       arguments.FindBool(2, "reverse", false)};
@@ -147,7 +149,8 @@ Result Sum(Heap& heap, const Value& value, Args arguments) {
 Result Batch(Heap& heap, const Value& value, Args arguments) {
   RETURN_IF_ERROR(arguments.Check({"linecount", "fill_with"}));
   ASSIGN_OR_RETURN(int64_t row_size, arguments.FindInt(0, "linecount", 0));
-  if (row_size < 1 || row_size > kMaxRange) return absl::InvalidArgumentError("linecount is out of range");
+  if (row_size < 1 || row_size > kMaxRange)
+    return absl::InvalidArgumentError("linecount is out of range");
   const Value* filler = arguments.Find(1, "fill_with");
   ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(heap, value));
   std::vector<Value> rows;

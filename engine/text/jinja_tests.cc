@@ -3,8 +3,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
-#include "engine/text/jinja_operators.h"
 #include "engine/text/jinja_filters.h"
+#include "engine/text/jinja_operators.h"
 
 namespace fastgen::jinja {
 namespace {
@@ -129,9 +129,9 @@ absl::StatusOr<bool> ApplyTest(Heap& heap, const Test& test, const Value& value,
                                const Arguments& arguments) {
   RETURN_IF_ERROR(heap.Charge(1));
   if (arguments.positional.size() != test.num_arguments || !arguments.named.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("test '", ToAbsl(test.name), "' takes ",
-                                                   test.num_arguments, " arguments, got ",
-                                                   arguments.positional.size() + arguments.named.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("test '", ToAbsl(test.name), "' takes ", test.num_arguments,
+                     " arguments, got ", arguments.positional.size() + arguments.named.size()));
   }
   return test.run(heap, value, arguments);
 }

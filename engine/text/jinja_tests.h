@@ -2,7 +2,7 @@
 //
 // Errors come without a position; the interpreter adds it.
 // Thread rule: any thread; the heap is the render's.
-// Tested by tests/engine/text/jinja_filters_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc.
 #pragma once
 
 #include <string_view>
@@ -14,7 +14,8 @@
 namespace fastgen::jinja {
 
 struct Test {
-  using Function = absl::StatusOr<bool> (*)(Heap& heap, const Value& value, const Arguments& arguments);
+  using Function = absl::StatusOr<bool> (*)(Heap& heap, const Value& value,
+                                            const Arguments& arguments);
 
   std::string_view name;
   Function run;

@@ -1,10 +1,11 @@
 // Text: a template's string value that knows which of its bytes came from the request.
 //
-// Bytes are a view (into the program, the request or the render's Heap), so slices cost nothing. The untrusted ranges
-// are kept through slicing, appending and per-character mapping; an operation that cannot map its bytes exactly marks
-// its whole result as untrusted as soon as any input byte was.
-// Invariants: 1. ranges are sorted, disjoint, not adjacent and none is empty; 2. a TextBuilder never grows beyond its
-// limit: it drops what does not fit and remembers that it overflowed.
+// Bytes are a view (into the program, the request or the render's Heap), so slices cost nothing.
+// The untrusted ranges are kept through slicing, appending and per-character mapping; an operation
+// that cannot map its bytes exactly marks its whole result as untrusted as soon as any input byte
+// was.
+// Invariants: 1. ranges are sorted, disjoint, not adjacent and none is empty; 2. a TextBuilder
+// never grows beyond its limit: it drops what does not fit and remembers that it overflowed.
 // Strings are UTF-8; an invalid byte counts as one character.
 // Thread rule: values; one thread at a time.
 // Tested by tests/engine/text/jinja_provenance_test.cc.
@@ -70,7 +71,8 @@ struct Character {
 Character DecodeAt(std::string_view bytes, size_t at);
 std::string EncodeUtf8(char32_t code);
 
-// Number of characters, and the byte offset of the character with that index (size of `bytes` when beyond).
+// Number of characters, and the byte offset of the character with that index (size of `bytes` when
+// beyond).
 size_t CountCharacters(std::string_view bytes);
 size_t OffsetOfCharacter(std::string_view bytes, size_t index);
 
@@ -80,7 +82,8 @@ bool IsSpace(char32_t code);
 size_t SkipSpaceForward(std::string_view bytes, size_t begin);
 size_t SkipSpaceBackward(std::string_view bytes, size_t end);
 
-// Case of single characters: ASCII, Latin, Greek and Cyrillic letters; all others map to themselves.
+// Case of single characters: ASCII, Latin, Greek and Cyrillic letters; all others map to
+// themselves.
 char32_t UpperOf(char32_t code);
 char32_t LowerOf(char32_t code);
 bool IsLetter(char32_t code);

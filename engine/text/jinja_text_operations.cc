@@ -140,15 +140,20 @@ struct Directive {
   char letter = 0;
 };
 
-// Reads the directive behind the '%' at `at`, which is left behind its letter. INVALID_ARGUMENT when malformed.
+// Reads the directive behind the '%' at `at`, which is left behind its letter. INVALID_ARGUMENT
+// when malformed.
 absl::StatusOr<Directive> ReadDirective(std::string_view format, size_t& at) {
   Directive directive;
   for (; at < format.size(); ++at) {
     char c = format[at];
-    if (c == '-') directive.left = true;
-    else if (c == '0') directive.zero = true;
-    else if (c == '+') directive.plus = true;
-    else if (c != ' ' && c != '#') break;
+    if (c == '-')
+      directive.left = true;
+    else if (c == '0')
+      directive.zero = true;
+    else if (c == '+')
+      directive.plus = true;
+    else if (c != ' ' && c != '#')
+      break;
   }
   auto number = [&]() {
     int value = 0;
@@ -170,7 +175,8 @@ absl::StatusOr<Directive> ReadDirective(std::string_view format, size_t& at) {
   return directive;
 }
 
-// The digits of a number as the directive wants them. INVALID_ARGUMENT for a letter or value that does not fit.
+// The digits of a number as the directive wants them. INVALID_ARGUMENT for a letter or value that
+// does not fit.
 absl::StatusOr<std::string> FormatNumber(const Directive& directive, const Value& value) {
   if (!value.is_number()) {
     return absl::InvalidArgumentError(absl::StrCat("%", std::string(1, directive.letter),
@@ -220,7 +226,8 @@ void AppendPadded(const Directive& directive, const Text& text, TextBuilder& out
   size_t missing = width > length ? width - length : 0;
   bool number = directive.letter != 's' && directive.letter != 'r';
   bool zeros = directive.zero && number && !directive.left;
-  size_t sign = zeros && !text.bytes.empty() && (text.bytes[0] == '-' || text.bytes[0] == '+') ? 1 : 0;
+  size_t sign =
+      zeros && !text.bytes.empty() && (text.bytes[0] == '-' || text.bytes[0] == '+') ? 1 : 0;
   out.AppendSlice(text, 0, sign);
   if (!directive.left) out.Append(std::string(missing, zeros ? '0' : ' '), /*untrusted=*/false);
   out.AppendSlice(text, sign, text.bytes.size());

@@ -125,66 +125,11 @@ Value* Namespace::Find(std::string_view name) {
   return nullptr;
 }
 
-absl::Status Heap::Charge(size_t steps) {
-  num_steps_ += steps;
-  if (num_steps_ > kMaxSteps) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("rendering took more than ", kMaxSteps, " steps"));
-  }
-  return ChargeBytes(0);
-}
-
-absl::Status Heap::ChargeBytes(size_t num_bytes) {
-  num_bytes_ += num_bytes;
-  if (num_bytes_ <= kMaxBytesMade) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("rendering made more than ", kMaxBytesMade, " bytes of values"));
-}
-
-Value Heap::View(Text text) {
-  num_bytes_ += sizeof(Text) + text.untrusted.size() * sizeof(ByteRange);
-  texts_.push_back(std::move(text));
-  return Value::String(&texts_.back());
-}
-
-std::string_view Heap::Keep(std::string bytes) {
-  num_bytes_ += sizeof(bytes) + bytes.size();
-  strings_.push_back(std::move(bytes));
-  return strings_.back();
-}
-
-Value Heap::Copy(std::string_view bytes, bool untrusted) {
-  return View(MakeText(Keep(std::string(bytes)), untrusted));
-}
-
-absl::StatusOr<Value> Heap::Take(TextBuilder builder) {
-  if (builder.overflowed()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a string grew beyond ", kMaxTextBytes, " bytes"));
-  }
-  auto [bytes, untrusted] = builder.Take();
-  Value value = View(Text{Keep(std::move(bytes)), std::move(untrusted)});
-  RETURN_IF_ERROR(Charge(1));
-  return value;
+bool CanBeKey(const Value& value) {
+  return value.is_number() || value.is(Kind::kNone) || value.is(Kind::kString);
 }
 
 namespace {
-
-int DepthOf(const Value& value) {
-  if (value.is_list()) return value.list().depth;
-  if (value.is(Kind::kDict)) return value.dict().depth;
-  return 0;
-}
-
-absl::Status CheckDepth(int depth) {
-  if (depth <= kMaxNesting) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("lists and dicts nest deeper than ", kMaxNesting));
-}
-
-bool IsKey(const Value& value) {
-  return value.is_number() || value.is(Kind::kNone) || value.is(Kind::kString);
-}
 
 // True == 1 == 1.0 as in Python; strings equal by their bytes.
 bool IsSameKey(const Value& a, const Value& b) {
@@ -196,7 +141,8 @@ bool IsSameKey(const Value& a, const Value& b) {
   return a.AsFloat() == b.AsFloat();
 }
 
-// Where `key` stands in `dict`, or its size.
+}  // namespace
+
 size_t FindEntry(const Dict& dict, const Value& key) {
   if (key.is(Kind::kString)) {
     auto found = dict.by_name.find(key.bytes());
@@ -208,77 +154,36 @@ size_t FindEntry(const Dict& dict, const Value& key) {
   return dict.entries.size();
 }
 
-}  // namespace
-
-absl::StatusOr<Value> Heap::MakeList(std::vector<Value> items, Kind kind) {
-  RETURN_IF_ERROR(Charge(1 + items.size() / 4));
-  RETURN_IF_ERROR(ChargeBytes(sizeof(List) + items.size() * sizeof(Value)));
-  int depth = 0;
-  for (const Value& item : items) depth = std::max(depth, DepthOf(item));
-  RETURN_IF_ERROR(CheckDepth(depth + 1));
-  lists_.push_back({std::move(items), depth + 1});
-  return Value::Of(&lists_.back(), kind);
-}
-
-absl::StatusOr<Value> Heap::MakeDict(std::vector<std::pair<Value, Value>> entries) {
-  RETURN_IF_ERROR(Charge(1 + entries.size()));
-  RETURN_IF_ERROR(ChargeBytes(sizeof(Dict) + entries.size() * (2 * sizeof(Value) + 48)));
-  Dict dict;
-  dict.entries.reserve(entries.size());
-  int depth = 0;
-  for (auto& [key, value] : entries) {
-    if (!IsKey(key)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a value of type '", ToAbsl(TypeName(key.kind())), "' cannot be a dict's key"));
-    }
-    depth = std::max(depth, DepthOf(value));
-    if (!key.is(Kind::kString)) RETURN_IF_ERROR(Charge(dict.entries.size()));
-    size_t at = FindEntry(dict, key);
-    if (at < dict.entries.size()) {
-      dict.entries[at].second = value;
-      continue;
-    }
-    if (key.is(Kind::kString)) dict.by_name.emplace(key.bytes(), at);
-    dict.entries.emplace_back(key, value);
-  }
-  RETURN_IF_ERROR(CheckDepth(depth + 1));
-  dict.depth = depth + 1;
-  dicts_.push_back(std::move(dict));
-  return Value::Of(&dicts_.back());
-}
-
-Namespace* Heap::MakeNamespace() {
-  num_bytes_ += sizeof(Namespace);
-  return &namespaces_.emplace_back();
-}
-
-Loop* Heap::MakeLoop() {
-  num_bytes_ += sizeof(Loop);
-  return &loops_.emplace_back();
-}
-
-Value Heap::MakeMethod(Value self, std::string_view name) {
-  num_bytes_ += sizeof(Method);
-  methods_.push_back({self, name});
-  return Value::Of(&methods_.back());
-}
-
 std::string_view TypeName(Kind kind) {
   switch (kind) {
-    case Kind::kUndefined: return "Undefined";
-    case Kind::kNone: return "NoneType";
-    case Kind::kBool: return "bool";
-    case Kind::kInt: return "int";
-    case Kind::kFloat: return "float";
-    case Kind::kString: return "str";
-    case Kind::kList: return "list";
-    case Kind::kTuple: return "tuple";
-    case Kind::kDict: return "dict";
-    case Kind::kNamespace: return "Namespace";
-    case Kind::kLoop: return "LoopContext";
-    case Kind::kMacro: return "Macro";
-    case Kind::kFunction: return "function";
-    case Kind::kMethod: return "builtin_function_or_method";
+    case Kind::kUndefined:
+      return "Undefined";
+    case Kind::kNone:
+      return "NoneType";
+    case Kind::kBool:
+      return "bool";
+    case Kind::kInt:
+      return "int";
+    case Kind::kFloat:
+      return "float";
+    case Kind::kString:
+      return "str";
+    case Kind::kList:
+      return "list";
+    case Kind::kTuple:
+      return "tuple";
+    case Kind::kDict:
+      return "dict";
+    case Kind::kNamespace:
+      return "Namespace";
+    case Kind::kLoop:
+      return "LoopContext";
+    case Kind::kMacro:
+      return "Macro";
+    case Kind::kFunction:
+      return "function";
+    case Kind::kMethod:
+      return "builtin_function_or_method";
   }
   return "?";
 }
@@ -286,15 +191,22 @@ std::string_view TypeName(Kind kind) {
 bool IsTrue(const Value& value) {
   switch (value.kind()) {
     case Kind::kUndefined:
-    case Kind::kNone: return false;
+    case Kind::kNone:
+      return false;
     case Kind::kBool:
-    case Kind::kInt: return value.AsInt() != 0;
-    case Kind::kFloat: return value.AsFloat() != 0;
-    case Kind::kString: return !value.bytes().empty();
+    case Kind::kInt:
+      return value.AsInt() != 0;
+    case Kind::kFloat:
+      return value.AsFloat() != 0;
+    case Kind::kString:
+      return !value.bytes().empty();
     case Kind::kList:
-    case Kind::kTuple: return !value.list().items.empty();
-    case Kind::kDict: return !value.dict().entries.empty();
-    default: return true;
+    case Kind::kTuple:
+      return !value.list().items.empty();
+    case Kind::kDict:
+      return !value.dict().entries.empty();
+    default:
+      return true;
   }
 }
 
@@ -328,20 +240,28 @@ absl::StatusOr<bool> IsEqual(Heap& heap, const Value& a, const Value& b) {
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
     case Kind::kUndefined:
-    case Kind::kNone: return true;
+    case Kind::kNone:
+      return true;
     case Kind::kString: {
       if (a.bytes().size() != b.bytes().size()) return false;
       RETURN_IF_ERROR(heap.Charge(a.bytes().size() / 256));
       return a.bytes() == b.bytes();
     }
     case Kind::kList:
-    case Kind::kTuple: return ListsEqual(heap, a.list(), b.list());
-    case Kind::kDict: return DictsEqual(heap, a.dict(), b.dict());
-    case Kind::kNamespace: return &a.name_space() == &b.name_space();
-    case Kind::kLoop: return &a.loop() == &b.loop();
-    case Kind::kMacro: return &a.macro() == &b.macro();
-    case Kind::kFunction: return a.function() == b.function();
-    default: return false;
+    case Kind::kTuple:
+      return ListsEqual(heap, a.list(), b.list());
+    case Kind::kDict:
+      return DictsEqual(heap, a.dict(), b.dict());
+    case Kind::kNamespace:
+      return &a.name_space() == &b.name_space();
+    case Kind::kLoop:
+      return &a.loop() == &b.loop();
+    case Kind::kMacro:
+      return &a.macro() == &b.macro();
+    case Kind::kFunction:
+      return a.function() == b.function();
+    default:
+      return false;
   }
 }
 
@@ -368,14 +288,14 @@ absl::StatusOr<int> Compare(Heap& heap, const Value& a, const Value& b) {
     }
     return x.size() < y.size() ? -1 : x.size() > y.size() ? 1 : 0;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("'<' not supported between instances of '", ToAbsl(TypeName(a.kind())),
-                   "' and '", ToAbsl(TypeName(b.kind())), "'"));
+  return absl::InvalidArgumentError(absl::StrCat("'<' not supported between instances of '",
+                                                 ToAbsl(TypeName(a.kind())), "' and '",
+                                                 ToAbsl(TypeName(b.kind())), "'"));
 }
 
 absl::StatusOr<const Value*> FindKey(Heap& heap, const Dict& dict, const Value& key) {
   RETURN_IF_ERROR(heap.Charge(1 + (key.is(Kind::kString) ? 0 : dict.entries.size() / 4)));
-  if (!IsKey(key)) return nullptr;
+  if (!CanBeKey(key)) return nullptr;
   size_t at = FindEntry(dict, key);
   return at < dict.entries.size() ? &dict.entries[at].second : nullptr;
 }
@@ -383,7 +303,8 @@ absl::StatusOr<const Value*> FindKey(Heap& heap, const Dict& dict, const Value& 
 absl::StatusOr<std::vector<Value>> Iterate(Heap& heap, const Value& value) {
   std::vector<Value> items;
   switch (value.kind()) {
-    case Kind::kUndefined: return items;
+    case Kind::kUndefined:
+      return items;
     case Kind::kList:
     case Kind::kTuple:
       RETURN_IF_ERROR(heap.Charge(value.list().items.size() / 4));
@@ -408,14 +329,18 @@ absl::StatusOr<std::vector<Value>> Iterate(Heap& heap, const Value& value) {
 
 absl::StatusOr<int64_t> Length(Heap& heap, const Value& value) {
   switch (value.kind()) {
-    case Kind::kUndefined: return 0;
+    case Kind::kUndefined:
+      return 0;
     case Kind::kString:
       RETURN_IF_ERROR(heap.Charge(1 + value.bytes().size() / 256));
       return static_cast<int64_t>(CountCharacters(value.bytes()));
     case Kind::kList:
-    case Kind::kTuple: return static_cast<int64_t>(value.list().items.size());
-    case Kind::kDict: return static_cast<int64_t>(value.dict().entries.size());
-    case Kind::kLoop: return static_cast<int64_t>(value.loop().items.size());
+    case Kind::kTuple:
+      return static_cast<int64_t>(value.list().items.size());
+    case Kind::kDict:
+      return static_cast<int64_t>(value.dict().entries.size());
+    case Kind::kLoop:
+      return static_cast<int64_t>(value.loop().items.size());
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("object of type '", ToAbsl(TypeName(value.kind())), "' has no len()"));
@@ -430,8 +355,8 @@ absl::Status UndefinedError(const Value& value) {
     return absl::InvalidArgumentError(absl::StrCat("'", name, "' is undefined"));
   }
   if (value.undefined_name() == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "'", ToAbsl(TypeName(value.undefined_owner())), "' has no item at that place"));
+    return absl::InvalidArgumentError(absl::StrCat("'", ToAbsl(TypeName(value.undefined_owner())),
+                                                   "' has no item at that place"));
   }
   std::string owner = "None";
   if (value.undefined_owner() != Kind::kNone) {

@@ -1,12 +1,15 @@
-// Value: what a template's expression evaluates to, and the Heap that owns values while one template renders.
+// Value: what a template's expression evaluates to, and the Heap that owns values while one
+// template renders.
 //
-// A Value is 16 bytes and copied freely; strings, lists, dicts and the rest are owned by the render's Heap (or by the
-// program, for literals) and die together, so that no cycle leaks and no deep structure is destroyed recursively.
-// The Heap is also the sandbox's meter: every evaluation step and every byte of a new string is charged to it.
-// Invariants: 1. lists and dicts never change once made and nest at most kMaxNesting deep, so walking them recursively
-// is safe; 2. only Namespace is mutable, and printing or comparing never descends into one.
+// A Value is 16 bytes and copied freely; strings, lists, dicts and the rest are owned by the
+// render's Heap (or by the program, for literals) and die together, so that no cycle leaks and no
+// deep structure is destroyed recursively. The Heap is also the sandbox's meter: every evaluation
+// step and every byte of a new string is charged to it.
+// Invariants: 1. lists and dicts never change once made and nest at most kMaxNesting deep, so
+// walking them recursively is safe; 2. only Namespace is mutable, and printing or comparing never
+// descends into one.
 // Thread rule: one render, one thread; program-owned values are immutable.
-// Tested by tests/engine/text/jinja_expression_test.cc.
+// Tested by tests/engine/text/chat_template_golden_test.cc and jinja_sandbox_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -92,8 +95,8 @@ class Value {
   const Text* undefined_name() const { return text_; }
   Kind undefined_owner() const { return owner_; }
 
-  // For numbers, bools and None: the value itself came from the request; for lists and dicts: their shape did. For
-  // strings: any byte did.
+  // For numbers, bools and None: the value itself came from the request; for lists and dicts: their
+  // shape did. For strings: any byte did.
   bool untrusted() const;
   // The same value, untrusted when it was or when `also` is; a string keeps its own ranges.
   Value WithUntrusted(bool also) const;
@@ -156,7 +159,7 @@ struct Loop {
 };
 
 // Bounds of one render.
-inline constexpr size_t kMaxTextBytes = size_t{4} << 20;   // of any one string and of the output
+inline constexpr size_t kMaxTextBytes = size_t{4} << 20;  // of any one string and of the output
 inline constexpr size_t kMaxSteps = 4'000'000;
 inline constexpr size_t kMaxBytesMade = size_t{256} << 20;  // of all strings made while rendering
 inline constexpr int kMaxNesting = 128;
@@ -181,7 +184,8 @@ class Heap {
 
   // RESOURCE_EXHAUSTED when nested too deeply.
   absl::StatusOr<Value> MakeList(std::vector<Value> items, Kind kind = Kind::kList);
-  // A key given twice keeps its first place and its last value. INVALID_ARGUMENT for a key that cannot be one.
+  // A key given twice keeps its first place and its last value. INVALID_ARGUMENT for a key that
+  // cannot be one.
   absl::StatusOr<Value> MakeDict(std::vector<std::pair<Value, Value>> entries);
   Namespace* MakeNamespace();
   Loop* MakeLoop();
@@ -204,13 +208,19 @@ class Heap {
 std::string_view TypeName(Kind kind);
 
 bool IsTrue(const Value& value);
+// Strings, numbers, bools and None can be a dict's key.
+bool CanBeKey(const Value& value);
+// Where `key` stands among the dict's entries, or their number.
+size_t FindEntry(const Dict& dict, const Value& key);
 // Python's ==. Charges the heap for what it walks.
 absl::StatusOr<bool> IsEqual(Heap& heap, const Value& a, const Value& b);
-// Negative, zero or positive as a < b, a == b, a > b. INVALID_ARGUMENT where Python would not order them.
+// Negative, zero or positive as a < b, a == b, a > b. INVALID_ARGUMENT where Python would not order
+// them.
 absl::StatusOr<int> Compare(Heap& heap, const Value& a, const Value& b);
 // The dict's value under `key`, or null.
 absl::StatusOr<const Value*> FindKey(Heap& heap, const Dict& dict, const Value& key);
-// What a for loop would walk over: items, keys or characters. INVALID_ARGUMENT for what is not iterable.
+// What a for loop would walk over: items, keys or characters. INVALID_ARGUMENT for what is not
+// iterable.
 absl::StatusOr<std::vector<Value>> Iterate(Heap& heap, const Value& value);
 // Number of items or characters.
 absl::StatusOr<int64_t> Length(Heap& heap, const Value& value);

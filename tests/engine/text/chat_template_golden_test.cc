@@ -1,4 +1,5 @@
-// Real models' templates against what transformers rendered, and single features against what Jinja rendered.
+// Real models' templates against what transformers rendered, and single features against what Jinja
+// rendered.
 #include <catch2/catch.hpp>
 
 #include "tests/engine/text/jinja_testing.h"

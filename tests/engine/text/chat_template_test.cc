@@ -138,7 +138,7 @@ TEST_CASE("JSON that is no object is refused by the name of its field", "[text]"
   chat.template_kwargs_json.clear();
   chat.messages = {MakeMessage("user", "x"), MakeMessage("assistant", std::nullopt)};
   chat.messages[1].tool_calls = {{"", "f", "{}"}, {"", "f", "5"}};
-  CHECK(Contains(Render("x", chat), "messages[1].tool_calls[1].arguments must be a JSON object"));
+  CHECK(Contains(Render("x", chat), "messages[1]: tool_calls[1].arguments must be a JSON object"));
 }
 
 TEST_CASE("raise_exception and misfitting messages are invalid arguments with a position",

@@ -130,10 +130,11 @@ TEST_CASE("ranges of the feature templates are sorted, disjoint and inside the t
 }
 
 const char* const kSpecialTokens[] = {
-    "<|im_start|>", "<|im_end|>",          "<|endoftext|>", "<|begin_of_text|>", "<|eot_id|>",
-    "<|eom_id|>",   "<|start_header_id|>", "<|python_tag|>", "[INST]",           "[/INST]",
-    "[TOOL_CALLS]", "<s>",                 "</s>",          "<start_of_turn>",   "<end_of_turn>",
-    "<think>",      "<tool_call>",         "<|end|>",       "<｜User｜>",        "<｜end▁of▁sentence｜>",
+    "<|im_start|>", "<|im_end|>",      "<|endoftext|>",       "<|begin_of_text|>",
+    "<|eot_id|>",   "<|eom_id|>",      "<|start_header_id|>", "<|python_tag|>",
+    "[INST]",       "[/INST]",         "[TOOL_CALLS]",        "<s>",
+    "</s>",         "<start_of_turn>", "<end_of_turn>",       "<think>",
+    "<tool_call>",  "<|end|>",         "<｜User｜>",          "<｜end▁of▁sentence｜>",
 };
 
 // A template that shows every field, some of them through JSON.
@@ -157,8 +158,7 @@ TEST_CASE("a special token typed in any field is untrusted, the template's own i
       message.reasoning_content = "r" + token;
       message.name = "n" + token;
       message.tool_call_id = "i" + token;
-      message.tool_calls = {{"I" + token, "N" + token,
-                             "{\"K" + token + "\": \"V" + token + "\"}"}};
+      message.tool_calls = {{"I" + token, "N" + token, "{\"K" + token + "\": \"V" + token + "\"}"}};
       chat.messages.push_back(message);
     }
     ChatMessage odd;
@@ -175,7 +175,8 @@ TEST_CASE("a special token typed in any field is untrusted, the template's own i
     size_t num_typed = 0;
     const std::string& text = rendered->text;
     for (size_t at = text.find(token); at != std::string::npos; at = text.find(token, at + 1)) {
-      bool typed = at > 0 && std::string_view("crniINKVRTPQE").find(text[at - 1]) != std::string::npos &&
+      bool typed = at > 0 &&
+                   std::string_view("crniINKVRTPQE").find(text[at - 1]) != std::string::npos &&
                    TouchesUntrusted(*rendered, at - 1, at);
       INFO(token << " at " << at);
       if (typed) {

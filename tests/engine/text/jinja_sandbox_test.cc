@@ -1,4 +1,5 @@
-// Hostile templates and hostile messages: every one ends soon, with a text or with an error that says where.
+// Hostile templates and hostile messages: every one ends soon, with a text or with an error that
+// says where.
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <regex>
@@ -21,8 +22,7 @@ void CheckFails(const std::string& source, std::string_view words,
   INFO(source.substr(0, 120));
   auto start = std::chrono::steady_clock::now();
   absl::StatusOr<RenderedChat> rendered = RenderJinja(source, context);
-  double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   REQUIRE(!rendered.ok());
   std::string message(rendered.status().message());
   INFO(message);
@@ -33,7 +33,8 @@ void CheckFails(const std::string& source, std::string_view words,
 
 TEST_CASE("what is never closed is refused where it opens", "[text]") {
   CheckFails("a\n {% if x %}", "'if' block is never closed");
-  CheckFails("{% for x in y %}{% if x %}{% endfor %}", "expected a known block tag, found 'endfor'");
+  CheckFails("{% for x in y %}{% if x %}{% endfor %}",
+             "expected a known block tag, found 'endfor'");
   CheckFails("{% macro m() %}", "'macro' block is never closed");
   CheckFails("{{ 'abc }}", "this string is never closed");
   CheckFails("{{ 'a\\", "this string is never closed");
@@ -86,32 +87,40 @@ TEST_CASE("running is bounded in steps, bytes, depth and length", "[text]") {
   CheckFails("{% for i in range(100000) %}" + std::string(1000, 'x') + "{% endfor %}",
              "the output is longer than");
   CheckFails("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion deeper than");
-  CheckFails("{% macro m() %}{{ caller() }}{% endmacro %}"
-             "{% macro n() %}{% call m() %}{{ n() }}{% endcall %}{% endmacro %}{{ n() }}",
-             "recursion deeper than");
+  CheckFails(
+      "{% macro m() %}{{ caller() }}{% endmacro %}"
+      "{% macro n() %}{% call m() %}{{ n() }}{% endcall %}{% endmacro %}{{ n() }}",
+      "recursion deeper than");
   CheckFails("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursion deeper than");
-  CheckFails("{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}"
-             "{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-             "grew beyond");
-  CheckFails("{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
-             "{% set ns.l = ns.l + ns.l %}{% endfor %}",
-             "more than");
-  CheckFails("{% set ns = namespace(l=[1]) %}{% for i in range(1000) %}"
-             "{% set ns.l = [ns.l] %}{% endfor %}",
-             "nest deeper than");
-  CheckFails("{% set ns = namespace(l=[1]) %}{% for i in range(100) %}"
-             "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
-             "");
-  CheckFails("{% set ns = namespace(l=[1], m=[1]) %}{% for i in range(100) %}"
-             "{% set ns.l = [ns.l, ns.l] %}{% set ns.m = [ns.m, ns.m] %}{% endfor %}"
-             "{{ ns.l == ns.m }}",
-             "steps");
-  CheckFails("{% set s = 'x' * 4000000 %}{% for i in range(100000) %}{% set t = s | upper %}"
-             "{% endfor %}",
-             "more than");
-  CheckFails("{% set s = 'x' * 4000000 %}{% for i in range(100000) %}{% set t = 'y' in s %}"
-             "{% endfor %}",
-             "steps");
+  CheckFails(
+      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}"
+      "{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+      "grew beyond");
+  CheckFails(
+      "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}"
+      "{% set ns.l = ns.l + ns.l %}{% endfor %}",
+      "more than");
+  CheckFails(
+      "{% set ns = namespace(l=[1]) %}{% for i in range(1000) %}"
+      "{% set ns.l = [ns.l] %}{% endfor %}",
+      "nest deeper than");
+  CheckFails(
+      "{% set ns = namespace(l=[1]) %}{% for i in range(100) %}"
+      "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
+      "");
+  CheckFails(
+      "{% set ns = namespace(l=[1], m=[1]) %}{% for i in range(100) %}"
+      "{% set ns.l = [ns.l, ns.l] %}{% set ns.m = [ns.m, ns.m] %}{% endfor %}"
+      "{{ ns.l == ns.m }}",
+      "steps");
+  CheckFails(
+      "{% set s = 'x' * 4000000 %}{% for i in range(100000) %}{% set t = s | upper %}"
+      "{% endfor %}",
+      "more than");
+  CheckFails(
+      "{% set s = 'x' * 4000000 %}{% for i in range(100000) %}{% set t = 'y' in s %}"
+      "{% endfor %}",
+      "steps");
   CheckFails("{{ ('x,' * 2000000).split(',') | length }}", "more than");
   CheckFails("{{ 'x' * 5000000 }}", "longer than");
   CheckFails("{{ 'xy' * 9223372036854775807 }}", "longer than");
@@ -166,7 +175,8 @@ TEST_CASE("wrong calls are errors that name the callee", "[text]") {
 }
 
 TEST_CASE("the position is that of the innermost expression", "[text]") {
-  CHECK(Rendered("\n\n  {{ 1 + (2 * missing.x) }}") == "chat template 3:23: 'missing' is undefined");
+  CHECK(Rendered("\n\n  {{ 1 + (2 * missing.x) }}") ==
+        "chat template 3:23: 'missing' is undefined");
   CHECK(Rendered("{% for i in [1] %}\n{{ i.x.y }}{% endfor %}") ==
         "chat template 2:8: 'int object' has no attribute 'x'");
 }
@@ -216,8 +226,7 @@ TEST_CASE("JSON keeps order, doubles and the last of equal keys", "[text]") {
                      1, -9223372036854775808, 18446744073709551615]})") ==
         "[0.1, 1e+22, 123456789.12345679, 5e-324, 1.7976931348623157e+308, -0.0, 1, "
         "-9223372036854775808, 1.8446744073709552e+19]");
-  CHECK(Rendered("{{ x }}", R"({"x": "\u00e9\ud83d\ude00\n\u0000"})") ==
-        std::string("é😀\n\0", 8));
+  CHECK(Rendered("{{ x }}", R"({"x": "\u00e9\ud83d\ude00\n\u0000"})") == std::string("é😀\n\0", 8));
 }
 
 }  // namespace

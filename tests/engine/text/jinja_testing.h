@@ -1,4 +1,5 @@
-// What the template tests share: rendering a template with a JSON context, and reading the golden rows.
+// What the template tests share: rendering a template with a JSON context, and reading the golden
+// rows.
 #pragma once
 
 #include <filesystem>
@@ -21,7 +22,9 @@
 namespace fastgen::testing {
 
 // The moment that the goldens were made at.
-inline absl::Time GoldenTime() { return absl::FromCivil(absl::CivilSecond(2026, 11, 22, 12), absl::LocalTimeZone()); }
+inline absl::Time GoldenTime() {
+  return absl::FromCivil(absl::CivilSecond(2026, 11, 22, 12), absl::LocalTimeZone());
+}
 
 inline ChatMessage MakeMessage(std::string role, std::optional<std::string> content) {
   ChatMessage message;
