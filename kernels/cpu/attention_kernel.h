@@ -6,7 +6,7 @@
 //   m' = max(m, max s); p = exp(s - m'); sum = sum * exp(m - m') + sum p; out = out * exp(m - m') + p V
 // A pair's numbers do not depend on its neighbours in the tile, nor on keys that it does not see: their p is exactly 0
 // and adding 0 changes nothing. So a row's result is the same however its sequence was cut into chunks.
-// Sums are fp32 and p stays fp32; q is rounded to bf16 for the score only where kPairs says so.
+// Sums are fp32. q and p are rounded to bf16 for the two products where kPairs says so, else they stay fp32.
 // Thread rule: pure functions over the tile's own scratch.
 // Tested by tests/kernels/attention_test.cc.
 #pragma once
@@ -32,7 +32,7 @@ struct AttentionTemplates {
   struct Scratch {
     float* queries;  // [pairs, padded_dim]
     float* keys;     // [padded_dim, kMaxTileKeys]
-    float* scores;   // [pairs, kMaxTileKeys]
+    float* scores;   // [pairs, kMaxTileKeys]; once softened, the weights: floats, or bf16 in the front half
   };
 
   // Queries times scale, as the products want them: floats, or pairs of bf16.
@@ -151,7 +151,12 @@ struct AttentionTemplates {
     F sum = V::Zero();
     for (int c = 0; c < num_vectors; ++c) {
       const F weight = V::Exp(V::Load(scores + c * kLanes) - max);
-      V::Store(scores + c * kLanes, weight);
+      if constexpr (kPairs) {
+        // Half as wide, so what is overwritten has been read.
+        V::StoreBf16(reinterpret_cast<uint16_t*>(scores) + c * kLanes, weight);
+      } else {
+        V::Store(scores + c * kLanes, weight);
+      }
       sum += weight;
     }
     float kept = 1;
@@ -172,10 +177,25 @@ struct AttentionTemplates {
     for (int b = 0; b < B; ++b) {
       for (int c = 0; c < C; ++c) acc[b][c] = V::Load(out + b * padded_dim + c * kLanes);
     }
-    for (int64_t k = 0; k < num_keys; ++k, values += head_dim) {
-      for (int c = 0; c < C; ++c) {
-        const F value = LoadKv(values + c * kLanes);
-        for (int b = 0; b < B; ++b) acc[b][c] = V::MulAdd(value, V::Set1(weights[b * kMaxTileKeys + k]), acc[b][c]);
+    if constexpr (kPairs) {
+      // Two keys at a time. A last odd one pairs with itself: its second weight is 0.
+      for (int64_t k = 0; k < num_keys; k += 2, values += 2 * head_dim) {
+        const Kv* const second = k + 1 < num_keys ? values + head_dim : values;
+        for (int c = 0; c < C; ++c) {
+          const F value = V::PairBf16(values + c * kLanes, second + c * kLanes);
+          for (int b = 0; b < B; ++b) {
+            acc[b][c] = V::DotBf16(value, V::Set1(weights[b * kMaxTileKeys + k / 2]), acc[b][c]);
+          }
+        }
+      }
+    } else {
+      for (int64_t k = 0; k < num_keys; ++k, values += head_dim) {
+        for (int c = 0; c < C; ++c) {
+          const F value = LoadKv(values + c * kLanes);
+          for (int b = 0; b < B; ++b) {
+            acc[b][c] = V::MulAdd(value, V::Set1(weights[b * kMaxTileKeys + k]), acc[b][c]);
+          }
+        }
       }
     }
     for (int b = 0; b < B; ++b) {

@@ -15,7 +15,13 @@ struct Avx2Path : Simd<8, Avx2Path> {
   static constexpr int kScoreVectors = 2;
   static constexpr bool kHasDotBf16 = false;
 
+  static F Set1(float x) { return (F)_mm256_set1_ps(x); }
   static F MulAdd(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+
+  static F LoadBf16(const uint16_t* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return (F)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+  }
 
   // The trees of Simd's, in registers.
   static float ReduceAdd(F v) {
