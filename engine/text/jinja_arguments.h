@@ -1,6 +1,8 @@
 // Arguments: what a filter, test, method, function or macro was called with.
-// Thread rule: one render, one thread.
-// Tested by tests/engine/text/jinja_sandbox_test.cc.
+//
+// Positional arguments come first; a name may stand for a position. Names keep their provenance,
+// since `**mapping` can bring them from a request. Thread rule: one render, one thread. Tested by
+// tests/engine/text/jinja_sandbox_test.cc.
 #pragma once
 
 #include <initializer_list>
