@@ -199,6 +199,8 @@ void Daemon::Stop() {
   if (state_->gateway != nullptr) state_->CloseGateway();
   const auto engine = state_->gate.Loaded();
   if (engine.ok()) (*engine)->CancelAll();
+  // Shutdown cuts off in-process streams whatever its deadline, so their end is awaited first.
+  state_->gate.WaitNoStreams(kStopGrace);
   if (state_->listener.server != nullptr) {
     state_->listener.server->Shutdown(absl::ToChronoTime(absl::Now() + kStopGrace));
   }

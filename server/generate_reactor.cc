@@ -29,9 +29,14 @@ absl::StatusOr<GenerateReactor*> GenerateReactor::Start(grpc::CallbackServerCont
   // From here on the completion thread may call; gRPC keeps what is started before it knows the reactor.
   const absl::Status status = engine->Submit(std::move(converted.request), reactor);
   if (!status.ok()) {
-    MutexLock lock(&reactor->mutex_);
-    reactor->stream_.reset();
-    reactor->self_.reset();
+    {
+      MutexLock lock(&reactor->mutex_);
+      reactor->stream_.reset();
+      reactor->self_.reset();
+    }
+    // An engine that failed without a live stream is noticed here.
+    const absl::Status health = engine->health();
+    if (!health.ok()) gate->ReportEngineFailure(health);
     return status;
   }
   return reactor.get();

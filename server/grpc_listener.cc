@@ -7,8 +7,6 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
-#include <mutex>
-
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -31,13 +29,14 @@ void ForwardGrpcLog(gpr_log_func_args* args) {
 
 // Process-wide switches of gRPC, before the first server is built.
 void PrepareGrpcOnce() {
-  static std::once_flag once;
-  std::call_once(once, [] {
+  static const bool prepared = [] {
     gpr_set_log_function(ForwardGrpcLog);
     grpc::EnableDefaultHealthCheckService(true);
     // Called by name, so that the linker keeps the library, whose own static initialiser would do the same.
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  });
+    return true;
+  }();
+  static_cast<void>(prepared);
 }
 
 void Tune(grpc::ServerBuilder* builder, int32_t max_request_bytes) {

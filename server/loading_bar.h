@@ -1,6 +1,6 @@
 // LoadingBar: how far loading is, on stderr: a bar that redraws itself on a terminal, a line for each tenth elsewhere.
 // Thread rule: Progress's function from one thread (the loading thread); everything else after its last call.
-// Tested by tests/server/fastgend_test.cc.
+// Tested by tests/e2e/test_lifecycle.py.
 #pragma once
 
 #include <cstdint>

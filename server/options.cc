@@ -1,5 +1,6 @@
 #include "server/options.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 
@@ -35,7 +36,7 @@ void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model)
       ->group("Model");
   app.add_option("--chat-template", options->engine.chat_template_path,
                  "A Jinja file to use instead of the model's own chat template")
-      ->type_name("FILE")
+      ->type_name("")
       ->check(CLI::ExistingFile)
       ->group("Model");
   app.add_flag("--strict-model", options->strict_model,
@@ -144,10 +145,26 @@ void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model
       ->type_name("FILE")
       ->group("Process");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.set_version_flag("--version", std::string(BuildInfo()))->group("Process");
+  app.set_version_flag("--version", std::string(BuildInfo()), "Print the version and exit")
+      ->group("Process");
   app.get_formatter()->column_width(34);
-  app.get_help_ptr()->group("Process");
+  app.set_help_flag("-h,--help", "Print this help and exit")->group("Process");
 }
+
+namespace {
+
+// CLI11's text in one line. What it says of a config file's unknown key does not say where the key came from.
+std::string Reason(const CLI::ParseError& error) {
+  constexpr char kUnknownKey[] = "INI was not able to parse ";
+  std::string reason = error.what();
+  std::replace(reason.begin(), reason.end(), '\n', ' ');
+  if (reason.rfind(kUnknownKey, 0) == 0) {
+    return "--config: not an option: " + reason.substr(sizeof(kUnknownKey) - 1);
+  }
+  return reason;
+}
+
+}  // namespace
 
 std::optional<int> ParseCommandLine(CLI::App& app, int argc, const char* const* argv) {
   try {
@@ -155,12 +172,8 @@ std::optional<int> ParseCommandLine(CLI::App& app, int argc, const char* const* 
     return std::nullopt;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    std::string reason = error.what();
-    for (char& c : reason) {
-      if (c == '\n') c = ' ';
-    }
     std::fprintf(stderr, "%s: %s (%s --help lists the flags)\n", app.get_name().c_str(),
-                 reason.c_str(), app.get_name().c_str());
+                 Reason(error).c_str(), app.get_name().c_str());
     return 1;
   }
 }
@@ -177,6 +190,10 @@ std::string EffectiveOptions(const CLI::App& app) {
       }
     } else {
       value = option->get_default_str();
+      // CLI11 writes a list as [a,b].
+      if (value.size() >= 2 && value.front() == '[' && value.back() == ']') {
+        value = value.substr(1, value.size() - 2);
+      }
     }
     if (option->get_expected_max() == 0 && value.empty()) value = "false";
     text += name + " = " + (value.empty() ? "\"\"" : value) + "\n";

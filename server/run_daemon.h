@@ -6,7 +6,7 @@
 // or an engine that failed is one line on stderr and exit 1. Everything is written to stderr.
 // Thread rule: main thread, before any other thread was started: the signals are blocked here and every thread
 // inherits that.
-// Tested by tests/server/fastgend_test.cc.
+// Tested by tests/e2e/test_lifecycle.py.
 #pragma once
 
 #include <string>

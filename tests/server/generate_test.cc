@@ -133,6 +133,8 @@ TEST_CASE("a slow reader over TCP does not hold up the others", "[server]") {
 
 TEST_CASE("a cancelled call reaches Engine::Cancel", "[server]") {
   TestDaemon daemon;
+  daemon.engine->Pause();
+  daemon.engine->Step(1);
   v1::GenerateRequest request = TextRequest("hi", 100'000);
   request.set_request_id("gone");
   grpc::ClientContext context;
@@ -148,6 +150,8 @@ TEST_CASE("a closed connection reaches Engine::Cancel", "[server]") {
   DaemonOptions options;
   options.grpc_listen = {"127.0.0.1:0"};
   TestDaemon daemon(options);
+  daemon.engine->Pause();
+  daemon.engine->Step(1);
   {
     auto stub = v1::Inference::NewStub(grpc::CreateChannel(daemon.daemon->grpc_addresses()[0],
                                                            grpc::InsecureChannelCredentials()));

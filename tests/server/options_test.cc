@@ -133,13 +133,17 @@ TEST_CASE("unknown keys and bad values of a config file are refused", "[server]"
   }
 }
 
+TEST_CASE("effective options tell the presets of lists", "[server]") {
+  CHECK(Parse({}).effective.find("grpc-listen = 127.0.0.1:5679\n") != std::string::npos);
+}
+
 TEST_CASE("effective options tell given values and defaults", "[server]") {
   const std::string effective =
       Parse({"--max-num-seqs", "8", "--strict", "--grpc-listen", "a:1", "--grpc-listen", "b:2"})
           .effective;
   for (const char* line : {"max-num-seqs = 8\n", "block-size = 64\n", "compute-dtype = auto\n",
                            "strict = true\n", "strict-model = false\n", "grpc-listen = a:1 b:2\n",
-                           "model = \"\"\n"}) {
+                           "model = \"\"\n", "http-listen = \"\"\n"}) {
     INFO(effective);
     CHECK(effective.find(line) != std::string::npos);
   }
