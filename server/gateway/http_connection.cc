@@ -24,6 +24,7 @@ namespace {
 
 // Read ahead of the request being answered. A client that pipelines more waits in its socket.
 constexpr size_t kMaxReadAheadBytes = 64 << 10;
+constexpr size_t kMaxEchoedIdBytes = 128;
 constexpr size_t kHeadReadBytes = 8 << 10;
 constexpr size_t kBodyReadBytes = 64 << 10;
 // A transfer may take one second more for each of these.
@@ -201,6 +202,7 @@ void HttpConnection::Dispatch() {
   phase_ = Phase::kBusy;
   timer_.cancel();
   HttpRequest request = reader_.TakeRequest();
+  if (request.request_id.size() <= kMaxEchoedIdBytes) request_id_ = request.request_id;
   keep_alive_ = request.keep_alive;
   chunked_allowed_ = request.chunked_allowed;
   head_only_ = request.method == "HEAD";
@@ -216,7 +218,11 @@ void HttpConnection::AppendHead(int status, const Headers& headers, std::string*
   absl::StrAppend(
       out, "HTTP/1.1 ", status, " ", ToAbsl(ReasonPhrase(status)), "\r\nServer: fastgen\r\nDate: ",
       absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()), "\r\n");
-  for (const auto& [name, value] : headers) absl::StrAppend(out, name, ": ", value, "\r\n");
+  for (const auto& [name, value] : headers) {
+    if (name == "X-Request-Id") request_id_.clear();
+    absl::StrAppend(out, name, ": ", value, "\r\n");
+  }
+  if (!request_id_.empty()) absl::StrAppend(out, "X-Request-Id: ", request_id_, "\r\n");
   if (!keep_alive_) {
     out->append("Connection: close\r\n");
   } else if (!chunked_allowed_) {
@@ -326,6 +332,7 @@ void HttpConnection::OnWritten(const error_code& error) {
 
 void HttpConnection::FinishAnswer() {
   exchange_.reset();
+  request_id_.clear();
   answer_started_ = answer_ended_ = watch_for_silence_ = false;
   body_ = Body::kWhole;
   if (!keep_alive_ || draining_.load(std::memory_order_relaxed)) {

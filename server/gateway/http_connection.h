@@ -94,6 +94,7 @@ class HttpConnection final : public ResponseWriter,
   size_t num_bytes_in_ = 0;  // of the request being read, or discarded while lingering
 
   std::shared_ptr<Exchange> exchange_;
+  std::string request_id_;  // sent back unless the handler names one
   bool keep_alive_ = true;
   bool chunked_allowed_ = true;
   bool head_only_ = false;

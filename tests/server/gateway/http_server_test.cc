@@ -49,6 +49,17 @@ TEST_CASE("unknown routes, methods and what is not built answer in OpenAI's shap
   CHECK(gateway.Get("/openapi.json").status == 501);
 }
 
+TEST_CASE("the client's request id comes back with every answer, and with its own only",
+          "[gateway]") {
+  Gateway gateway;
+  HttpClient client(gateway.address());
+  CHECK(client.Post("/completions", "{", "X-Request-Id: a-1\r\n").header("x-request-id") == "a-1");
+  CHECK(client.Post("/nowhere", "", "X-Request-Id: a-2\r\n").header("x-request-id") == "a-2");
+  CHECK(client.Post("/completions", kPrompt, "X-Request-Id: a-3\r\n").header("x-request-id") ==
+        "a-3");
+  CHECK(client.Get("/version").header("x-request-id").empty());
+}
+
 TEST_CASE("HEAD is GET without the body and OPTIONS names the methods", "[gateway]") {
   Gateway gateway;
   HttpClient client(gateway.address());
