@@ -1,7 +1,6 @@
 #include "engine/model/weight_names.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"

@@ -46,8 +46,8 @@ TEST_CASE("llama3 scaling keeps short waves, divides long ones, blends between",
   config.rope_scaling.original_max_position = 5 * two_pi;  // 5 turns, 0.05 turns
   CHECK(RopeFrequencies(config)[0] == 1.0);
   CHECK(RopeFrequencies(config)[1] == Approx(0.01 / 8).epsilon(1e-12));
-  config.rope_scaling.original_max_position = 2.5 * two_pi;  // half way between 1 and 4
-  CHECK(RopeFrequencies(config)[0] == Approx(0.5 + 0.5 / 8).epsilon(1e-12));
+  config.rope_scaling.original_max_position = 1.75 * two_pi;  // a quarter of the way from 1 to 4
+  CHECK(RopeFrequencies(config)[0] == Approx(0.25 + 0.75 / 8).epsilon(1e-12));
 }
 
 TEST_CASE("table holds cos then sin of every position, exact far out", "[model][rope]") {
