@@ -211,9 +211,7 @@ TEST_CASE("malformed HTTP is 400", "[gateway]") {
 TEST_CASE("a request that dribbles in is given up", "[gateway]") {
   GatewayOptions options;
   options.transfer_timeout = absl::Milliseconds(300);
-  options.idle_timeout = absl::Milliseconds(300);
   Gateway gateway(options);
-  HttpClient silent(gateway.address());
   HttpClient head(gateway.address());
   HttpClient body(gateway.address());
   const absl::Time start = absl::Now();
@@ -226,7 +224,6 @@ TEST_CASE("a request that dribbles in is given up", "[gateway]") {
   });
   body.Send("POST /completions HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{");
   CHECK(body.Read().status == 408);
-  CHECK(silent.ReadToEnd(absl::Seconds(5)));
   dribble.join();
   CHECK(head.Read().status == 408);
   CHECK(absl::Now() - start < absl::Seconds(5));
@@ -236,9 +233,11 @@ TEST_CASE("an idle connection is closed after its time", "[gateway]") {
   GatewayOptions options;
   options.idle_timeout = absl::Milliseconds(200);
   Gateway gateway(options);
+  HttpClient silent(gateway.address());
   HttpClient client(gateway.address());
   CHECK(client.Get("/version").status == 200);
   CHECK(client.ReadToEnd(absl::Seconds(5)));
+  CHECK(silent.ReadToEnd(absl::Seconds(5)));
 }
 
 TEST_CASE("connections beyond the limit are told so", "[gateway]") {
