@@ -48,11 +48,13 @@ void AddListenOptions(CLI::App& app, DaemonOptions* options) {
   app.add_option("--grpc-listen", options->grpc_listen,
                  "Where gRPC listens: host:port or unix:/path; may be repeated; port 0: any free")
       ->type_name("ADDR")
+      ->allow_extra_args(false)  // one address a flag: what follows may be fgserve's model
       ->capture_default_str()
       ->group("Listeners");
   app.add_option("--http-listen", options->http_listen,
                  "Where the OpenAI gateway listens: host:port; may be repeated")
       ->type_name("ADDR")
+      ->allow_extra_args(false)  // one address a flag: what follows may be fgserve's model
       ->capture_default_str()
       ->group("Listeners");
   app.add_option("--max-request-bytes", options->max_request_bytes,

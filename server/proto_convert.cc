@@ -120,17 +120,17 @@ void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted, Violati
   }
 }
 
-const char* ConstraintField(const v1::Constraint& constraint) {
+const char* ConstraintKind(const v1::Constraint& constraint) {
   switch (constraint.kind_case()) {
-    case v1::Constraint::kJsonSchema: return "constraint.json_schema";
-    case v1::Constraint::kJsonObject: return "constraint.json_object";
-    case v1::Constraint::kRegex: return "constraint.regex";
-    case v1::Constraint::kChoice: return "constraint.choice";
-    case v1::Constraint::kGrammar: return "constraint.grammar";
-    case v1::Constraint::kStructuralTag: return "constraint.structural_tag";
+    case v1::Constraint::kJsonSchema: return "json_schema";
+    case v1::Constraint::kJsonObject: return "json_object";
+    case v1::Constraint::kRegex: return "regex";
+    case v1::Constraint::kChoice: return "choice";
+    case v1::Constraint::kGrammar: return "grammar";
+    case v1::Constraint::kStructuralTag: return "structural_tag";
     case v1::Constraint::KIND_NOT_SET: break;
   }
-  return "constraint";
+  return "an empty constraint";
 }
 
 // Known fields that this version does not honour, and that would change the answer.
@@ -142,7 +142,10 @@ void RefuseWhatIsNotServed(const v1::GenerateRequest& proto, Violations* violati
   };
   if (proto.has_n()) refuse_unless_one("n", proto.n());
   if (proto.has_best_of()) refuse_unless_one("best_of", proto.best_of());
-  if (proto.has_constraint()) violations->NotServed(ConstraintField(proto.constraint()));
+  if (proto.has_constraint()) {
+    violations->Add("constraint", absl::StrCat(ConstraintKind(proto.constraint()),
+                                               " is not served by this version"));
+  }
   if (proto.priority() != 0) violations->NotServed("priority");
   if (!proto.cache_salt().empty()) violations->NotServed("cache_salt");
   const auto& window = proto.resume_window();

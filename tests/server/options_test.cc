@@ -90,6 +90,10 @@ TEST_CASE("the model may be positional", "[server]") {
   CHECK(Parse({"m.gguf"}, ModelArgument::kPositional).options.model == "m.gguf");
   CHECK(Parse({"--model", "m.gguf"}, ModelArgument::kPositional).options.model == "m.gguf");
   CHECK(Parse({}, ModelArgument::kPositional).options.model.empty());
+  const Parsed after =
+      Parse({"--http-listen", "127.0.0.1:1", "m.gguf"}, ModelArgument::kPositional);
+  CHECK(after.options.model == "m.gguf");
+  CHECK(after.options.http_listen == std::vector<std::string>{"127.0.0.1:1"});
   CHECK(Parse({"m.gguf"}, ModelArgument::kFlag).code == 1);
 }
 
