@@ -212,6 +212,14 @@ TEST_CASE("GGUF tensors that are malformed are refused by name", "[model][gguf]"
   }
 }
 
+TEST_CASE("GGUF offset that wraps around is refused", "[model][gguf]") {
+  GgufWriter writer;
+  writer.Tensor({"a", DType::kF32, {64}, std::string(256, 'a')});
+  // Offset plus 64 bytes is 32 modulo 2^64, which would be inside the data.
+  writer.RawTensor("b", {16}, 0, std::numeric_limits<uint64_t>::max() - 31);
+  CHECK(absl::StrContains(Refusal(writer.Bytes()), "tensor 'b' of 64 bytes at offset"));
+}
+
 TEST_CASE("GGUF tensors that overlap or share a name are refused", "[model][gguf]") {
   GgufWriter overlap;
   overlap.Tensor({"a", DType::kF32, {16}, std::string(64, 'a')});
