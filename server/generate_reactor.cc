@@ -191,20 +191,20 @@ void GenerateReactor::Pump() {
     MutexLock lock(&mutex_);
     if (writing_ || closed_) return;
     has_event = TakeNext();
-    if (end_status_.has_value() && OutboxEmpty()) {
+    // Finish waits for the last write: over gRPC's in-process transport a message that is sent together with the
+    // status (StartWriteAndFinish) is lost when its reader has not asked for it yet.
+    if (has_event) {
+      writing_ = true;
+    } else if (end_status_.has_value()) {
       status = *end_status_;
       closed_ = true;
       if (!status->ok() && was_accepted_) {
         context_->AddTrailingMetadata(kUsageTrailer, UsageTrailer());
       }
-    } else if (has_event) {
-      writing_ = true;
     }
   }
   // Outside the lock: the flags set above make this thread the only one that may start an operation.
-  if (has_event && status.has_value()) {
-    StartWriteAndFinish(&event_, grpc::WriteOptions(), *status);
-  } else if (has_event) {
+  if (has_event) {
     StartWrite(&event_);
   } else if (status.has_value()) {
     Finish(*status);

@@ -80,7 +80,8 @@ def test_completions_take_every_form_of_prompt(client, daemon):
     assert one.object == "text_completion" and one.choices[0].text
     for prompt, count in ((["The capital of France is"], 1), (ids, 1), ([ids, ids], 2),
                           (["The capital of France is", "Two plus two is"], 2)):
-        answer = client.completions.create(model="m", prompt=prompt, temperature=0, max_tokens=6)
+        answer = client.completions.create(model="m", prompt=prompt, temperature=0, max_tokens=6,
+                                           extra_body={"ignore_eos": True})
         assert [c.index for c in answer.choices] == list(range(count))
         assert answer.choices[0].text == one.choices[0].text
         assert answer.usage.completion_tokens == 6 * count
