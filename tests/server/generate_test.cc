@@ -293,6 +293,56 @@ TEST_CASE("raw bytes come without logprobs that were not asked for", "[server]")
   CHECK(stream.text.empty());
 }
 
+// Reads one event at a time, when told to. Until then it has asked for the status, not for a message.
+class LateReader final : public grpc::ClientReadReactor<v1::GenerateEvent> {
+ public:
+  LateReader(v1::Inference::Stub* stub, const v1::GenerateRequest* request) {
+    stub->async()->Generate(&context_, request, this);
+    AddHold();
+    StartCall();
+  }
+
+  void Read() {
+    StartRead(&event_);
+    RemoveHold();
+  }
+
+  // Blocks until the call is done.
+  const Stream& WaitDone() {
+    done_.Wait();
+    return stream_;
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    Take(event_, &stream_);
+    StartRead(&event_);
+  }
+  void OnDone(const grpc::Status& status) override {
+    stream_.status = status;
+    done_.Open();
+  }
+
+  grpc::ClientContext context_;
+  v1::GenerateEvent event_;
+  Stream stream_;
+  Latch done_;
+};
+
+TEST_CASE("an in-process reader that comes late still gets the finished event", "[server]") {
+  TestDaemon daemon;
+  const v1::GenerateRequest request = TextRequest("hi", 3);
+  LateReader reader(daemon.stub.get(), &request);
+  REQUIRE(daemon.engine->WaitProduced(3));
+  REQUIRE(daemon.engine->WaitIdle(absl::Seconds(5)));
+  reader.Read();
+  const Stream& stream = reader.WaitDone();
+  CHECK(stream.status.ok());
+  CHECK(stream.num_tokens == 3);
+  CHECK(stream.finished.has_value());
+}
+
 // One of fifty clients: reads its stream, and leaves it somewhere when `leave_after` is not negative.
 grpc::Status RunClient(v1::Inference::Stub* stub, int leave_after, int* num_tokens) {
   grpc::ClientContext context;
