@@ -9,16 +9,17 @@ import time
 
 from daemon import program, run
 
+GREEDY = ("--temperature", "0", "--system", "You are a helpful assistant.")
 SPEED = re.compile(r"--- \[\d+ tokens, [\d.]+toks/s\]")
 
 
 def test_rounds_reset_and_multi_line_over_a_pipe(daemon):
     script = "What is the capital of France?\nAnd of Italy?\n/r 2\n/m\nWhat is\ntwo plus two?\n.\n/nonsense\n/q\n"
-    ended = run("fgchat", "--connect", daemon.grpc, "--temperature", "0", "--max-tokens", "40", stdin=script)
+    ended = run("fgchat", "--connect", daemon.grpc, *GREEDY, "--max-tokens", "40", stdin=script)
     assert ended.returncode == 0, ended.stderr
     assert "Paris" in ended.stdout
     assert len(SPEED.findall(ended.stdout)) == 3
-    prompts = re.findall(r"(?m)^(\d+)> ", ended.stdout)
+    prompts = re.findall(r"(\d+)> ", ended.stdout)
     assert prompts[:4] == ["1", "2", "3", "2"], ended.stdout
     assert "/nonsense" in ended.stdout + ended.stderr
 
@@ -29,7 +30,7 @@ def test_the_end_of_input_ends_it(daemon):
 
 
 def test_it_loads_a_model_inside_the_process():
-    ended = run("fgchat", "--temperature", "0", "--max-tokens", "20", stdin="What is the capital of France?\n/q\n")
+    ended = run("fgchat", *GREEDY, "--max-tokens", "20", stdin="What is the capital of France?\n/q\n")
     assert ended.returncode == 0, ended.stderr
     assert "Paris" in ended.stdout
 

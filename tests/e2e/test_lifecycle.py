@@ -1,7 +1,6 @@
 """Start, stop, and everything that can be wrong at start."""
 import json
 import os
-import shutil
 import signal
 import socket
 import struct
@@ -11,6 +10,7 @@ import time
 
 import pytest
 
+import tiny_model
 from daemon import Daemon, free_port, program, run
 
 
@@ -102,16 +102,6 @@ def test_a_config_file_sets_options_and_flags_win(tmp_path):
         assert daemon.stop() == 0
 
 
-def tiny_model(tmp_path):
-    """A copy of a tiny Hugging Face model that tests may damage."""
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "testdata", "models", "tiny-llama")
-    if not os.path.isdir(source):
-        pytest.skip("no tiny model in tests/testdata")
-    target = tmp_path / "model"
-    shutil.copytree(source, target)
-    return target
-
-
 def default_model():
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return os.path.join(cache, "fastgen", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -176,8 +166,20 @@ def test_corrupt_ggufs_are_refused(tmp_path):
         refused("--model", str(path), words=("bad.gguf",))
 
 
+def test_a_hugging_face_directory_is_served(tmp_path):
+    model = tmp_path / "tiny-llama"
+    tiny_model.write(model)
+    with Daemon("--model", str(model)) as daemon:
+        assert "tiny-llama" in daemon.get("/v1/models")[2].decode()
+        status, answer = daemon.post("/v1/completions", {"prompt": "hello", "max_tokens": 9, "ignore_eos": True, "temperature": 0})
+        assert status == 200 and answer["usage"]["completion_tokens"] == 9
+        assert daemon.post("/v1/completions", {"prompt": "hello " * 300, "max_tokens": 1})[0] == 400
+        assert daemon.stop() == 0
+
+
 def test_damaged_hugging_face_models_are_refused_by_name(tmp_path):
-    model = tiny_model(tmp_path)
+    model = tmp_path / "model"
+    tiny_model.write(model)
     config = json.loads((model / "config.json").read_text())
     weights = (model / "model.safetensors").read_bytes()
 
