@@ -18,7 +18,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendOptions& op
   }
   ASSIGN_OR_RETURN(const cpu::Isa isa, cpu::ChooseIsa(options.cpu_isa));
   const int num_threads = options.num_threads > 0 ? options.num_threads : cpu::NumUsableCores();
-  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(isa, options.compute_dtype, num_threads));
+  return std::unique_ptr<Backend>(
+      std::make_unique<cpu::CpuBackend>(isa, options.compute_dtype, num_threads));
 }
 
 }  // namespace

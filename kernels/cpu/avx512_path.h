@@ -18,14 +18,19 @@ struct Avx512Path : Simd<16, Avx512Path> {
   static F Set1(float x) { return (F)_mm512_set1_ps(x); }
   static F MulAdd(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
   // c + a . b over pairs of bf16.
-  static F DotBf16(F a, F b, F c) { return (F)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b); }
+  static F DotBf16(F a, F b, F c) {
+    return (F)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+  }
 
   // Lane i holds the pair (a[i], b[i]) of bf16.
   static F PairBf16(const uint16_t* a, const uint16_t* b) {
-    static constexpr uint16_t kOrder[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                            8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
-    const __m512i high = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+    static constexpr uint16_t kOrder[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                            37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                            11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i low =
+        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+    const __m512i high =
+        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
     return (F)_mm512_permutex2var_epi16(low, _mm512_loadu_si512(kOrder), high);
   }
   static F LoadBf16(const uint16_t* p) {

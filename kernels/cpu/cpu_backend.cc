@@ -34,7 +34,9 @@ class HostBuffer final : public Buffer {
   std::shared_ptr<std::atomic<int64_t>> total_;
 };
 
-const CpuPackedMatrix& Unwrap(const PackedMatrix& matrix) { return static_cast<const CpuPackedMatrix&>(matrix); }
+const CpuPackedMatrix& Unwrap(const PackedMatrix& matrix) {
+  return static_cast<const CpuPackedMatrix&>(matrix);
+}
 
 void CheckActivations(const Tensor& t, int64_t rows, int64_t cols) {
   CHECK(t.dtype == DType::kF32);
@@ -50,13 +52,17 @@ CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads)
       kernels_(MakeKernelTable(isa)),
       pool_(num_threads),
       matmul_(kernels_.matmul, compute_dtype, &pool_),
-      attention_(compute_dtype == ComputeDType::kF32 ? kernels_.attention_f32 : kernels_.attention_bf16, &pool_),
+      attention_(
+          compute_dtype == ComputeDType::kF32 ? kernels_.attention_f32 : kernels_.attention_bf16,
+          &pool_),
       sampler_(kernels_.rows, &pool_),
       available_at_start_(AvailableMemoryBytes()),
       allocated_bytes_(std::make_shared<std::atomic<int64_t>>(0)) {}
 
 std::string CpuBackend::Describe() const {
-  const char* instructions = isa_ == Isa::kAvx512 ? "avx512-vnni-bf16" : isa_ == Isa::kAvx2 ? "avx2-fma" : "generic";
+  const char* instructions = isa_ == Isa::kAvx512 ? "avx512-vnni-bf16"
+                             : isa_ == Isa::kAvx2 ? "avx2-fma"
+                                                  : "generic";
   return absl::StrCat("cpu: ", instructions, ", ", pool_.num_threads(),
                       pool_.num_threads() == 1 ? " thread" : " threads",
                       compute_dtype_ == ComputeDType::kF32 ? ", fp32" : "");
@@ -67,20 +73,23 @@ DType CpuBackend::kv_dtype() const {
 }
 
 int64_t CpuBackend::FreeMemoryBytes() const {
-  return std::max<int64_t>(0, std::min(AvailableMemoryBytes(), available_at_start_ - allocated_bytes_->load()));
+  return std::max<int64_t>(
+      0, std::min(AvailableMemoryBytes(), available_at_start_ - allocated_bytes_->load()));
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Allocate(size_t bytes) {
   if (static_cast<int64_t>(bytes) < 0 || static_cast<int64_t>(bytes) > FreeMemoryBytes()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot take ", bytes, " bytes of memory: ", FreeMemoryBytes(), " bytes are free"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot take ", bytes, " bytes of memory: ", FreeMemoryBytes(), " bytes are free"));
   }
   ASSIGN_OR_RETURN(HostMemory memory, HostMemory::Allocate(bytes));
   return std::unique_ptr<Buffer>(std::make_unique<HostBuffer>(std::move(memory), allocated_bytes_));
 }
 
-absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(absl::Span<const MatrixSource> parts) {
-  ASSIGN_OR_RETURN(std::unique_ptr<CpuPackedMatrix> matrix, CpuPackedMatrix::Pack(parts, &weights_, &pool_));
+absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(
+    absl::Span<const MatrixSource> parts) {
+  ASSIGN_OR_RETURN(std::unique_ptr<CpuPackedMatrix> matrix,
+                   CpuPackedMatrix::Pack(parts, &weights_, &pool_));
   return std::unique_ptr<PackedMatrix>(std::move(matrix));
 }
 
@@ -93,8 +102,8 @@ absl::Status CpuBackend::Reserve(const Limits& limits) {
 
 template <typename Body>
 void CpuBackend::ForRows(int64_t rows, int64_t row_values, Body&& body) {
-  const int64_t grain =
-      rows * row_values < kMinParallelValues ? std::max<int64_t>(1, rows) : CeilDiv(kPieceValues, row_values);
+  const int64_t grain = rows * row_values < kMinParallelValues ? std::max<int64_t>(1, rows)
+                                                               : CeilDiv(kPieceValues, row_values);
   pool_.ParallelFor(rows, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) body(row);
   });
@@ -131,17 +140,20 @@ void CpuBackend::MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor res
 }
 
 void CpuBackend::RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor cos_sin,
-                                absl::Span<const int32_t> positions, absl::Span<const int64_t> slots,
-                                Tensor k_cache, Tensor v_cache) {
+                                absl::Span<const int32_t> positions,
+                                absl::Span<const int64_t> slots, Tensor k_cache, Tensor v_cache) {
   const int64_t head_dim = shape.head_dim;
-  CheckActivations(qkv, static_cast<int64_t>(positions.size()), (shape.q_heads + 2 * shape.kv_heads) * head_dim);
+  CheckActivations(qkv, static_cast<int64_t>(positions.size()),
+                   (shape.q_heads + 2 * shape.kv_heads) * head_dim);
   CHECK_EQ(slots.size(), positions.size());
   CHECK(cos_sin.dtype == DType::kF32 && k_cache.dtype == kv_dtype() && v_cache.dtype == kv_dtype());
   CHECK_EQ(cos_sin.cols(), head_dim);
-  CHECK(k_cache.dims == v_cache.dims && k_cache.dims[1] == shape.kv_heads && k_cache.dims[3] == head_dim);
+  CHECK(k_cache.dims == v_cache.dims && k_cache.dims[1] == shape.kv_heads &&
+        k_cache.dims[3] == head_dim);
   const int64_t block_size = k_cache.dims[2];
   const auto store = [&](const float* from, const Tensor& cache, int64_t slot, int64_t head) {
-    const int64_t at = slot / block_size * cache.row_stride + (head * block_size + slot % block_size) * head_dim;
+    const int64_t at =
+        slot / block_size * cache.row_stride + (head * block_size + slot % block_size) * head_dim;
     if (cache.dtype == DType::kF32) {
       std::memcpy(cache.as<float>() + at, from, head_dim * sizeof(float));
     } else {
@@ -175,7 +187,8 @@ void CpuBackend::PagedAttention(Tensor q, const AttentionShape& shape, const Att
   CHECK_LE(batch.query_start[num_sequences], q.rows());
   CHECK(shape.kv_heads > 0 && shape.q_heads % shape.kv_heads == 0 && shape.head_dim % 8 == 0);
   CHECK(k_cache.dtype == kv_dtype() && v_cache.dtype == kv_dtype());
-  CHECK(k_cache.dims == v_cache.dims && k_cache.dims[1] == shape.kv_heads && k_cache.dims[3] == shape.head_dim);
+  CHECK(k_cache.dims == v_cache.dims && k_cache.dims[1] == shape.kv_heads &&
+        k_cache.dims[3] == shape.head_dim);
   for (int64_t s = 0; s < num_sequences; ++s) {
     CHECK_LE(batch.query_start[s + 1] - batch.query_start[s], batch.context_len[s]);
     CHECK_LE(batch.context_len[s], batch.max_blocks * k_cache.dims[2]);
@@ -201,7 +214,8 @@ void CpuBackend::GatherRows(Tensor x, absl::Span<const int32_t> indices, Tensor 
   }
 }
 
-void CpuBackend::SampleRows(Tensor logits, absl::Span<const SampleRow> rows, absl::Span<SampleResult> results) {
+void CpuBackend::SampleRows(Tensor logits, absl::Span<const SampleRow> rows,
+                            absl::Span<SampleResult> results) {
   CheckActivations(logits, static_cast<int64_t>(rows.size()), logits.cols());
   CHECK_EQ(rows.size(), results.size());
   sampler_.Run(logits, rows, results);

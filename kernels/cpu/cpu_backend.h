@@ -1,10 +1,9 @@
 // CpuBackend: the ops of backend.h on this machine's cores.
 //
-// It checks shapes, cuts work into pieces for the thread pool and calls one path's kernels (kernel_table.h); the larger
-// ops live in matmul, attention and sampling. Every op has ended when it returns, so Synchronize() has nothing to wait
-// for. Activations are f32; KV pages bf16, or f32 in fp32 mode.
-// Thread rule: as Backend.
-// Tested by tests/kernels/*_test.cc.
+// It checks shapes, cuts work into pieces for the thread pool and calls one path's kernels
+// (kernel_table.h); the larger ops live in matmul, attention and sampling. Every op has ended when
+// it returns, so Synchronize() has nothing to wait for. Activations are f32; KV pages bf16, or f32
+// in fp32 mode. Thread rule: as Backend. Tested by tests/kernels/*_test.cc.
 #pragma once
 
 #include <atomic>
@@ -33,20 +32,22 @@ class CpuBackend final : public Backend {
   int64_t FreeMemoryBytes() const override;
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override;
-  absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(absl::Span<const MatrixSource> parts) override;
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
+      absl::Span<const MatrixSource> parts) override;
   absl::Status Reserve(const Limits& limits) override;
 
   void EmbedRows(const PackedMatrix& table, absl::Span<const int32_t> ids, Tensor out) override;
   void RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) override;
   void MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor residual, Tensor out) override;
   void RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor cos_sin,
-                      absl::Span<const int32_t> positions, absl::Span<const int64_t> slots, Tensor k_cache,
-                      Tensor v_cache) override;
-  void PagedAttention(Tensor q, const AttentionShape& shape, const AttentionBatch& batch, Tensor k_cache,
-                      Tensor v_cache, Tensor out) override;
+                      absl::Span<const int32_t> positions, absl::Span<const int64_t> slots,
+                      Tensor k_cache, Tensor v_cache) override;
+  void PagedAttention(Tensor q, const AttentionShape& shape, const AttentionBatch& batch,
+                      Tensor k_cache, Tensor v_cache, Tensor out) override;
   void SiluMul(Tensor gate_up, Tensor out) override;
   void GatherRows(Tensor x, absl::Span<const int32_t> indices, Tensor out) override;
-  void SampleRows(Tensor logits, absl::Span<const SampleRow> rows, absl::Span<SampleResult> results) override;
+  void SampleRows(Tensor logits, absl::Span<const SampleRow> rows,
+                  absl::Span<SampleResult> results) override;
   void CopyToHost(Tensor source, void* destination) override;
   absl::Status Synchronize() override;
 

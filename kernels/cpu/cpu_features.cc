@@ -12,9 +12,12 @@ namespace fastgen::cpu {
 
 std::string_view IsaName(Isa isa) {
   switch (isa) {
-    case Isa::kGeneric: return "generic";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
+    case Isa::kGeneric:
+      return "generic";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
   }
   return "?";
 }
@@ -23,7 +26,8 @@ bool HasIsa(Isa isa) {
   // The builtins include the XGETBV check that the kernel saves the wide registers.
   __builtin_cpu_init();
   switch (isa) {
-    case Isa::kGeneric: return true;
+    case Isa::kGeneric:
+      return true;
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
              __builtin_cpu_supports("f16c");
@@ -43,11 +47,12 @@ absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
     if (name != IsaName(isa)) continue;
     if (HasIsa(isa)) return isa;
     return absl::UnavailableError(
-        absl::StrCat("cpu_isa \"", name, "\": this CPU lacks instructions that it needs (avx512: f, bw, vl, dq, ",
+        absl::StrCat("cpu_isa \"", name,
+                     "\": this CPU lacks instructions that it needs (avx512: f, bw, vl, dq, ",
                      "vnni, bf16; avx2: avx2, fma, f16c)"));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("cpu_isa \"", name, "\" is not one of \"avx512\", \"avx2\", \"generic\" or empty"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "cpu_isa \"", name, "\" is not one of \"avx512\", \"avx2\", \"generic\" or empty"));
 }
 
 int NumUsableCores() {

@@ -1,6 +1,6 @@
-// Conversions between float and its 16-bit forms, exact or rounded to nearest even, for code outside the hot loops.
-// Thread rule: pure functions.
-// Tested by tests/kernels/matmul_test.cc (weights of each dtype) and attention_test.cc.
+// Conversions between float and its 16-bit forms, exact or rounded to nearest even, for code
+// outside the hot loops. Thread rule: pure functions. Tested by tests/kernels/matmul_test.cc
+// (weights of each dtype) and attention_test.cc.
 #pragma once
 
 #include <bit>
@@ -18,8 +18,8 @@ inline uint16_t FloatToBf16(float x) {
 }
 
 inline float F16ToFloat(uint16_t x) {
-  // Shifted so that the exponent field lies where float's does, 2^112 too small; the product also makes
-  // subnormals normal. Infinity and NaN need the exponent set by hand.
+  // Shifted so that the exponent field lies where float's does, 2^112 too small; the product also
+  // makes subnormals normal. Infinity and NaN need the exponent set by hand.
   const uint32_t sign = uint32_t{x & 0x8000u} << 16;
   const uint32_t magnitude = uint32_t{x & 0x7fffu} << 13;
   if (magnitude >= 0x0f800000) return std::bit_cast<float>(sign | 0x70000000 | magnitude);

@@ -1,10 +1,11 @@
 // Matrix kernels for AVX2, FMA and F16C.
 //
-// Int8: `vpmaddubsw` multiplies u8 by s8 and adds neighbours in 16 bits, `vpmaddwd` by ones adds those in 32. Nibbles and
-// 6-bit weights cannot saturate 16 bits (63 * 127 * 2 < 2^15); 8-bit weights could, so for them the weight's sign moves
-// to the activation: |w| * (x with w's sign), at most 128 * 127 * 2 < 2^15, and no correction is due.
-// A panel's 16 outputs are two vectors of 8, worked one after the other so that 4 rows' sums stay in 16 registers.
-// Arithmetic and its order are those of matmul_kernels.h.
+// Int8: `vpmaddubsw` multiplies u8 by s8 and adds neighbours in 16 bits, `vpmaddwd` by ones adds
+// those in 32. Nibbles and 6-bit weights cannot saturate 16 bits (63 * 127 * 2 < 2^15); 8-bit
+// weights could, so for them the weight's sign moves to the activation: |w| * (x with w's sign), at
+// most 128 * 127 * 2 < 2^15, and no correction is due. A panel's 16 outputs are two vectors of 8,
+// worked one after the other so that 4 rows' sums stay in 16 registers. Arithmetic and its order
+// are those of matmul_kernels.h.
 #include <immintrin.h>
 
 #include <utility>
@@ -24,7 +25,9 @@ inline __m256i Broadcast(const void* p) {
   return _mm256_set1_epi32(value);
 }
 
-inline __m256i LoadVector(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline __m256i LoadVector(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
 
 inline __m256 LoadHalf8(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -34,7 +37,8 @@ inline __m256 LoadHalf8(const uint8_t* p) {
 template <PanelFormat kFormat, int kStep>
 inline __m256i WeightStep(const uint8_t* block) {
   if constexpr (kFormat == PanelFormat::kQ8_0) {
-    return _mm256_xor_si256(LoadVector(block + 64 * kStep), _mm256_set1_epi8(static_cast<char>(0x80)));
+    return _mm256_xor_si256(LoadVector(block + 64 * kStep),
+                            _mm256_set1_epi8(static_cast<char>(0x80)));
   } else {
     constexpr int kJ = kStep % 4;
     constexpr int kHalf = kStep / 4;
@@ -59,7 +63,8 @@ inline void DotStep(const uint8_t* block, const Int8Group<R>& x, int first, __m2
   for (int r = 0; r < B; ++r) {
     __m256i activation = Broadcast(x.q[kStep][first + r]);
     if constexpr (kFormat == PanelFormat::kQ8_0) activation = _mm256_sign_epi8(activation, w);
-    dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, activation), ones));
+    dot[r] = _mm256_add_epi32(dot[r],
+                              _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, activation), ones));
   }
 }
 
@@ -77,22 +82,26 @@ inline void StartDots(const Int8Group<R>& x, int first, int half, __m256i (&dot)
 }
 
 template <PanelFormat kFormat, int R, int B, int... kSteps>
-inline void Dots(std::integer_sequence<int, kSteps...>, const uint8_t* block, const Int8Group<R>& x, int first,
-                 __m256i (&dot)[B]) {
+inline void Dots(std::integer_sequence<int, kSteps...>, const uint8_t* block, const Int8Group<R>& x,
+                 int first, __m256i (&dot)[B]) {
   (DotStep<kFormat, R, B, kSteps>(block, x, first, dot), ...);
 }
 
 template <int R, int B>
-inline void AddScaled(const Int8Group<R>& x, int first, const __m256i (&dot)[B], __m256 d, __m256 (&acc)[B]) {
+inline void AddScaled(const Int8Group<R>& x, int first, const __m256i (&dot)[B], __m256 d,
+                      __m256 (&acc)[B]) {
   for (int r = 0; r < B; ++r) {
-    const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[r]), _mm256_set1_ps(x.scale[first + r]));
+    const __m256 scaled =
+        _mm256_mul_ps(_mm256_cvtepi32_ps(dot[r]), _mm256_set1_ps(x.scale[first + r]));
     acc[r] = _mm256_fmadd_ps(scaled, d, acc[r]);
   }
 }
 
-// One group for B rows from `first` and 8 outputs; `block` is moved to their bytes, `index` is 0 or 8.
+// One group for B rows from `first` and 8 outputs; `block` is moved to their bytes, `index` is 0
+// or 8.
 template <PanelFormat kFormat, int R, int B>
-inline void AddGroup(const uint8_t* block, int index, const Int8Group<R>& x, int first, __m256 (&acc)[B]) {
+inline void AddGroup(const uint8_t* block, int index, const Int8Group<R>& x, int first,
+                     __m256 (&acc)[B]) {
   const uint8_t* bytes = block + 4 * index;
   __m256i dot[B];
   if constexpr (kFormat == PanelFormat::kQ6_K) {
@@ -104,9 +113,10 @@ inline void AddGroup(const uint8_t* block, int index, const Int8Group<R>& x, int
       } else {
         Dots<kFormat, R, B>(std::integer_sequence<int, 4, 5, 6, 7>(), bytes, x, first, dot);
       }
-      const __m128i scales =
-          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + kQ6ScaleOffset + 16 * half + index));
-      AddScaled<R, B>(x, first, dot, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales))), acc);
+      const __m128i scales = _mm_loadl_epi64(
+          reinterpret_cast<const __m128i*>(block + kQ6ScaleOffset + 16 * half + index));
+      AddScaled<R, B>(x, first, dot,
+                      _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales))), acc);
     }
     return;
   }
@@ -116,12 +126,14 @@ inline void AddGroup(const uint8_t* block, int index, const Int8Group<R>& x, int
   AddScaled<R, B>(x, first, dot, LoadHalf8(block + kDelta + 2 * index), acc);
   if constexpr (kFormat == PanelFormat::kQ4_1) {
     const __m256 m = LoadHalf8(block + kNibbleBytes + 32 + 2 * index);
-    for (int r = 0; r < B; ++r) acc[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(x.scaled_sum[first + r]), acc[r]);
+    for (int r = 0; r < B; ++r)
+      acc[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(x.scaled_sum[first + r]), acc[r]);
   }
 }
 
 template <PanelFormat kFormat, int R, int B>
-void Int8Rows(const uint8_t* panel, const Int8Group<R>* groups, int64_t num_groups, int first, float* y) {
+void Int8Rows(const uint8_t* panel, const Int8Group<R>* groups, int64_t num_groups, int first,
+              float* y) {
   constexpr int64_t kBlockBytes = GroupBytes(kFormat);
   for (int index = 0; index < kPanelOutputs; index += 8) {
     __m256 acc[B];

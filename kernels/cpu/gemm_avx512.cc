@@ -1,11 +1,11 @@
 // Matrix kernels for AVX-512 with VNNI and BF16.
 //
-// Int8: `vpdpbusd` adds four u8 x s8 products to each of 16 outputs. A panel's nibbles become bytes in registers (and,
-// shift) and meet up to 8 rows before the next vector is read: 8 integer sums, 8 float sums, and no buffer. At 8 rows a
-// group of 32 k is 64 vpdpbusd against 12 unpacking instructions, 8 conversions and 16-24 float ones, so the unpacking
-// is never worth doing apart. Offsets enter as the integer sums' starting value; see Int8Group.
-// Bf16: `vdpbf16ps` on pairs of k.
-// Arithmetic and its order are those of matmul_kernels.h.
+// Int8: `vpdpbusd` adds four u8 x s8 products to each of 16 outputs. A panel's nibbles become bytes
+// in registers (and, shift) and meet up to 8 rows before the next vector is read: 8 integer sums, 8
+// float sums, and no buffer. At 8 rows a group of 32 k is 64 vpdpbusd against 12 unpacking
+// instructions, 8 conversions and 16-24 float ones, so the unpacking is never worth doing apart.
+// Offsets enter as the integer sums' starting value; see Int8Group. Bf16: `vdpbf16ps` on pairs of
+// k. Arithmetic and its order are those of matmul_kernels.h.
 #include <immintrin.h>
 
 #include <utility>
@@ -16,7 +16,8 @@
 namespace fastgen::cpu {
 namespace {
 
-// Rows of at most this many get two integer sums each, because 8 dependent vpdpbusd (4 cycles each) would set the pace.
+// Rows of at most this many get two integer sums each, because 8 dependent vpdpbusd (4 cycles each)
+// would set the pace.
 constexpr int kMaxSplitRows = 3;
 
 inline __m512i Broadcast(const void* p) {
@@ -44,15 +45,18 @@ inline UnpackedPair Unpack(const uint8_t* block) {
   } else {
     const __m512i mask = _mm512_set1_epi8(15);
     const __m512i v = _mm512_loadu_si512(block + 64 * kJ);
-    UnpackedPair pair = {_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
+    UnpackedPair pair = {_mm512_and_si512(v, mask),
+                         _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
     if constexpr (kFormat == PanelFormat::kQ6_K) {
       // Bits 2 j of the high bytes go to bits 4 and 5.
       const __m512i high_mask = _mm512_set1_epi8(0x30);
       const __m512i h0 = _mm512_loadu_si512(block + kQ6HighOffset);
       const __m512i h1 = _mm512_loadu_si512(block + kQ6HighOffset + 64);
       constexpr int kShift = 4 - 2 * kJ;
-      const __m512i s0 = kShift >= 0 ? _mm512_slli_epi16(h0, kShift) : _mm512_srli_epi16(h0, -kShift);
-      const __m512i s1 = kShift >= 0 ? _mm512_slli_epi16(h1, kShift) : _mm512_srli_epi16(h1, -kShift);
+      const __m512i s0 =
+          kShift >= 0 ? _mm512_slli_epi16(h0, kShift) : _mm512_srli_epi16(h0, -kShift);
+      const __m512i s1 =
+          kShift >= 0 ? _mm512_slli_epi16(h1, kShift) : _mm512_srli_epi16(h1, -kShift);
       // (shifted & mask) | nibble
       pair.low = _mm512_ternarylogic_epi32(pair.low, s0, high_mask, 0xf8);
       pair.high = _mm512_ternarylogic_epi32(pair.high, s1, high_mask, 0xf8);
@@ -78,9 +82,11 @@ inline void StartDots(const Int8Group<R>& x, __m512i (&low)[R], __m512i (&high)[
   }
 }
 
-// One vector of low and of high weights against all rows. kTwoSums keeps the halves of the group apart.
+// One vector of low and of high weights against all rows. kTwoSums keeps the halves of the group
+// apart.
 template <PanelFormat kFormat, int R, int kJ, bool kTwoSums>
-inline void DotStep(const uint8_t* block, const Int8Group<R>& x, __m512i (&low)[R], __m512i (&high)[R]) {
+inline void DotStep(const uint8_t* block, const Int8Group<R>& x, __m512i (&low)[R],
+                    __m512i (&high)[R]) {
   const UnpackedPair w = Unpack<kFormat, kJ>(block);
   for (int r = 0; r < R; ++r) low[r] = _mm512_dpbusd_epi32(low[r], w.low, Broadcast(x.q[kJ][r]));
   for (int r = 0; r < R; ++r) {
@@ -90,7 +96,8 @@ inline void DotStep(const uint8_t* block, const Int8Group<R>& x, __m512i (&low)[
 }
 
 inline __m512 Q6Scale(const uint8_t* block, __m512 d, int half) {
-  const __m128i scales = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kQ6ScaleOffset + 16 * half));
+  const __m128i scales =
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kQ6ScaleOffset + 16 * half));
   return _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)));
 }
 
@@ -104,7 +111,9 @@ inline void AddGroup(const uint8_t* block, const Int8Group<R>& x, __m512 (&acc)[
   DotStep<kFormat, R, 1, kTwoSums>(block, x, low, high);
   DotStep<kFormat, R, 2, kTwoSums>(block, x, low, high);
   DotStep<kFormat, R, 3, kTwoSums>(block, x, low, high);
-  constexpr int kDelta = kFormat == PanelFormat::kQ8_0 ? kQ8Bytes : kSixBit ? kQ6DeltaOffset : kNibbleBytes;
+  constexpr int kDelta = kFormat == PanelFormat::kQ8_0 ? kQ8Bytes
+                         : kSixBit                     ? kQ6DeltaOffset
+                                                       : kNibbleBytes;
   const __m512 d = LoadHalf16(block + kDelta);
   if constexpr (kSixBit) {
     const __m512 d0 = Q6Scale(block, d, 0), d1 = Q6Scale(block, d, 1);
@@ -122,7 +131,8 @@ inline void AddGroup(const uint8_t* block, const Int8Group<R>& x, __m512 (&acc)[
   }
   if constexpr (kFormat == PanelFormat::kQ4_1) {
     const __m512 m = LoadHalf16(block + kNibbleBytes + 32);
-    for (int r = 0; r < R; ++r) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x.scaled_sum[r]), acc[r]);
+    for (int r = 0; r < R; ++r)
+      acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x.scaled_sum[r]), acc[r]);
   }
 }
 
@@ -132,7 +142,8 @@ void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
   const Int8Group<R>* group = static_cast<const Int8Group<R>*>(x);
   __m512 acc[R];
   for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
-  for (const uint8_t* end = panel + cols / kGroup * kBlockBytes; panel != end; panel += kBlockBytes, ++group) {
+  for (const uint8_t* end = panel + cols / kGroup * kBlockBytes; panel != end;
+       panel += kBlockBytes, ++group) {
     AddGroup<kFormat, R>(panel, *group, acc);
   }
   for (int r = 0; r < R; ++r) _mm512_store_ps(y + r * kPanelOutputs, acc[r]);
@@ -140,21 +151,25 @@ void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
 
 // ---- int8 quantisation ----
 
-// Lane r = the largest of row r's 16 lanes, as bit patterns of non-negative floats: those order like integers, and
-// infinities and NaN come out on top, so a poisoned row stays visible in its scale.
+// Lane r = the largest of row r's 16 lanes, as bit patterns of non-negative floats: those order
+// like integers, and infinities and NaN come out on top, so a poisoned row stays visible in its
+// scale.
 inline __m256i ReduceRows(const __m512i (&rows)[8]) {
   __m256i v[8];
   for (int r = 0; r < 8; ++r) {
     v[r] = _mm256_max_epi32(_mm512_castsi512_si256(rows[r]), _mm512_extracti64x4_epi64(rows[r], 1));
   }
   for (int r = 0; r < 4; ++r) {
-    v[r] = _mm256_max_epi32(_mm256_unpacklo_epi32(v[2 * r], v[2 * r + 1]), _mm256_unpackhi_epi32(v[2 * r], v[2 * r + 1]));
+    v[r] = _mm256_max_epi32(_mm256_unpacklo_epi32(v[2 * r], v[2 * r + 1]),
+                            _mm256_unpackhi_epi32(v[2 * r], v[2 * r + 1]));
   }
   // v[r] holds rows 2 r and 2 r + 1 alternating.
   for (int r = 0; r < 2; ++r) {
-    v[r] = _mm256_max_epi32(_mm256_unpacklo_epi64(v[2 * r], v[2 * r + 1]), _mm256_unpackhi_epi64(v[2 * r], v[2 * r + 1]));
+    v[r] = _mm256_max_epi32(_mm256_unpacklo_epi64(v[2 * r], v[2 * r + 1]),
+                            _mm256_unpackhi_epi64(v[2 * r], v[2 * r + 1]));
   }
-  return _mm256_max_epi32(_mm256_permute2x128_si256(v[0], v[1], 0x20), _mm256_permute2x128_si256(v[0], v[1], 0x31));
+  return _mm256_max_epi32(_mm256_permute2x128_si256(v[0], v[1], 0x20),
+                          _mm256_permute2x128_si256(v[0], v[1], 0x31));
 }
 
 // 8 rows of 8 units of 4 bytes to 8 units of 8 rows.
@@ -178,7 +193,8 @@ inline void TransposeUnits(__m256i (&v)[8]) {
 
 inline void StoreRows(void* to, __mmask8 mask, __m256i v) { _mm256_mask_storeu_epi32(to, mask, v); }
 
-// Quantises one group of R rows, all lanes of a vector being rows wherever one row alone would use a scalar.
+// Quantises one group of R rows, all lanes of a vector being rows wherever one row alone would use
+// a scalar.
 template <int R>
 inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) {
   constexpr __mmask8 kRows = static_cast<__mmask8>((1 << R) - 1);
@@ -186,7 +202,8 @@ inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) 
   __m512i largest[8];
   for (int r = 0; r < 8; ++r) largest[r] = _mm512_setzero_si512();
   for (int r = 0; r < R; ++r) {
-    const __m512i a = _mm512_loadu_si512(x + r * stride), b = _mm512_loadu_si512(x + r * stride + 16);
+    const __m512i a = _mm512_loadu_si512(x + r * stride),
+                  b = _mm512_loadu_si512(x + r * stride + 16);
     largest[r] = _mm512_max_epi32(_mm512_and_si512(a, magnitude), _mm512_and_si512(b, magnitude));
   }
   const __m256 max = _mm256_castsi256_ps(ReduceRows(largest));
@@ -201,7 +218,8 @@ inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) 
   for (int r = 0; r < R; ++r) {
     const __m512 factor = _mm512_set1_ps(inverses[r]);
     const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride), factor));
-    const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride + 16), factor));
+    const __m512i b =
+        _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride + 16), factor));
     units[r] = _mm256_set_m128i(_mm512_cvtsepi32_epi8(b), _mm512_cvtsepi32_epi8(a));
   }
   TransposeUnits(units);
@@ -229,8 +247,8 @@ void QuantizeRows(const float* x, int64_t stride, int64_t cols, void* tile) {
 }
 
 template <int... kRows>
-void PrepareInt8For(std::integer_sequence<int, kRows...>, const float* x, int64_t stride, int rows, int64_t cols,
-                    void* tile) {
+void PrepareInt8For(std::integer_sequence<int, kRows...>, const float* x, int64_t stride, int rows,
+                    int64_t cols, void* tile) {
   using Rows = void (*)(const float*, int64_t, int64_t, void*);
   static constexpr Rows kByRows[] = {QuantizeRows<kRows + 1>...};
   kByRows[rows - 1](x, stride, cols, tile);
@@ -249,7 +267,8 @@ void Bf16Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
   for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
   for (int64_t k = 0; k < cols; k += 2, panel += 64, pairs += 4 * R) {
     const __m512bh w = (__m512bh)_mm512_loadu_si512(panel);
-    for (int r = 0; r < R; ++r) acc[r] = _mm512_dpbf16_ps(acc[r], w, (__m512bh)Broadcast(pairs + 4 * r));
+    for (int r = 0; r < R; ++r)
+      acc[r] = _mm512_dpbf16_ps(acc[r], w, (__m512bh)Broadcast(pairs + 4 * r));
   }
   for (int r = 0; r < R; ++r) _mm512_store_ps(y + r * kPanelOutputs, acc[r]);
 }
@@ -261,8 +280,9 @@ void PrepareBf16(const float* x, int64_t stride, int rows, int64_t cols, void* t
     for (int64_t k = 0; k < cols; k += 32) {
       const int64_t rest = cols - k;
       const __mmask16 first = rest >= 16 ? 0xffff : static_cast<__mmask16>((1 << rest) - 1);
-      const __mmask16 second =
-          rest >= 32 ? 0xffff : rest <= 16 ? 0 : static_cast<__mmask16>((1 << (rest - 16)) - 1);
+      const __mmask16 second = rest >= 32   ? 0xffff
+                               : rest <= 16 ? 0
+                                            : static_cast<__mmask16>((1 << (rest - 16)) - 1);
       const __m512bh half = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(second, row + k + 16),
                                                 _mm512_maskz_loadu_ps(first, row + k));
       uint32_t pairs[16];

@@ -9,8 +9,8 @@
 namespace fastgen::cpu {
 
 struct GenericPath : Simd<4, GenericPath> {
-  static constexpr int kFloatRows = 2;   // rows whose 4 sum vectors stay in 16 registers
-  static constexpr int kScoreRows = 2;   // likewise in attention, x kScoreVectors
+  static constexpr int kFloatRows = 2;  // rows whose 4 sum vectors stay in 16 registers
+  static constexpr int kScoreRows = 2;  // likewise in attention, x kScoreVectors
   static constexpr int kScoreVectors = 4;
   static constexpr bool kHasDotBf16 = false;
 

@@ -46,14 +46,15 @@ absl::StatusOr<HostMemory> HostMemory::Allocate(size_t bytes) {
   HostMemory memory;
   const int64_t available = AvailableMemoryBytes();
   if (bytes > static_cast<size_t>(available)) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot take ", bytes, " bytes of memory: ", available,
-                                                     " bytes are available"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot take ", bytes, " bytes of memory: ", available, " bytes are available"));
   }
   // One page more than asked: a kernel may read a whole vector at the end of a row.
   const size_t mapped = RoundUp(bytes + 4096, bytes >= kHugePage ? kHugePage : size_t{4096});
   void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("the system refused ", mapped, " bytes of memory"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the system refused ", mapped, " bytes of memory"));
   }
   // Advice only: without huge pages everything works, 3 % slower.
   if (bytes >= kHugePage) madvise(data, mapped, MADV_HUGEPAGE);

@@ -1,4 +1,5 @@
-// HostMemory: zero-filled pages straight from the kernel, huge where it grants them, returned with the object.
+// HostMemory: zero-filled pages straight from the kernel, huge where it grants them, returned with
+// the object.
 //
 // Pages take physical memory when first touched: the thread that packs a panel places it.
 // Thread rule: a value; the caller orders access to what it holds.
@@ -42,8 +43,8 @@ class HostMemory {
   size_t mapped_bytes_ = 0;
 };
 
-// HostArena: cuts regions of HostMemory into pieces, so that the matrices of a model lie behind one another on huge pages.
-// A region lives as long as any piece of it.
+// HostArena: cuts regions of HostMemory into pieces, so that the matrices of a model lie behind one
+// another on huge pages. A region lives as long as any piece of it.
 class HostArena {
  public:
   // 64-byte aligned and zero. RESOURCE_EXHAUSTED when the machine does not have it.
@@ -57,7 +58,8 @@ class HostArena {
   size_t used_ = 0;
 };
 
-// What this process may still take: the least of the machine's available memory and its control group's allowance.
+// What this process may still take: the least of the machine's available memory and its control
+// group's allowance.
 int64_t AvailableMemoryBytes();
 
 }  // namespace fastgen::cpu

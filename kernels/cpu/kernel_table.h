@@ -1,8 +1,8 @@
 // The tables through which the backend calls one path's kernels (avx512, avx2 or generic).
 //
-// A kernel here handles one piece that fits one thread: a panel of 16 outputs x a tile of rows, one row, one tile of
-// queries. Shapes were checked and work was cut up by the callers (matmul.cc, attention.cc, cpu_backend.cc,
-// sampling.cc). Layouts of panels and activation tiles: panel.h.
+// A kernel here handles one piece that fits one thread: a panel of 16 outputs x a tile of rows, one
+// row, one tile of queries. Shapes were checked and work was cut up by the callers (matmul.cc,
+// attention.cc, cpu_backend.cc, sampling.cc). Layouts of panels and activation tiles: panel.h.
 // Thread rule: constants; kernels touch only what they are handed.
 // Tested by tests/kernels/*_test.cc.
 #pragma once
@@ -14,22 +14,20 @@
 
 namespace fastgen::cpu {
 
-// y[r * 16 + n] = sum over k of w[n, k] * x[r, k]. The order of the sum over k is the same for every R.
+// y[r * 16 + n] = sum over k of w[n, k] * x[r, k]. The order of the sum over k is the same for
+// every R.
 using TileKernel = void (*)(const uint8_t* panel,  // one panel
                             const void* x,         // one activation tile of R rows
                             int64_t cols,
-                            float* y);             // [R][16], aligned to 64
+                            float* y);  // [R][16], aligned to 64
 
 // Converts rows [R, cols] f32, `stride` elements apart, to an activation tile.
-using PrepareKernel = void (*)(const float* x,
-                               int64_t stride,
-                               int rows,
-                               int64_t cols,
-                               void* tile);
+using PrepareKernel = void (*)(const float* x, int64_t stride, int rows, int64_t cols, void* tile);
 
 // out[r, n] = sums[r * 16 + n] (+ bias[n]) (+ residual[r, n]) for n < num_outputs.
 using StoreKernel = void (*)(const float* sums, int rows, int num_outputs, const float* bias,
-                             const float* residual, int64_t residual_stride, float* out, int64_t out_stride);
+                             const float* residual, int64_t residual_stride, float* out,
+                             int64_t out_stride);
 
 struct MatMulKernels {
   // Null where the path has no such combination: int8 for float weights, bf16 but for bf16 weights.
@@ -49,7 +47,8 @@ struct SoftmaxState {
   float* out;  // [pairs, padded_dim] not yet divided by sum
 };
 
-// A tile of queries that share a sequence and a kv head. Pair p is row p / num_heads, head p % num_heads.
+// A tile of queries that share a sequence and a kv head. Pair p is row p / num_heads, head p %
+// num_heads.
 struct AttentionTile {
   const float* q = nullptr;  // row 0, first head of the tile
   int64_t q_stride = 0;      // elements from row to row
@@ -67,14 +66,19 @@ struct AttentionTile {
   int64_t block_stride = 0;  // elements from block to block
   int64_t block_size = 0;
   const int32_t* block_table = nullptr;
-  float* scratch = nullptr;  // AttentionScratchFloats
+  float* queries = nullptr;  // [kMaxTilePairs, padded_dim] scratch of this tile
+  float* scratch = nullptr;  // AttentionScratchFloats, shared by the tiles of a call
 };
 
 struct AttentionKernels {
-  // Keys [begin, end) of the tile's sequence into `state`, starting afresh. `begin` is a block border.
-  void (*attend)(const AttentionTile& tile, int64_t begin, int64_t end, const SoftmaxState& state);
+  // Keys [begin, end) of a sequence into states[i] of tiles[i], starting afresh. `begin` is a block
+  // border. The tiles differ in their kv head only: block by block, head by head, pages are read in
+  // the order in which they lie in memory.
+  void (*attend)(const AttentionTile* tiles, const SoftmaxState* states, int num_tiles,
+                 int64_t begin, int64_t end);
   // Adds `part` to `total`.
-  void (*merge)(int64_t pairs, int64_t padded_dim, const SoftmaxState& part, const SoftmaxState& total);
+  void (*merge)(int64_t pairs, int64_t padded_dim, const SoftmaxState& part,
+                const SoftmaxState& total);
 };
 
 struct RowKernels {
@@ -84,12 +88,15 @@ struct RowKernels {
   void (*rope)(float* x, const float* cos_sin, int64_t num_heads, int64_t head_dim);
   void (*store_bf16)(const float* x, int64_t count, uint16_t* out);
 
-  // Sampling. maxima[c] = max of chunk c of 64 logits (the last may be shorter); returns true if there is a NaN.
+  // Sampling. maxima[c] = max of chunk c of 64 logits (the last may be shorter); returns true if
+  // there is a NaN.
   bool (*chunk_maxima)(const float* logits, int64_t count, float* maxima);
   // sum of exp(x - max)
   double (*sum_exp)(const float* logits, int64_t count, float max);
-  // weights[i] = exp((x[i] - max) / temperature); sums[c] = sum of chunk c of 64; returns the sum of all.
-  double (*weigh)(const float* logits, int64_t count, float max, float temperature, float* weights, float* sums);
+  // weights[i] = exp((x[i] - max) / temperature); sums[c] = sum of chunk c of 64; returns the sum
+  // of all.
+  double (*weigh)(const float* logits, int64_t count, float max, float temperature, float* weights,
+                  float* sums);
   // Number of x[i] > threshold.
   int64_t (*count_above)(const float* logits, int64_t count, float threshold);
 };
@@ -106,9 +113,9 @@ struct KernelTable {
   RowKernels rows;
 };
 
-// Floats that AttentionTile::scratch needs: queries, one transposed tile of keys, scores.
+// Floats that AttentionTile::scratch needs: one transposed tile of keys, scores.
 constexpr int64_t AttentionScratchFloats(int64_t padded_dim) {
-  return kMaxTilePairs * padded_dim + kMaxTileKeys * padded_dim + kMaxTilePairs * kMaxTileKeys;
+  return kMaxTileKeys * padded_dim + kMaxTilePairs * kMaxTileKeys;
 }
 
 // Defined in gemm_<path>.cc and row_ops_<path>.cc. They only assign pointers: callable on any CPU.

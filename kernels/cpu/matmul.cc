@@ -9,12 +9,12 @@
 namespace fastgen::cpu {
 namespace {
 
-// Activations of a block of rows take at most half of a core's L2 (1 MB on Zen 4, 2 MB on Sapphire Rapids); the rest is
-// for the panel.
+// Activations of a block of rows take at most half of a core's L2 (1 MB on Zen 4, 2 MB on Sapphire
+// Rapids); the rest is for the panel.
 constexpr int64_t kRowBlockBytes = 512 << 10;
 
-// A piece of work should take several times what taking it costs (0.1 us): 32 KB of weights are 2 us at 15 GB/s, and
-// every 8 rows on a panel take at least as long again.
+// A piece of work should take several times what taking it costs (0.1 us): 32 KB of weights are 2
+// us at 15 GB/s, and every 8 rows on a panel take at least as long again.
 constexpr int64_t kPieceBytes = 32 << 10;
 
 // Below this many values, converting on the calling thread beats waking the others.
@@ -44,7 +44,8 @@ absl::Status MatMul::Reserve(int64_t max_rows, int64_t max_cols) {
 ActivationKind MatMul::KindFor(PanelFormat format) const {
   if (compute_dtype_ == ComputeDType::kF32) return ActivationKind::kFloat;
   if (IsIntegerFormat(format)) return ActivationKind::kInt8;
-  if (format == PanelFormat::kBF16 && kernels_.prepare_bf16 != nullptr) return ActivationKind::kBf16;
+  if (format == PanelFormat::kBF16 && kernels_.prepare_bf16 != nullptr)
+    return ActivationKind::kBf16;
   return ActivationKind::kFloat;
 }
 
@@ -60,16 +61,18 @@ void MatMul::Prepare(const Tensor& x, int64_t cols, ActivationKind kind) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t row = tile * kTileRows;
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, x.rows() - row));
-      prepare(x.as<float>() + row * x.row_stride, x.row_stride, rows, cols, tiles_.data() + row * row_bytes);
+      prepare(x.as<float>() + row * x.row_stride, x.row_stride, rows, cols,
+              tiles_.data() + row * row_bytes);
     }
   });
 }
 
-void MatMul::RunPanel(const Call& call, const PanelSegment& segment, int64_t panel, int64_t row_begin,
-                      int64_t row_end) const {
-  const auto* kernels = call.kind == ActivationKind::kInt8   ? kernels_.int8_tile[static_cast<int>(segment.format)]
-                        : call.kind == ActivationKind::kBf16 ? kernels_.bf16_tile
-                                                             : kernels_.float_tile[static_cast<int>(segment.format)];
+void MatMul::RunPanel(const Call& call, const PanelSegment& segment, int64_t panel,
+                      int64_t row_begin, int64_t row_end) const {
+  const auto* kernels =
+      call.kind == ActivationKind::kInt8   ? kernels_.int8_tile[static_cast<int>(segment.format)]
+      : call.kind == ActivationKind::kBf16 ? kernels_.bf16_tile
+                                           : kernels_.float_tile[static_cast<int>(segment.format)];
   const int64_t column = segment.first_row + panel * kPanelOutputs;
   const int num_outputs =
       static_cast<int>(std::min<int64_t>(kPanelOutputs, segment.rows - panel * kPanelOutputs));
@@ -78,10 +81,11 @@ void MatMul::RunPanel(const Call& call, const PanelSegment& segment, int64_t pan
   for (int64_t row = row_begin; row < row_end; row += kTileRows) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileRows, row_end - row));
     kernels[rows - 1](weights, tiles_.data() + row * call.row_bytes, call.w.cols(), sums);
-    kernels_.store(sums, rows, num_outputs, call.bias == nullptr ? nullptr : call.bias + column,
-                   call.residual == nullptr ? nullptr : call.residual + row * call.residual_stride + column,
-                   call.residual_stride, call.out.as<float>() + row * call.out.row_stride + column,
-                   call.out.row_stride);
+    kernels_.store(
+        sums, rows, num_outputs, call.bias == nullptr ? nullptr : call.bias + column,
+        call.residual == nullptr ? nullptr : call.residual + row * call.residual_stride + column,
+        call.residual_stride, call.out.as<float>() + row * call.out.row_stride + column,
+        call.out.row_stride);
   }
 }
 
@@ -116,15 +120,17 @@ void MatMul::RunSegments(const Call& call) {
   });
 }
 
-void MatMul::Run(const Tensor& x, const CpuPackedMatrix& w, const Tensor& bias, const Tensor& residual,
-                 const Tensor& out) {
+void MatMul::Run(const Tensor& x, const CpuPackedMatrix& w, const Tensor& bias,
+                 const Tensor& residual, const Tensor& out) {
   if (x.rows() == 0) return;
-  for (ActivationKind kind : {ActivationKind::kFloat, ActivationKind::kBf16, ActivationKind::kInt8}) {
+  for (ActivationKind kind :
+       {ActivationKind::kFloat, ActivationKind::kBf16, ActivationKind::kInt8}) {
     const auto wants = [&](const PanelSegment& segment) { return KindFor(segment.format) == kind; };
     if (std::none_of(w.segments().begin(), w.segments().end(), wants)) continue;
     Prepare(x, w.cols(), kind);
-    RunSegments({out, static_cast<const float*>(bias.data), static_cast<const float*>(residual.data),
-                 residual.row_stride, w, kind, x.rows(), ActivationRowBytes(kind, w.cols())});
+    RunSegments({out, static_cast<const float*>(bias.data),
+                 static_cast<const float*>(residual.data), residual.row_stride, w, kind, x.rows(),
+                 ActivationRowBytes(kind, w.cols())});
   }
 }
 

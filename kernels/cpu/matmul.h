@@ -1,8 +1,11 @@
 // MatMul: cuts a product into panels x row tiles and hands them to a path's kernels.
 //
-// 1. Activations are converted once per call to the tiles that the kernels read (panel.h): int8 where the weights are
-//    integers, bf16 where they are bf16 and the path has the instruction, float otherwise and always in fp32 mode.
-// 2. Work is (block of rows) x (panel). A block of rows is as many tiles as stay in a core's L2, so the weights of a
+// 1. Activations are converted once per call to the tiles that the kernels read (panel.h): int8
+// where the weights are
+//    integers, bf16 where they are bf16 and the path has the instruction, float otherwise and
+//    always in fp32 mode.
+// 2. Work is (block of rows) x (panel). A block of rows is as many tiles as stay in a core's L2, so
+// the weights of a
 //    panel are read from memory once per block. A thread's panels are contiguous.
 // 3. Bias and residual are added as a panel's sums are written.
 // A row's sums never depend on 1-3: a kernel adds in the same order for every number of rows.

@@ -1,12 +1,12 @@
-// Matrix kernels as templates over a path (simd.h): float products for every weight format, the float activation tile,
-// and the portable forms of int8 quantisation and of the int8 product.
+// Matrix kernels as templates over a path (simd.h): float products for every weight format, the
+// float activation tile, and the portable forms of int8 quantisation and of the int8 product.
 //
-// Float: sums of 16 outputs x a block of rows stay in registers; integer weights become floats in a buffer of one group.
-// acc = fma(w, x, acc), k ascending, whatever the number of rows: the contract's point 3.
-// Int8: per group an exact integer dot product, then acc = fma(dot * scale, d, acc) (and fma(scaled_sum, m, acc)),
-// groups ascending. gemm_avx512.cc and gemm_avx2.cc do the same arithmetic with integer instructions.
-// Thread rule: pure functions.
-// Tested by tests/kernels/matmul_test.cc.
+// Float: sums of 16 outputs x a block of rows stay in registers; integer weights become floats in a
+// buffer of one group. acc = fma(w, x, acc), k ascending, whatever the number of rows: the
+// contract's point 3. Int8: per group an exact integer dot product, then acc = fma(dot * scale, d,
+// acc) (and fma(scaled_sum, m, acc)), groups ascending. gemm_avx512.cc and gemm_avx2.cc do the same
+// arithmetic with integer instructions. Thread rule: pure functions. Tested by
+// tests/kernels/matmul_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -171,8 +171,9 @@ struct MatMulTemplates {
     }
   }
 
-  static void StoreSums(const float* sums, int rows, int num_outputs, const float* bias, const float* residual,
-                        int64_t residual_stride, float* out, int64_t out_stride) {
+  static void StoreSums(const float* sums, int rows, int num_outputs, const float* bias,
+                        const float* residual, int64_t residual_stride, float* out,
+                        int64_t out_stride) {
     for (int r = 0; r < rows; ++r, sums += kPanelOutputs, out += out_stride) {
       if (num_outputs == kPanelOutputs) {
         for (int n = 0; n < kPanelOutputs; n += kLanes) {
@@ -195,7 +196,8 @@ struct MatMulTemplates {
 
   // ---- int8, portable ----
 
-  // Quantises one group; q receives 32 integers. Returns the scale: NaN if the group holds a NaN or an infinity.
+  // Quantises one group; q receives 32 integers. Returns the scale: NaN if the group holds a NaN or
+  // an infinity.
   static float QuantizeGroup(const float* x, int32_t* q) {
     F largest = V::Zero();
     F taint = V::Zero();
@@ -251,9 +253,11 @@ struct MatMulTemplates {
     kByRows[rows - 1](x, stride, cols, tile);
   }
 
-  // Products of integers below 2^15, 32 of them: exact in float, so this equals the integer instructions.
+  // Products of integers below 2^15, 32 of them: exact in float, so this equals the integer
+  // instructions.
   template <PanelFormat kFormat, int R>
-  static void Int8Row(const uint8_t* block, const float* w, const Int8Group<R>& group, int r, float* y) {
+  static void Int8Row(const uint8_t* block, const float* w, const Int8Group<R>& group, int r,
+                      float* y) {
     constexpr int kHalves = kFormat == PanelFormat::kQ6_K ? 2 : 1;
     for (int part = 0; part < kParts; ++part) {
       F sum = V::Load(y + part * kLanes);
@@ -263,8 +267,10 @@ struct MatMulTemplates {
           dot = V::MulAdd(V::Load(w + k * kPanelOutputs + part * kLanes),
                           V::Set1(static_cast<float>(group.q[k / 4][r][k % 4])), dot);
         }
-        if constexpr (kFormat == PanelFormat::kQ4_0) dot += static_cast<float>(group.minus_8_sum[r]);
-        if constexpr (kFormat == PanelFormat::kQ8_0) dot += static_cast<float>(group.minus_128_sum[r]);
+        if constexpr (kFormat == PanelFormat::kQ4_0)
+          dot += static_cast<float>(group.minus_8_sum[r]);
+        if constexpr (kFormat == PanelFormat::kQ8_0)
+          dot += static_cast<float>(group.minus_128_sum[r]);
         if constexpr (kFormat == PanelFormat::kQ6_K) {
           dot += static_cast<float>(group.minus_32_sum[half][r]);
         }

@@ -16,21 +16,28 @@ constexpr int kN = kPanelOutputs;
 
 absl::StatusOr<PanelFormat> FormatOf(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return PanelFormat::kF32;
-    case DType::kF16: return PanelFormat::kF16;
-    case DType::kBF16: return PanelFormat::kBF16;
-    case DType::kQ4_0: return PanelFormat::kQ4_0;
-    case DType::kQ4_1: return PanelFormat::kQ4_1;
-    case DType::kQ8_0: return PanelFormat::kQ8_0;
-    case DType::kQ6_K: return PanelFormat::kQ6_K;
+    case DType::kF32:
+      return PanelFormat::kF32;
+    case DType::kF16:
+      return PanelFormat::kF16;
+    case DType::kBF16:
+      return PanelFormat::kBF16;
+    case DType::kQ4_0:
+      return PanelFormat::kQ4_0;
+    case DType::kQ4_1:
+      return PanelFormat::kQ4_1;
+    case DType::kQ8_0:
+      return PanelFormat::kQ8_0;
+    case DType::kQ6_K:
+      return PanelFormat::kQ6_K;
     default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("the cpu backend has no matrix kernel for weights of type ", ToAbsl(Info(dtype).name)));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the cpu backend has no matrix kernel for weights of type ", ToAbsl(Info(dtype).name)));
   }
 }
 
-// Copies 4-byte units of a group's quantised bytes to output n of a panel block: source unit j becomes bytes
-// 4 n .. 4 n + 3 of vector j.
+// Copies 4-byte units of a group's quantised bytes to output n of a panel block: source unit j
+// becomes bytes 4 n .. 4 n + 3 of vector j.
 void SpreadUnits(const uint8_t* source, int num_units, uint32_t flip, int n, uint8_t* block) {
   for (int j = 0; j < num_units; ++j) {
     uint32_t unit;
@@ -40,7 +47,8 @@ void SpreadUnits(const uint8_t* source, int num_units, uint32_t flip, int n, uin
   }
 }
 
-void PackQ4Row(const uint8_t* row, int64_t num_groups, int64_t num_scale_bytes, int n, uint8_t* panel) {
+void PackQ4Row(const uint8_t* row, int64_t num_groups, int64_t num_scale_bytes, int n,
+               uint8_t* panel) {
   const int64_t block_bytes = kNibbleBytes + kN * num_scale_bytes;
   for (int64_t g = 0; g < num_groups; ++g, row += num_scale_bytes + 16, panel += block_bytes) {
     for (int64_t s = 0; s < num_scale_bytes; s += 2) {
@@ -57,8 +65,9 @@ void PackQ8Row(const uint8_t* row, int64_t num_groups, int n, uint8_t* panel) {
   }
 }
 
-// GGUF: byte l of each half (128 elements) holds the low nibbles of elements l and l + 64 of the half (l < 64); byte l
-// of its 32 high bytes holds bits 4 and 5 of elements l, l + 32, l + 64, l + 96.
+// GGUF: byte l of each half (128 elements) holds the low nibbles of elements l and l + 64 of the
+// half (l < 64); byte l of its 32 high bytes holds bits 4 and 5 of elements l, l + 32, l + 64, l
+// + 96.
 int Q6At(const uint8_t* block, int element) {
   const int half = element / 128, e = element % 128;
   const int low = block[64 * half + e % 64] >> (e < 64 ? 0 : 4) & 15;
@@ -91,20 +100,28 @@ void PackElements(const uint8_t* row, int64_t cols, int64_t element_bytes, int n
 }
 
 void PackBf16Row(const uint8_t* row, int64_t cols, int n, uint8_t* panel) {
-  for (int64_t k = 0; k < cols; ++k) std::memcpy(panel + k / 2 * 64 + 4 * n + k % 2 * 2, row + 2 * k, 2);
+  for (int64_t k = 0; k < cols; ++k)
+    std::memcpy(panel + k / 2 * 64 + 4 * n + k % 2 * 2, row + 2 * k, 2);
 }
 
 // Packs one source row as output n of a zero-filled panel.
 void PackRow(PanelFormat format, const uint8_t* row, int64_t cols, int n, uint8_t* panel) {
   const int64_t num_groups = cols / kGroup;
   switch (format) {
-    case PanelFormat::kF32: return PackElements(row, cols, 4, n, panel);
-    case PanelFormat::kF16: return PackElements(row, cols, 2, n, panel);
-    case PanelFormat::kBF16: return PackBf16Row(row, cols, n, panel);
-    case PanelFormat::kQ4_0: return PackQ4Row(row, num_groups, 2, n, panel);
-    case PanelFormat::kQ4_1: return PackQ4Row(row, num_groups, 4, n, panel);
-    case PanelFormat::kQ8_0: return PackQ8Row(row, num_groups, n, panel);
-    case PanelFormat::kQ6_K: return PackQ6Row(row, num_groups, n, panel);
+    case PanelFormat::kF32:
+      return PackElements(row, cols, 4, n, panel);
+    case PanelFormat::kF16:
+      return PackElements(row, cols, 2, n, panel);
+    case PanelFormat::kBF16:
+      return PackBf16Row(row, cols, n, panel);
+    case PanelFormat::kQ4_0:
+      return PackQ4Row(row, num_groups, 2, n, panel);
+    case PanelFormat::kQ4_1:
+      return PackQ4Row(row, num_groups, 4, n, panel);
+    case PanelFormat::kQ8_0:
+      return PackQ8Row(row, num_groups, n, panel);
+    case PanelFormat::kQ6_K:
+      return PackQ6Row(row, num_groups, n, panel);
   }
 }
 
@@ -123,18 +140,22 @@ float ElementAt(PanelFormat format, const uint8_t* block, int n, int e) {
   const int at = 64 * j + 4 * n + b;
   const int nibble = block[at] >> (4 * half) & 15;
   switch (format) {
-    case PanelFormat::kQ4_0: return ReadF16(block + kNibbleBytes + 2 * n) * static_cast<float>(nibble - 8);
+    case PanelFormat::kQ4_0:
+      return ReadF16(block + kNibbleBytes + 2 * n) * static_cast<float>(nibble - 8);
     case PanelFormat::kQ4_1:
       return ReadF16(block + kNibbleBytes + 2 * n) * static_cast<float>(nibble) +
              ReadF16(block + kNibbleBytes + 32 + 2 * n);
     case PanelFormat::kQ8_0:
-      return ReadF16(block + kQ8Bytes + 2 * n) * static_cast<float>(block[64 * (e / 4) + 4 * n + b] - 128);
+      return ReadF16(block + kQ8Bytes + 2 * n) *
+             static_cast<float>(block[64 * (e / 4) + 4 * n + b] - 128);
     case PanelFormat::kQ6_K: {
       const int high = block[kQ6HighOffset + 64 * half + 4 * n + b] >> (2 * j) & 3;
       const int scale = static_cast<int8_t>(block[kQ6ScaleOffset + kN * half + n]);
-      return ReadF16(block + kQ6DeltaOffset + 2 * n) * static_cast<float>(scale * ((nibble | high << 4) - 32));
+      return ReadF16(block + kQ6DeltaOffset + 2 * n) *
+             static_cast<float>(scale * ((nibble | high << 4) - 32));
     }
-    default: return 0;
+    default:
+      return 0;
   }
 }
 
@@ -171,8 +192,8 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
     pool->ParallelFor(segment.num_panels, 4, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin * kN; row < std::min(end * kN, part.rows); ++row) {
         const int64_t from = part.row_order.empty() ? row : part.row_order[row];
-        PackRow(segment.format, static_cast<const uint8_t*>(part.data) + from * row_bytes, part.cols,
-                static_cast<int>(row % kN), next + row / kN * segment.panel_bytes);
+        PackRow(segment.format, static_cast<const uint8_t*>(part.data) + from * row_bytes,
+                part.cols, static_cast<int>(row % kN), next + row / kN * segment.panel_bytes);
       }
     });
     next += segment.num_panels * segment.panel_bytes;
@@ -200,11 +221,13 @@ void CpuPackedMatrix::DequantizeRow(int64_t row, float* out) const {
         out[k] = Bf16ToFloat(Read<uint16_t>(panel + k / 2 * 64 + 4 * n + k % 2 * 2));
       }
       return;
-    default: break;
+    default:
+      break;
   }
   const int64_t block_bytes = GroupBytes(segment.format);
   for (int64_t k = 0; k < cols_; ++k) {
-    out[k] = ElementAt(segment.format, panel + k / kGroup * block_bytes, n, static_cast<int>(k % kGroup));
+    out[k] = ElementAt(segment.format, panel + k / kGroup * block_bytes, n,
+                       static_cast<int>(k % kGroup));
   }
 }
 

@@ -1,9 +1,9 @@
 // CpuPackedMatrix: weight rows rearranged into panels (panel.h), one segment per source matrix.
 //
-// Segments exist because stacked matrices (q | k | v) may differ in precision. Each starts a fresh panel; rows beyond
-// the segment's last are zeros. All panels lie in one piece of memory.
-// Thread rule: immutable after Pack; any thread reads.
-// Tested by tests/kernels/matmul_test.cc, tests/kernels/embed_test.cc.
+// Segments exist because stacked matrices (q | k | v) may differ in precision. Each starts a fresh
+// panel; rows beyond the segment's last are zeros. All panels lie in one piece of memory. Thread
+// rule: immutable after Pack; any thread reads. Tested by tests/kernels/matmul_test.cc,
+// tests/kernels/embed_test.cc.
 #pragma once
 
 #include <memory>
@@ -29,8 +29,8 @@ struct PanelSegment {
 class CpuPackedMatrix final : public PackedMatrix {
  public:
   // INVALID_ARGUMENT for a dtype without a kernel, RESOURCE_EXHAUSTED without the memory.
-  static absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(
-      absl::Span<const MatrixSource> parts, HostArena* arena, ThreadPool* pool);
+  static absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(absl::Span<const MatrixSource> parts,
+                                                               HostArena* arena, ThreadPool* pool);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }

@@ -1,7 +1,7 @@
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block cipher
-// used as a random number generator. A draw depends on its key and counter alone, never on draws before it.
-// Thread rule: pure functions.
-// Tested by tests/kernels/sampling_test.cc against the paper's known answers.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC
+// 2011): a block cipher used as a random number generator. A draw depends on its key and counter
+// alone, never on draws before it. Thread rule: pure functions. Tested by
+// tests/kernels/sampling_test.cc against the paper's known answers.
 #pragma once
 
 #include <array>
@@ -9,7 +9,8 @@
 
 namespace fastgen::cpu {
 
-inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter,
+                                          std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53} * counter[0];
     const uint64_t b = uint64_t{0xCD9E8D57} * counter[2];

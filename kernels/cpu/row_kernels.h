@@ -1,8 +1,9 @@
-// Row kernels as templates over a path (simd.h): RMSNorm, SiLU, RoPE, rounding to bf16, and the scans of sampling.
+// Row kernels as templates over a path (simd.h): RMSNorm, SiLU, RoPE, rounding to bf16, and the
+// scans of sampling.
 //
-// Sums run over lanes with a fixed tree at the end; what does not fill a vector is added one by one after it.
-// Thread rule: pure functions.
-// Tested by tests/kernels/row_ops_test.cc and sampling_test.cc.
+// Sums run over lanes with a fixed tree at the end; what does not fill a vector is added one by one
+// after it. Thread rule: pure functions. Tested by tests/kernels/row_ops_test.cc and
+// sampling_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +54,8 @@ struct RowTemplates {
 
   static void SiluMul(const float* gate, const float* up, int64_t ffn, float* out) {
     int64_t i = 0;
-    for (; i + kLanes <= ffn; i += kLanes) V::Store(out + i, Silu(V::Load(gate + i)) * V::Load(up + i));
+    for (; i + kLanes <= ffn; i += kLanes)
+      V::Store(out + i, Silu(V::Load(gate + i)) * V::Load(up + i));
     if (i == ffn) return;
     const int64_t rest = ffn - i;
     StoreSome(out + i, rest, Silu(LoadSome(gate + i, rest, 0)) * LoadSome(up + i, rest, 0));
@@ -85,7 +87,8 @@ struct RowTemplates {
 
   // ---- sampling ----
 
-  // Calls body(vector, first, valid) for the vectors of [begin, end); lanes past the end hold `fill`.
+  // Calls body(vector, first, valid) for the vectors of [begin, end); lanes past the end hold
+  // `fill`.
   template <typename Body>
   static void ForVectors(const float* x, int64_t begin, int64_t end, float fill, Body&& body) {
     int64_t i = begin;
@@ -121,8 +124,8 @@ struct RowTemplates {
     return sum;
   }
 
-  static double Weigh(const float* logits, int64_t count, float max, float temperature, float* weights,
-                      float* sums) {
+  static double Weigh(const float* logits, int64_t count, float max, float temperature,
+                      float* weights, float* sums) {
     double sum = 0;
     for (int64_t begin = 0; begin < count; begin += kSampleChunk) {
       const int64_t end = begin + kSampleChunk < count ? begin + kSampleChunk : count;

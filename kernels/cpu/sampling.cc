@@ -17,16 +17,19 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Scanning 16 k logits takes about 5 us, less than waking a sleeping thread.
 constexpr int64_t kMinParallelLogits = 32 << 10;
 
-// Buckets of top-p: 16 to a factor of 2, by the leading bits of a weight in (0, 1]. The last holds all below 2^-63.
+// Buckets of top-p: 16 to a factor of 2, by the leading bits of a weight in (0, 1]. The last holds
+// all below 2^-63.
 constexpr int kNumBuckets = 1024;
 
 int BucketOf(float weight) {
-  const uint32_t below_one = 0x3f800000 - std::min(uint32_t{0x3f800000}, std::bit_cast<uint32_t>(weight));
+  const uint32_t below_one =
+      0x3f800000 - std::min(uint32_t{0x3f800000}, std::bit_cast<uint32_t>(weight));
   return static_cast<int>(std::min<uint32_t>(below_one >> 19, kNumBuckets - 1));
 }
 
 // The lowest id whose logit is `max`, which is the largest of `logits`.
-int32_t FirstAtMax(const float* logits, int64_t vocab, float max, const std::vector<float>& maxima) {
+int32_t FirstAtMax(const float* logits, int64_t vocab, float max,
+                   const std::vector<float>& maxima) {
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     if (maxima[chunk] != max) continue;
@@ -39,7 +42,8 @@ int32_t FirstAtMax(const float* logits, int64_t vocab, float max, const std::vec
 }
 
 bool IsBanned(const SampleRow& row, int64_t id) {
-  return std::find(row.banned_tokens.begin(), row.banned_tokens.end(), id) != row.banned_tokens.end();
+  return std::find(row.banned_tokens.begin(), row.banned_tokens.end(), id) !=
+         row.banned_tokens.end();
 }
 
 }  // namespace
@@ -65,11 +69,13 @@ void RowSampler::Run(const Tensor& logits, absl::Span<const SampleRow> rows,
   CHECK(!scratch_.empty() && vocab <= static_cast<int64_t>(scratch_[0].allowed.size()))
       << "Reserve() was given less than vocab " << vocab;
   const int64_t grain = num_rows * vocab < kMinParallelLogits ? num_rows : 1;
-  pool_->ParallelFor(num_rows, std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t i = begin; i < end; ++i) {
-      RunRow(logits.as<float>() + i * logits.row_stride, vocab, rows[i], &scratch_[thread], &results[i]);
-    }
-  });
+  pool_->ParallelFor(num_rows, std::max<int64_t>(1, grain),
+                     [&](int64_t begin, int64_t end, int thread) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         RunRow(logits.as<float>() + i * logits.row_stride, vocab, rows[i],
+                                &scratch_[thread], &results[i]);
+                       }
+                     });
 }
 
 void RowSampler::RunRow(const float* logits, int64_t vocab, const SampleRow& row, Scratch* scratch,
@@ -106,7 +112,8 @@ int32_t RowSampler::Choose(const float* logits, int64_t vocab, const SampleRow& 
     kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
   }
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
-  const float max = *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
+  const float max =
+      *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
   if (max == -kInfinity) {
     for (int64_t id = 0; id < vocab; ++id) {
       if (!IsBanned(row, id)) return static_cast<int32_t>(id);
@@ -114,7 +121,8 @@ int32_t RowSampler::Choose(const float* logits, int64_t vocab, const SampleRow& 
     return 0;
   }
   // An infinite logit takes all the mass.
-  if (row.temperature <= 0 || max == kInfinity) return FirstAtMax(logits, vocab, max, scratch->maxima);
+  if (row.temperature <= 0 || max == kInfinity)
+    return FirstAtMax(logits, vocab, max, scratch->maxima);
   const double total = kernels_.weigh(logits, vocab, max, row.temperature, scratch->weights.data(),
                                       scratch->sums.data());
   const Kept kept = Filter(logits, vocab, max, total, row, scratch);
@@ -128,18 +136,21 @@ float RowSampler::LowerBoundOfTop(int64_t vocab, int64_t count, Scratch* scratch
   if (count > num_chunks) return -kInfinity;
   auto& sorted = scratch->sorted_maxima;
   std::copy(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks, sorted.begin());
-  std::nth_element(sorted.begin(), sorted.begin() + count - 1, sorted.begin() + num_chunks, std::greater<float>());
+  std::nth_element(sorted.begin(), sorted.begin() + count - 1, sorted.begin() + num_chunks,
+                   std::greater<float>());
   return sorted[count - 1];
 }
 
-int64_t RowSampler::Collect(const float* logits, int64_t vocab, float threshold, Scratch* scratch) const {
+int64_t RowSampler::Collect(const float* logits, int64_t vocab, float threshold,
+                            Scratch* scratch) const {
   int64_t count = 0;
   const auto candidates = scratch->candidates.begin();
   for (int64_t begin = 0; begin < vocab; begin += kSampleChunk) {
     if (scratch->maxima[begin / kSampleChunk] < threshold) continue;
     const int64_t end = std::min<int64_t>(vocab, begin + kSampleChunk);
     for (int64_t id = begin; id < end; ++id) {
-      // Written before it is decided on: which tokens pass is as good as random, and a branch would be mispredicted.
+      // Written before it is decided on: which tokens pass is as good as random, and a branch would
+      // be mispredicted.
       candidates[count] = {logits[id], static_cast<int32_t>(id), scratch->weights[id]};
       count += logits[id] >= threshold ? 1 : 0;
     }
@@ -147,8 +158,8 @@ int64_t RowSampler::Collect(const float* logits, int64_t vocab, float threshold,
   return count;
 }
 
-RowSampler::Candidate RowSampler::EndOfNucleus(const float* logits, int64_t vocab, float threshold, double wanted,
-                                               Scratch* scratch) const {
+RowSampler::Candidate RowSampler::EndOfNucleus(const float* logits, int64_t vocab, float threshold,
+                                               double wanted, Scratch* scratch) const {
   const int64_t num_above = Collect(logits, vocab, threshold, scratch);
   const auto candidates = scratch->candidates.begin();
   auto& mass = scratch->bucket_mass;
@@ -169,7 +180,8 @@ RowSampler::Candidate RowSampler::EndOfNucleus(const float* logits, int64_t voca
 RowSampler::Candidate RowSampler::EndOfMass(int64_t count, double wanted, Scratch* scratch) const {
   const auto candidates = scratch->candidates.begin();
   int64_t begin = 0, end = count;
-  // Invariant: the prefix ends in [begin, end), and what lies before `begin` has been taken off `wanted`.
+  // Invariant: the prefix ends in [begin, end), and what lies before `begin` has been taken off
+  // `wanted`.
   while (end - begin > 1) {
     const int64_t middle = begin + (end - begin) / 2;
     std::nth_element(candidates + begin, candidates + middle, candidates + end);
@@ -208,10 +220,12 @@ RowSampler::Kept RowSampler::Filter(const float* logits, int64_t vocab, float ma
     if (count >= 0) {
       kept.worst = EndOfMass(count, wanted, scratch);
     } else {
-      // Tokens lighter than this weigh less than 1 - top_p all together. The margin covers exp's rounding.
+      // Tokens lighter than this weigh less than 1 - top_p all together. The margin covers exp's
+      // rounding.
       const double lightest = (total - wanted) / static_cast<double>(vocab);
       const double threshold = max + (std::log(lightest) - 1e-3) * row.temperature;
-      kept.worst = EndOfNucleus(logits, vocab, std::min(max, static_cast<float>(threshold)), wanted, scratch);
+      kept.worst = EndOfNucleus(logits, vocab, std::min(max, static_cast<float>(threshold)), wanted,
+                                scratch);
     }
     kept.all = false;
   }
@@ -221,7 +235,8 @@ RowSampler::Kept RowSampler::Filter(const float* logits, int64_t vocab, float ma
 int32_t RowSampler::DrawFromAll(int64_t vocab, double draw, const Scratch& scratch) const {
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
   double total = 0;
-  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) total += static_cast<double>(scratch.sums[chunk]);
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk)
+    total += static_cast<double>(scratch.sums[chunk]);
   double target = draw * total;
   // The last chunk with any mass takes what rounding leaves over, and in it the last token.
   int64_t chosen = 0;
@@ -263,14 +278,16 @@ int32_t RowSampler::DrawFromKept(const float* logits, int64_t vocab, const Kept&
   return token;
 }
 
-void RowSampler::ReportLogprobs(const float* logits, int64_t vocab, const SampleRow& row, Scratch* scratch,
-                                SampleResult* result) const {
+void RowSampler::ReportLogprobs(const float* logits, int64_t vocab, const SampleRow& row,
+                                Scratch* scratch, SampleResult* result) const {
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
-  const float max = *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
+  const float max =
+      *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
   // Where the maximum is infinite, so is every difference: report it as it stands.
   const float base = std::isinf(max) ? 0 : max;
   const float log_sum = base + static_cast<float>(std::log(kernels_.sum_exp(logits, vocab, base)));
-  CHECK(result->token >= 0 && result->token < vocab) << "token " << result->token << " of " << vocab;
+  CHECK(result->token >= 0 && result->token < vocab)
+      << "token " << result->token << " of " << vocab;
   const float logit = logits[result->token];
   result->logprob = logit - log_sum;
   int64_t better = kernels_.count_above(logits, vocab, logit);

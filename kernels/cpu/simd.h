@@ -1,19 +1,21 @@
-// Simd<N>: vectors of N floats written with the compiler's vector extensions, so that one source serves every path.
+// Simd<N>: vectors of N floats written with the compiler's vector extensions, so that one source
+// serves every path.
 //
-// The row kernels (row_kernels.h, attention_kernel.h) and the float matrix kernels (matmul_kernels.h) are templates
-// over a path's own class derived from Simd<N>. They are instantiated only in gemm_<path>.cc and row_ops_<path>.cc,
-// whose flags fit N. Everything here is a template member on purpose: a plain inline function compiled for AVX-512
-// could be the copy that the linker keeps for all.
-// Reductions have a fixed order, so a result depends on the path and the data alone.
-// Thread rule: pure functions.
-// Tested by tests/kernels/*_test.cc, which run every op on every path.
+// The row kernels (row_kernels.h, attention_kernel.h) and the float matrix kernels
+// (matmul_kernels.h) are templates over a path's own class derived from Simd<N>. They are
+// instantiated only in gemm_<path>.cc and row_ops_<path>.cc, whose flags fit N. Everything here is
+// a template member on purpose: a plain inline function compiled for AVX-512 could be the copy that
+// the linker keeps for all. Reductions have a fixed order, so a result depends on the path and the
+// data alone. Thread rule: pure functions. Tested by tests/kernels/*_test.cc, which run every op on
+// every path.
 #pragma once
 
 #include <cstdint>
 
 namespace fastgen::cpu {
 
-// Written out because GCC 12 does not convert between vectors whose size is a template's expression.
+// Written out because GCC 12 does not convert between vectors whose size is a template's
+// expression.
 template <int N>
 struct VectorTypes;
 template <>
@@ -35,8 +37,9 @@ struct VectorTypes<16> {
   typedef uint16_t H __attribute__((vector_size(32)));
 };
 
-// `Path` is the deriving class. It gives MulAdd(a, b, c) = a * b + c, fused where the path has the instruction. Contraction
-// by the compiler is switched off in these files: it may differ from one instance of a template to the next.
+// `Path` is the deriving class. It gives MulAdd(a, b, c) = a * b + c, fused where the path has the
+// instruction. Contraction by the compiler is switched off in these files: it may differ from one
+// instance of a template to the next.
 template <int N, typename Path>
 struct Simd {
   static constexpr int kLanes = N;
@@ -88,15 +91,18 @@ struct Simd {
     float lanes[N];
     __builtin_memcpy(lanes, &v, sizeof(v));
     for (int width = N / 2; width > 0; width /= 2) {
-      for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+      for (int i = 0; i < width; ++i)
+        lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
     }
     return lanes[0];
   }
 
-  // e^x within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, the Taylor polynomial of degree 7 in r (next term 4e-9).
-  // Exactly 1 at 0; exactly 0 below -87 and at -infinity; NaN at NaN. REQUIRES: x <= 88.
+  // e^x within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, the Taylor polynomial of degree 7 in r (next
+  // term 4e-9). Exactly 1 at 0; exactly 0 below -87 and at -infinity; NaN at NaN. REQUIRES: x
+  // <= 88.
   static F Exp(F x) {
-    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    constexpr float kRound =
+        12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
     const F clamped = x < -87.0f ? Set1(-87.0f) : x;
     const F shifted = Path::MulAdd(clamped, Set1(1.44269504f), Set1(kRound));
     const F n = shifted - kRound;

@@ -40,7 +40,8 @@ void ThreadPool::Run(int64_t count, int64_t grain, Piece piece, void* context) {
     piece(context, 0, count, 0);
     return;
   }
-  // Nobody is active, so these plain fields are ours until the store to state_ below publishes them.
+  // Nobody is active, so these plain fields are ours until the store to state_ below publishes
+  // them.
   piece_ = piece;
   context_ = context;
   grain_ = grain;
@@ -50,7 +51,8 @@ void ThreadPool::Run(int64_t count, int64_t grain, Piece piece, void* context) {
     parts_[i].end = std::min(count, num_pieces * (i + 1) / num_threads_ * grain);
   }
   const uint64_t epoch = EpochOf(state_.load(std::memory_order_relaxed)) + 1;
-  // Sequentially consistent with the sleepers' count: either we see the sleeper, or it sees this job.
+  // Sequentially consistent with the sleepers' count: either we see the sleeper, or it sees this
+  // job.
   state_.store(epoch << 32 | kOpen, std::memory_order_seq_cst);
   if (num_sleeping_.load(std::memory_order_seq_cst) > 0) {
     // Taking the lock orders the signal after a sleeper's check of state_.
@@ -58,7 +60,8 @@ void ThreadPool::Run(int64_t count, int64_t grain, Piece piece, void* context) {
     wake_.SignalAll();
   }
   TakePieces(0);
-  // Closes the job; from here on nobody joins. Acquire pairs with the workers' release when they leave.
+  // Closes the job; from here on nobody joins. Acquire pairs with the workers' release when they
+  // leave.
   uint64_t state = state_.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spins = 0; (state & kActiveMask) != 0; ++spins) {
     // The worker that holds the last piece may need this very core.

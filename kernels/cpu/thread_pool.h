@@ -1,18 +1,21 @@
 // ThreadPool: the compute threads of the CPU backend.
 //
-// A job is a range [0, count) cut into pieces of `grain`. Every thread, the caller included, owns one contiguous part
-// (one linear stream of weights each) and takes pieces from its front; a thread that has finished takes pieces from
-// the others' parts, so a core that the operating system lends to somebody else delays a job by one piece only.
-// What a piece computes must not depend on who computes it.
+// A job is a range [0, count) cut into pieces of `grain`. Every thread, the caller included, owns
+// one contiguous part (one linear stream of weights each) and takes pieces from its front; a thread
+// that has finished takes pieces from the others' parts, so a core that the operating system lends
+// to somebody else delays a job by one piece only. What a piece computes must not depend on who
+// computes it.
 //
 // Invariants
-//  1. A worker reads the job only between joining (the active count of state_ goes up while the job is open) and
+//  1. A worker reads the job only between joining (the active count of state_ goes up while the job
+//  is open) and
 //     leaving (it goes down); the caller returns only when the job is closed and nobody is active.
-//  2. A worker that comes late finds the job closed and does nothing: the caller never waits for a sleeper.
-// Workers spin for kSpin after a job, because the next op of the same step follows within microseconds, and then
-// sleep on a condition variable: an idle engine takes no CPU time.
-// Thread rule: one thread at a time calls ParallelFor; a job must not call it.
-// Tested by tests/kernels/thread_pool_test.cc.
+//  2. A worker that comes late finds the job closed and does nothing: the caller never waits for a
+//  sleeper.
+// Workers spin for kSpin after a job, because the next op of the same step follows within
+// microseconds, and then sleep on a condition variable: an idle engine takes no CPU time. Thread
+// rule: one thread at a time calls ParallelFor; a job must not call it. Tested by
+// tests/kernels/thread_pool_test.cc.
 #pragma once
 
 #include <atomic>
@@ -29,10 +32,12 @@ namespace fastgen::cpu {
 
 class ThreadPool {
  public:
-  // Longer than the gap between two ops of a step (1-20 us) and between two steps of a busy engine (20-50 us).
+  // Longer than the gap between two ops of a step (1-20 us) and between two steps of a busy engine
+  // (20-50 us).
   static constexpr std::chrono::microseconds kSpin{50};
 
-  // Starts num_threads - 1 workers; the thread that calls ParallelFor is the last one. REQUIRES: num_threads >= 1.
+  // Starts num_threads - 1 workers; the thread that calls ParallelFor is the last one. REQUIRES:
+  // num_threads >= 1.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -40,12 +45,14 @@ class ThreadPool {
 
   int num_threads() const { return num_threads_; }
 
-  // Calls body(begin, end, thread) for pieces that cover [0, count) exactly once; thread < num_threads(). Returns when
-  // all have ended. A job of one piece runs on the caller without waking anybody.
+  // Calls body(begin, end, thread) for pieces that cover [0, count) exactly once; thread <
+  // num_threads(). Returns when all have ended. A job of one piece runs on the caller without
+  // waking anybody.
   template <typename Body>
   void ParallelFor(int64_t count, int64_t grain, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
-    Run(count, grain,
+    Run(
+        count, grain,
         [](void* context, int64_t begin, int64_t end, int thread) {
           (*static_cast<Plain*>(context))(begin, end, thread);
         },
@@ -55,7 +62,8 @@ class ThreadPool {
  private:
   using Piece = void (*)(void* context, int64_t begin, int64_t end, int thread);
 
-  // The part of a job that one thread starts with. On its own cache line: `next` is written at every piece.
+  // The part of a job that one thread starts with. On its own cache line: `next` is written at
+  // every piece.
   struct alignas(64) Part {
     std::atomic<int64_t> next{0};
     int64_t end = 0;

@@ -1,11 +1,13 @@
-// kernels_bench: the CPU backend's products against what this machine can do, probed in the same process.
+// kernels_bench: the CPU backend's products against what this machine can do, probed in the same
+// process.
 //
 //   kernels_bench [--isa avx512|avx2|generic] [--threads N] [--fp32] [--quick]
-// Prints, for matrices of the default model and of a larger one, GB/s of weights at 1 row as a fraction of a read probe
-// and GOP/s at more rows as a fraction of an instruction probe (a multiply-add counts as 2), then the other ops' times.
-// With --threads 1 times are the thread's processor time, so that a busy machine does not count.
-// Matrices rotate through more memory than the caches hold, as a model's layers do. A figure is the median of short runs;
-// on a shared machine run it several times. Not a test: nothing fails.
+// Prints, for matrices of the default model and of a larger one, GB/s of weights at 1 row as a
+// fraction of a read probe and GOP/s at more rows as a fraction of an instruction probe (a
+// multiply-add counts as 2), then the other ops' times. With --threads 1 times are the thread's
+// processor time, so that a busy machine does not count. Matrices rotate through more memory than
+// the caches hold, as a model's layers do. A figure is the median of short runs; on a shared
+// machine run it several times. Not a test: nothing fails.
 #include <immintrin.h>
 #include <time.h>
 
@@ -65,12 +67,12 @@ __attribute__((target("avx2"))) int64_t SumBytes(const uint8_t* data, int64_t by
   __m256i sums[4] = {};
   for (int64_t i = 0; i < bytes; i += 128) {
     for (int j = 0; j < 4; ++j) {
-      sums[j] = _mm256_xor_si256(sums[j],
-                                 _mm256_load_si256(reinterpret_cast<const __m256i*>(data + i + 32 * j)));
+      sums[j] = _mm256_xor_si256(
+          sums[j], _mm256_load_si256(reinterpret_cast<const __m256i*>(data + i + 32 * j)));
     }
   }
-  return _mm256_extract_epi64(_mm256_xor_si256(_mm256_xor_si256(sums[0], sums[1]),
-                                               _mm256_xor_si256(sums[2], sums[3])), 0);
+  return _mm256_extract_epi64(
+      _mm256_xor_si256(_mm256_xor_si256(sums[0], sums[1]), _mm256_xor_si256(sums[2], sums[3])), 0);
 }
 
 // GB/s of `num_threads` linear streams.
@@ -132,7 +134,8 @@ __attribute__((target("avx2,fma"))) void SpinFma(int64_t steps) {
 // GOP/s of an instruction that does `ops` on each of 12 registers a step.
 double SpinProbe(int num_threads, int ops, void (*spin)(int64_t)) {
   const int64_t steps = 1000000;
-  const double seconds = MedianSeconds(7, [&] { OnThreads(num_threads, [&](int) { spin(steps); }); });
+  const double seconds =
+      MedianSeconds(7, [&] { OnThreads(num_threads, [&](int) { spin(steps); }); });
   return 12.0 * ops * static_cast<double>(steps) * num_threads / seconds * 1e-9;
 }
 
@@ -149,8 +152,10 @@ std::vector<uint8_t> RandomWeights(const Shape& shape) {
   std::mt19937 random(7);
   std::vector<uint8_t> bytes(BytesOf(shape.dtype, shape.rows * shape.cols));
   for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
-  // Small positive scales or values whatever the format: 0x20.. is about 2^-7 as f16, 2^-63 as bf16 and f32.
-  const int stride = IsBlockType(shape.dtype) ? Info(shape.dtype).block_bytes : Info(shape.dtype).block_bytes;
+  // Small positive scales or values whatever the format: 0x20.. is about 2^-7 as f16, 2^-63 as bf16
+  // and f32.
+  const int stride =
+      IsBlockType(shape.dtype) ? Info(shape.dtype).block_bytes : Info(shape.dtype).block_bytes;
   const int at = shape.dtype == DType::kQ6_K ? 208 : 0;
   const int num_halves = shape.dtype == DType::kQ4_1 ? 2 : 1;
   for (size_t i = at; i + 2 * num_halves <= bytes.size(); i += stride) {
@@ -178,8 +183,11 @@ void BenchShape(Backend* backend, const Machine& machine, const Shape& shape, bo
     copies.push_back(*std::move(matrix));
   } while (static_cast<int64_t>(copies.size()) * bytes < kWorkingSetBytes);
   const bool integer = IsBlockType(shape.dtype);
-  const double peak = integer ? machine.int8_gops : shape.dtype == DType::kBF16 ? machine.bf16_gops : machine.fma_gops;
-  std::printf("%-10s %5ld x %5ld %-4s", shape.name, shape.rows, shape.cols, std::string(Info(shape.dtype).name).c_str());
+  const double peak = integer                       ? machine.int8_gops
+                      : shape.dtype == DType::kBF16 ? machine.bf16_gops
+                                                    : machine.fma_gops;
+  std::printf("%-10s %5ld x %5ld %-4s", shape.name, shape.rows, shape.cols,
+              std::string(Info(shape.dtype).name).c_str());
   for (int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512}) {
     if (quick && rows != 1 && rows != 8 && rows != 32 && rows != 128) continue;
     std::vector<float> x(rows * shape.cols), out(rows * shape.rows);
@@ -187,17 +195,23 @@ void BenchShape(Backend* backend, const Machine& machine, const Shape& shape, bo
     for (float& value : x) value = static_cast<float>(random() % 2001) * 1e-3f - 1;
     const double ops = 2.0 * static_cast<double>(rows * shape.rows * shape.cols);
     // About 5 ms a run.
-    const int calls = std::max(1, static_cast<int>(5e-3 / std::max(ops / 300e9, static_cast<double>(bytes) / 25e9)));
+    const int calls = std::max(
+        1, static_cast<int>(5e-3 / std::max(ops / 300e9, static_cast<double>(bytes) / 25e9)));
     size_t next = 0;
-    const double seconds = MedianSeconds(9, [&] {
-      for (int i = 0; i < calls; ++i, ++next) {
-        backend->MatMul(Tensor(x.data(), DType::kF32, {rows, shape.cols}), *copies[next % copies.size()], Tensor(),
-                        Tensor(), Tensor(out.data(), DType::kF32, {rows, shape.rows}));
-      }
-    }) / calls;
+    const double seconds =
+        MedianSeconds(9,
+                      [&] {
+                        for (int i = 0; i < calls; ++i, ++next) {
+                          backend->MatMul(Tensor(x.data(), DType::kF32, {rows, shape.cols}),
+                                          *copies[next % copies.size()], Tensor(), Tensor(),
+                                          Tensor(out.data(), DType::kF32, {rows, shape.rows}));
+                        }
+                      }) /
+        calls;
     if (rows == 1) {
       const double gbps = static_cast<double>(copies[0]->bytes()) / seconds * 1e-9;
-      std::printf(" | M1 %5.1f us %4.1f GB/s (%.2f)", seconds * 1e6, gbps, gbps / machine.read_gbps);
+      std::printf(" | M1 %5.1f us %4.1f GB/s (%.2f)", seconds * 1e6, gbps,
+                  gbps / machine.read_gbps);
     } else {
       const double gops = ops / seconds * 1e-9;
       std::printf(" | M%ld %3.0f (%.2f)", rows, gops, gops / peak);
@@ -228,25 +242,32 @@ void BenchAttention(Backend* backend, int64_t num_sequences, int64_t context, in
   std::memset((*k)->data(), 0, (*k)->bytes());
   std::memset((*v)->data(), 0, (*v)->bytes());
   const double seconds = MedianSeconds(9, [&] {
-    backend->PagedAttention(Tensor(q.data(), DType::kF32, {rows, 576}), shape,
-                            {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(table), blocks_per},
-                            k_cache, v_cache, Tensor(out.data(), DType::kF32, {rows, 576}));
+    backend->PagedAttention(
+        Tensor(q.data(), DType::kF32, {rows, 576}), shape,
+        {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(table), blocks_per},
+        k_cache, v_cache, Tensor(out.data(), DType::kF32, {rows, 576}));
   });
   const double bytes = static_cast<double>(num_sequences * context * 3 * 64 * 2 * element);
-  const double keys = queries == 1 ? static_cast<double>(context) : static_cast<double>(context) - queries / 2.0;
-  std::printf("attention %3ld seq x %4ld queries, context %4ld: %8.1f us, %5.1f GB/s of KV, %4.0f GFLOP/s\n",
-              num_sequences, queries, context, seconds * 1e6, bytes / seconds * 1e-9,
-              4.0 * 576 * keys * static_cast<double>(rows) / seconds * 1e-9);
+  const double keys =
+      queries == 1 ? static_cast<double>(context) : static_cast<double>(context) - queries / 2.0;
+  std::printf(
+      "attention %3ld seq x %4ld queries, context %4ld: %8.1f us, %5.1f GB/s of KV, %4.0f "
+      "GFLOP/s\n",
+      num_sequences, queries, context, seconds * 1e6, bytes / seconds * 1e-9,
+      4.0 * 576 * keys * static_cast<double>(rows) / seconds * 1e-9);
 }
 
 void BenchSmallOps(Backend* backend, int64_t rows) {
-  std::vector<float> hidden(rows * 576, 0.5f), weight(576, 1), wide(rows * 3072, 0.5f), ffn(rows * 1536);
+  std::vector<float> hidden(rows * 576, 0.5f), weight(576, 1), wide(rows * 3072, 0.5f),
+      ffn(rows * 1536);
   const double norm = MedianSeconds(99, [&] {
-    backend->RmsNorm(Tensor(hidden.data(), DType::kF32, {rows, 576}), Tensor(weight.data(), DType::kF32, {576}), 1e-5f,
+    backend->RmsNorm(Tensor(hidden.data(), DType::kF32, {rows, 576}),
+                     Tensor(weight.data(), DType::kF32, {576}), 1e-5f,
                      Tensor(hidden.data(), DType::kF32, {rows, 576}));
   });
   const double silu = MedianSeconds(99, [&] {
-    backend->SiluMul(Tensor(wide.data(), DType::kF32, {rows, 3072}), Tensor(ffn.data(), DType::kF32, {rows, 1536}));
+    backend->SiluMul(Tensor(wide.data(), DType::kF32, {rows, 3072}),
+                     Tensor(ffn.data(), DType::kF32, {rows, 1536}));
   });
   const int64_t vocab = 49152;
   std::vector<float> logits(rows * vocab);
@@ -255,10 +276,12 @@ void BenchSmallOps(Backend* backend, int64_t rows) {
   std::vector<SampleRow> samples(rows);
   std::vector<SampleResult> results(rows);
   const auto sample = [&] {
-    return MedianSeconds(9, [&] {
-      backend->SampleRows(Tensor(logits.data(), DType::kF32, {rows, vocab}), absl::MakeSpan(samples),
-                          absl::MakeSpan(results));
-    }) * 1e6;
+    return MedianSeconds(9,
+                         [&] {
+                           backend->SampleRows(Tensor(logits.data(), DType::kF32, {rows, vocab}),
+                                               absl::MakeSpan(samples), absl::MakeSpan(results));
+                         }) *
+           1e6;
   };
   const double greedy = sample();
   for (SampleRow& row : samples) row.temperature = 0.7f;
@@ -267,8 +290,10 @@ void BenchSmallOps(Backend* backend, int64_t rows) {
   const double top_p = sample();
   for (SampleRow& row : samples) row.top_k = 50;
   const double both = sample();
-  std::printf("rows %3ld: norm %.1f us, silu-mul %.1f, sample greedy %.1f, temperature %.1f, top-p %.1f, top-k+p %.1f\n",
-              rows, norm * 1e6, silu * 1e6, greedy, plain, top_p, both);
+  std::printf(
+      "rows %3ld: norm %.1f us, silu-mul %.1f, sample greedy %.1f, temperature %.1f, top-p %.1f, "
+      "top-k+p %.1f\n",
+      rows, norm * 1e6, silu * 1e6, greedy, plain, top_p, both);
 }
 
 int Main(int argc, char** argv) {
@@ -305,7 +330,9 @@ int Main(int argc, char** argv) {
   limits.attention = {9, 3, 64, 0.125f, 0};
   limits.block_size = 64;
   CHECK(backend->Reserve(limits).ok());
-  const int threads = options.num_threads > 0 ? options.num_threads : static_cast<int>(std::thread::hardware_concurrency());
+  const int threads = options.num_threads > 0
+                          ? options.num_threads
+                          : static_cast<int>(std::thread::hardware_concurrency());
   if (threads == 1) bench_clock = CLOCK_THREAD_CPUTIME_ID;
   Machine machine;
   machine.read_gbps = ReadProbe(backend, threads);
@@ -313,15 +340,18 @@ int Main(int argc, char** argv) {
   machine.int8_gops = machine.bf16_gops = machine.fma_gops;
   if (__builtin_cpu_supports("avx512vnni")) machine.int8_gops = SpinProbe(threads, 128, SpinVnni);
   if (__builtin_cpu_supports("avx512bf16")) machine.bf16_gops = SpinProbe(threads, 64, SpinBf16);
-  std::printf("%s\nprobes: read %.1f GB/s, vpdpbusd %.0f GOP/s, vdpbf16ps %.0f GFLOP/s, fma (256 bits) %.0f GFLOP/s\n",
-              backend->Describe().c_str(), machine.read_gbps, machine.int8_gops, machine.bf16_gops, machine.fma_gops);
+  std::printf(
+      "%s\nprobes: read %.1f GB/s, vpdpbusd %.0f GOP/s, vdpbf16ps %.0f GFLOP/s, fma (256 bits) "
+      "%.0f GFLOP/s\n",
+      backend->Describe().c_str(), machine.read_gbps, machine.int8_gops, machine.bf16_gops,
+      machine.fma_gops);
   const std::vector<Shape> shapes = {
-      {"qkv", DType::kQ4_1, 960, 576},       {"o", DType::kQ4_1, 576, 576},
-      {"gate_up", DType::kQ4_1, 3072, 576},  {"down", DType::kQ4_1, 576, 1536},
-      {"head", DType::kQ8_0, 49152, 576},    {"large", DType::kQ4_0, 8192, 2048},
-      {"large", DType::kQ4_1, 2048, 8192},   {"large", DType::kQ8_0, 8192, 2048},
-      {"large", DType::kQ6_K, 8192, 2048},   {"large", DType::kBF16, 8192, 2048},
-      {"large", DType::kF16, 8192, 2048},    {"large", DType::kF32, 8192, 2048}};
+      {"qkv", DType::kQ4_1, 960, 576},      {"o", DType::kQ4_1, 576, 576},
+      {"gate_up", DType::kQ4_1, 3072, 576}, {"down", DType::kQ4_1, 576, 1536},
+      {"head", DType::kQ8_0, 49152, 576},   {"large", DType::kQ4_0, 8192, 2048},
+      {"large", DType::kQ4_1, 2048, 8192},  {"large", DType::kQ8_0, 8192, 2048},
+      {"large", DType::kQ6_K, 8192, 2048},  {"large", DType::kBF16, 8192, 2048},
+      {"large", DType::kF16, 8192, 2048},   {"large", DType::kF32, 8192, 2048}};
   for (const Shape& shape : shapes) BenchShape(backend, machine, shape, quick);
   for (int64_t sequences : {1, 8, 32}) BenchAttention(backend, sequences, 512, 1);
   BenchAttention(backend, 1, 4096, 1);

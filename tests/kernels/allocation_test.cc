@@ -1,30 +1,32 @@
 // Counts every allocation of the process, so it holds nothing but this claim.
-#include "tests/kernels/backends_under_test.h"
-
 #include <atomic>
 #include <cstdlib>
 #include <new>
 
+#include "tests/kernels/backends_under_test.h"
 #include "tests/kernels/random_weights.h"
 
 namespace {
 
 std::atomic<int64_t> num_allocations{0};
 
-void* Take(size_t bytes) {
+// Not inlined: GCC would see malloc meet operator delete and warn of a mismatch.
+__attribute__((noinline)) void* Take(size_t bytes) {
   num_allocations.fetch_add(1, std::memory_order_relaxed);
   if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
   throw std::bad_alloc();
 }
 
+__attribute__((noinline)) void Return(void* memory) { std::free(memory); }
+
 }  // namespace
 
 void* operator new(size_t bytes) { return Take(bytes); }
 void* operator new[](size_t bytes) { return Take(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { Return(memory); }
+void operator delete[](void* memory) noexcept { Return(memory); }
+void operator delete(void* memory, size_t) noexcept { Return(memory); }
+void operator delete[](void* memory, size_t) noexcept { Return(memory); }
 
 namespace fastgen::testing {
 namespace {
@@ -34,8 +36,8 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
   const auto backend = Open(options);
   const AttentionShape shape = {4, 2, 32, 0.2f, 0};
   const int64_t rows = 40, hidden = 128, vocab = 5000, block_size = 16, num_blocks = 64;
-  const RandomWeights qkv_weights(DType::kQ4_1, 256, hidden, 1), table_weights(DType::kQ8_0, vocab, hidden, 2),
-      float_weights(DType::kBF16, 256, hidden, 3);
+  const RandomWeights qkv_weights(DType::kQ4_1, 256, hidden, 1),
+      table_weights(DType::kQ8_0, vocab, hidden, 2), float_weights(DType::kBF16, 256, hidden, 3);
   const auto qkv_matrix = *backend->PackMatrix({&qkv_weights.source, 1});
   const auto table = *backend->PackMatrix({&table_weights.source, 1});
   const auto float_matrix = *backend->PackMatrix({&float_weights.source, 1});
@@ -44,8 +46,9 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
   const auto v_memory = *backend->Allocate(kv_bytes);
   const Tensor k(k_memory->data(), backend->kv_dtype(), {num_blocks, 2, block_size, 32});
   const Tensor v(v_memory->data(), backend->kv_dtype(), {num_blocks, 2, block_size, 32});
-  std::vector<float> x(rows * hidden), normed(rows * hidden), weight(hidden, 1), qkv(rows * 256), attended(rows * 128),
-      halved(rows * 128), logits(4 * vocab), cos_sin(1024 * 32, 0.5f), last(4 * hidden);
+  std::vector<float> x(rows * hidden), normed(rows * hidden), weight(hidden, 1), qkv(rows * 256),
+      attended(rows * 128), halved(rows * 128), logits(4 * vocab), cos_sin(1024 * 32, 0.5f),
+      last(4 * hidden);
   std::vector<int32_t> ids(rows, 7), positions(rows), last_rows = {0, 1, 2, 39}, banned = {3};
   std::vector<int64_t> slots(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -67,13 +70,16 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
   backend->EmbedRows(*table, absl::MakeSpan(ids), View(x, rows, hidden));
   backend->RmsNorm(View(x, rows, hidden), Tensor(weight.data(), DType::kF32, {hidden}), 1e-5f,
                    View(normed, rows, hidden));
-  backend->MatMul(View(normed, rows, hidden), *qkv_matrix, Tensor(), Tensor(), View(qkv, rows, 256));
-  backend->RopeAndWriteKv(View(qkv, rows, 256), shape, View(cos_sin, 1024, 32), absl::MakeSpan(positions),
-                          absl::MakeSpan(slots), k, v);
-  backend->PagedAttention(View(qkv, rows, 256).Cols(0, 128), shape,
-                          {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(blocks), num_blocks}, k, v,
-                          View(attended, rows, 128));
-  backend->MatMul(View(attended, rows, hidden), *float_matrix, Tensor(), Tensor(), View(qkv, rows, 256));
+  backend->MatMul(View(normed, rows, hidden), *qkv_matrix, Tensor(), Tensor(),
+                  View(qkv, rows, 256));
+  backend->RopeAndWriteKv(View(qkv, rows, 256), shape, View(cos_sin, 1024, 32),
+                          absl::MakeSpan(positions), absl::MakeSpan(slots), k, v);
+  backend->PagedAttention(
+      View(qkv, rows, 256).Cols(0, 128), shape,
+      {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(blocks), num_blocks}, k, v,
+      View(attended, rows, 128));
+  backend->MatMul(View(attended, rows, hidden), *float_matrix, Tensor(), Tensor(),
+                  View(qkv, rows, 256));
   backend->SiluMul(View(qkv, rows, 256), View(halved, rows, 128));
   backend->GatherRows(View(halved, rows, 128), absl::MakeSpan(last_rows), View(last, 4, hidden));
   backend->MatMul(View(last, 4, hidden), *table, Tensor(), Tensor(), View(logits, 4, vocab));

@@ -1,9 +1,8 @@
-#include "tests/kernels/backends_under_test.h"
-
 #include <cstring>
 #include <limits>
 #include <numeric>
 
+#include "tests/kernels/backends_under_test.h"
 #include "tests/testing/reference_ops.h"
 
 namespace fastgen::testing {
@@ -18,12 +17,14 @@ double ToBf16(double x) {
   return value;
 }
 
-// One backend with KV pages, filled through RopeAndWriteKv. Every slot starts as NaN: what is not written must not be read.
+// One backend with KV pages, filled through RopeAndWriteKv. Every slot starts as NaN: what is not
+// written must not be read.
 class Pages {
  public:
   Pages(Backend* backend, const AttentionShape& shape, int64_t num_blocks, int64_t block_size)
       : backend_(backend), shape_(shape), block_size_(block_size) {
-    const std::initializer_list<int64_t> dims = {num_blocks, shape.kv_heads, block_size, shape.head_dim};
+    const std::initializer_list<int64_t> dims = {num_blocks, shape.kv_heads, block_size,
+                                                 shape.head_dim};
     const int64_t count = num_blocks * shape.kv_heads * block_size * shape.head_dim;
     k_memory_ = *backend->Allocate(BytesOf(backend->kv_dtype(), count));
     v_memory_ = *backend->Allocate(BytesOf(backend->kv_dtype(), count));
@@ -35,8 +36,10 @@ class Pages {
 
   int64_t width() const { return (shape_.q_heads + 2 * shape_.kv_heads) * shape_.head_dim; }
 
-  // Positions [begin, end) of a sequence: writes k and v, then attends. Angles are zero: RoPE is the identity.
-  std::vector<float> Step(const std::vector<float>& qkv, const std::vector<int32_t>& table, int64_t begin, int64_t end) {
+  // Positions [begin, end) of a sequence: writes k and v, then attends. Angles are zero: RoPE is
+  // the identity.
+  std::vector<float> Step(const std::vector<float>& qkv, const std::vector<int32_t>& table,
+                          int64_t begin, int64_t end) {
     std::vector<float> rows(qkv.begin() + begin * width(), qkv.begin() + end * width());
     const int64_t count = end - begin;
     std::vector<float> cos_sin(end * shape_.head_dim);
@@ -49,15 +52,17 @@ class Pages {
       positions[i] = static_cast<int32_t>(begin + i);
       slots[i] = table[(begin + i) / block_size_] * block_size_ + (begin + i) % block_size_;
     }
-    backend_->RopeAndWriteKv(View(rows, count, width()), shape_, View(cos_sin, end, shape_.head_dim),
-                             absl::MakeSpan(positions), absl::MakeSpan(slots), k, v);
+    backend_->RopeAndWriteKv(View(rows, count, width()), shape_,
+                             View(cos_sin, end, shape_.head_dim), absl::MakeSpan(positions),
+                             absl::MakeSpan(slots), k, v);
     const std::vector<int32_t> starts = {0, static_cast<int32_t>(count)};
     const std::vector<int32_t> contexts = {static_cast<int32_t>(end)};
     std::vector<float> out(count * shape_.q_heads * shape_.head_dim);
-    backend_->PagedAttention(
-        View(rows, count, width()).Cols(0, shape_.q_heads * shape_.head_dim), shape_,
-        {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(table), static_cast<int64_t>(table.size())},
-        k, v, View(out, count, shape_.q_heads * shape_.head_dim));
+    backend_->PagedAttention(View(rows, count, width()).Cols(0, shape_.q_heads * shape_.head_dim),
+                             shape_,
+                             {absl::MakeSpan(starts), absl::MakeSpan(contexts),
+                              absl::MakeSpan(table), static_cast<int64_t>(table.size())},
+                             k, v, View(out, count, shape_.q_heads * shape_.head_dim));
     return out;
   }
 
@@ -73,16 +78,19 @@ class Pages {
 // Block ids of a sequence of `count` blocks, scattered.
 std::vector<int32_t> Table(int64_t count) {
   std::vector<int32_t> table(count);
-  for (int64_t i = 0; i < count; ++i) table[i] = static_cast<int32_t>((i * 5 + 3) % (2 * count + 1));
+  for (int64_t i = 0; i < count; ++i)
+    table[i] = static_cast<int32_t>((i * 5 + 3) % (2 * count + 1));
   return table;
 }
 
-std::vector<double> Expected(const std::vector<float>& qkv, const AttentionShape& shape, bool bf16) {
+std::vector<double> Expected(const std::vector<float>& qkv, const AttentionShape& shape,
+                             bool bf16) {
   const int64_t width = (shape.q_heads + 2 * shape.kv_heads) * shape.head_dim;
   std::vector<double> q, k, v;
   for (size_t row = 0; row < qkv.size(); row += width) {
     const auto at = qkv.begin() + row;
-    const int64_t q_end = shape.q_heads * shape.head_dim, k_end = q_end + shape.kv_heads * shape.head_dim;
+    const int64_t q_end = shape.q_heads * shape.head_dim,
+                  k_end = q_end + shape.kv_heads * shape.head_dim;
     q.insert(q.end(), at, at + q_end);
     for (int64_t i = q_end; i < k_end; ++i) k.push_back(bf16 ? ToBf16(at[i]) : at[i]);
     for (int64_t i = k_end; i < width; ++i) v.push_back(bf16 ? ToBf16(at[i]) : at[i]);
@@ -97,10 +105,11 @@ struct Geometry {
 };
 
 std::vector<Geometry> Geometries() {
-  return {{{4, 2, 16, 0.25f, 0}, 16, 70},      {{3, 1, 64, 0.125f, 0}, 64, 200},  {{8, 8, 32, 0.2f, 0}, 32, 65},
-          {{2, 1, 128, 0.09f, 0}, 16, 90},     {{6, 2, 24, 0.2f, 0}, 8, 37},      {{2, 2, 8, 0.3f, 0}, 16, 33},
-          {{35, 1, 16, 0.25f, 0}, 16, 40},     {{4, 2, 64, 0.125f, 20}, 16, 150}, {{2, 1, 64, 0.125f, 300}, 64, 700},
-          {{3, 1, 48, 0.15f, 0}, 128, 300}};
+  return {{{4, 2, 16, 0.25f, 0}, 16, 70},     {{3, 1, 64, 0.125f, 0}, 64, 200},
+          {{8, 8, 32, 0.2f, 0}, 32, 65},      {{2, 1, 128, 0.09f, 0}, 16, 90},
+          {{6, 2, 24, 0.2f, 0}, 8, 37},       {{2, 2, 8, 0.3f, 0}, 16, 33},
+          {{35, 1, 16, 0.25f, 0}, 16, 40},    {{4, 2, 64, 0.125f, 20}, 16, 150},
+          {{2, 1, 64, 0.125f, 300}, 64, 700}, {{3, 1, 48, 0.15f, 0}, 128, 300}};
 }
 
 TEST_CASE("attention agrees with double precision and never reads unwritten slots", "[kernels]") {
@@ -112,14 +121,16 @@ TEST_CASE("attention agrees with double precision and never reads unwritten slot
     Pages pages(backend.get(), g.shape, 2 * num_blocks + 1, g.block_size);
     const std::vector<float> qkv = Gaussian(g.length * pages.width(), 3);
     const std::vector<float> out = pages.Step(qkv, Table(num_blocks), 0, g.length);
-    INFO(backend->Describe() << " heads " << g.shape.q_heads << "/" << g.shape.kv_heads << " dim " << g.shape.head_dim
-                             << " window " << g.shape.window << " block " << g.block_size);
+    INFO(backend->Describe() << " heads " << g.shape.q_heads << "/" << g.shape.kv_heads << " dim "
+                             << g.shape.head_dim << " window " << g.shape.window << " block "
+                             << g.block_size);
     // bf16 scores round q (2^-9 relative).
     CHECK(RelativeError(out, Expected(qkv, g.shape, bf16)) < (bf16 ? 3e-3 : 2e-6));
   }
 }
 
-TEST_CASE("attention has the same bits however the sequence was cut and on any number of threads", "[kernels]") {
+TEST_CASE("attention has the same bits however the sequence was cut and on any number of threads",
+          "[kernels]") {
   const std::string path = GENERATE(from_range(Paths()));
   const ComputeDType compute = GENERATE(ComputeDType::kAuto, ComputeDType::kF32);
   const auto two = Open(OptionsFor(path, compute, 2));
@@ -136,10 +147,12 @@ TEST_CASE("attention has the same bits however the sequence was cut and on any n
         Pages pages(backend, g.shape, 2 * num_blocks + 1, g.block_size);
         std::vector<float> joined;
         for (int64_t begin = 0; begin < g.length; begin += chunk) {
-          const std::vector<float> part = pages.Step(qkv, table, begin, std::min(g.length, begin + chunk));
+          const std::vector<float> part =
+              pages.Step(qkv, table, begin, std::min(g.length, begin + chunk));
           joined.insert(joined.end(), part.begin(), part.end());
         }
-        INFO(backend->Describe() << " dim " << g.shape.head_dim << " window " << g.shape.window << " chunk " << chunk);
+        INFO(backend->Describe() << " dim " << g.shape.head_dim << " window " << g.shape.window
+                                 << " chunk " << chunk);
         // == instead of memcmp: 0 and -0 are the same value.
         CHECK(joined == whole);
       }
@@ -171,9 +184,10 @@ TEST_CASE("a sequence's attention does not depend on its neighbours in the step"
     table.insert(table.end(), tables[s].begin(), tables[s].end());
   }
   std::vector<float> out(4 * 192);
-  backend->PagedAttention(View(last, 4, pages.width()).Cols(0, 192), shape,
-                          {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(table), max_blocks},
-                          pages.k, pages.v, View(out, 4, 192));
+  backend->PagedAttention(
+      View(last, 4, pages.width()).Cols(0, 192), shape,
+      {absl::MakeSpan(starts), absl::MakeSpan(contexts), absl::MakeSpan(table), max_blocks},
+      pages.k, pages.v, View(out, 4, 192));
   for (int s = 0; s < 4; ++s) {
     CHECK(std::vector<float>(out.begin() + s * 192, out.begin() + (s + 1) * 192) == alone[s]);
   }

@@ -1,7 +1,8 @@
-// The backends that this machine can run, and small conveniences for driving one with plain vectors.
+// The backends that this machine can run, and small conveniences for driving one with plain
+// vectors.
 //
-// Every test of an op draws its backend from Backends(): each instruction set that the CPU has x both compute modes.
-// Thread rule: the test's main thread.
+// Every test of an op draws its backend from Backends(): each instruction set that the CPU has x
+// both compute modes. Thread rule: the test's main thread.
 #pragma once
 
 #include <cmath>
@@ -24,7 +25,8 @@ inline std::vector<std::string> Paths() {
   return paths;
 }
 
-inline BackendOptions OptionsFor(const std::string& path, ComputeDType compute_dtype, int num_threads) {
+inline BackendOptions OptionsFor(const std::string& path, ComputeDType compute_dtype,
+                                 int num_threads) {
   BackendOptions options;
   options.cpu_isa = path;
   options.compute_dtype = compute_dtype;
@@ -87,6 +89,7 @@ double RelativeError(const std::vector<A>& a, const std::vector<B>& b) {
 
 }  // namespace fastgen::testing
 
-// base/check.h and Catch2 both define CHECK; from here on it is Catch2's. Include this header first.
+// base/check.h and Catch2 both define CHECK; from here on it is Catch2's. Include this header
+// first.
 #undef CHECK
 #include <catch2/catch.hpp>

@@ -1,6 +1,5 @@
-#include "tests/kernels/backends_under_test.h"
-
 #include "kernels/cpu/cpu_features.h"
+#include "tests/kernels/backends_under_test.h"
 
 namespace fastgen::testing {
 namespace {
@@ -17,17 +16,20 @@ TEST_CASE("options that cannot hold are refused with their name and value", "[ke
   CHECK(Message(options, absl::StatusCode::kInvalidArgument).find("\"tpu\"") != std::string::npos);
   options = {};
   options.cpu_isa = "avx1024";
-  CHECK(Message(options, absl::StatusCode::kInvalidArgument).find("\"avx1024\"") != std::string::npos);
+  CHECK(Message(options, absl::StatusCode::kInvalidArgument).find("\"avx1024\"") !=
+        std::string::npos);
   for (int num_threads : {-1, 100000}) {
     options = {};
     options.num_threads = num_threads;
-    CHECK(Message(options, absl::StatusCode::kInvalidArgument).find(std::to_string(num_threads)) != std::string::npos);
+    CHECK(Message(options, absl::StatusCode::kInvalidArgument).find(std::to_string(num_threads)) !=
+          std::string::npos);
   }
   for (cpu::Isa isa : {cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
     if (cpu::HasIsa(isa)) continue;
     options = {};
     options.cpu_isa = std::string(cpu::IsaName(isa));
-    CHECK(Message(options, absl::StatusCode::kUnavailable).find(options.cpu_isa) != std::string::npos);
+    CHECK(Message(options, absl::StatusCode::kUnavailable).find(options.cpu_isa) !=
+          std::string::npos);
   }
 }
 
@@ -37,7 +39,8 @@ TEST_CASE("a backend says what it is and which types it takes", "[kernels]") {
   CHECK(backend->Describe().find(options.cpu_isa) != std::string::npos);
   CHECK(backend->Describe().find("2 threads") != std::string::npos);
   CHECK(backend->activation_dtype() == DType::kF32);
-  CHECK(backend->kv_dtype() == (options.compute_dtype == ComputeDType::kF32 ? DType::kF32 : DType::kBF16));
+  CHECK(backend->kv_dtype() ==
+        (options.compute_dtype == ComputeDType::kF32 ? DType::kF32 : DType::kBF16));
 }
 
 TEST_CASE("memory is zero, aligned, counted and refused when there is none", "[kernels]") {

@@ -1,8 +1,7 @@
-#include "tests/kernels/backends_under_test.h"
-
 #include <cstring>
 #include <limits>
 
+#include "tests/kernels/backends_under_test.h"
 #include "tests/kernels/random_weights.h"
 #include "tests/testing/reference_ops.h"
 
@@ -15,16 +14,18 @@ std::unique_ptr<PackedMatrix> Pack(Backend* backend, const std::vector<MatrixSou
   return *std::move(packed);
 }
 
-std::vector<float> Multiply(Backend* backend, std::vector<float> x, int64_t rows, const PackedMatrix& w) {
+std::vector<float> Multiply(Backend* backend, std::vector<float> x, int64_t rows,
+                            const PackedMatrix& w) {
   std::vector<float> out(rows * w.rows(), -1);
   backend->MatMul(View(x, rows, w.cols()), w, Tensor(), Tensor(), View(out, rows, w.rows()));
   REQUIRE(backend->Synchronize().ok());
   return out;
 }
 
-// The activations that a backend multiplies: x itself in fp32 mode and for float weights, else rounded to int8 per group
-// of 32 with scale max / 127, or to bf16.
-std::vector<float> AsServed(std::vector<float> x, int64_t cols, const BackendOptions& options, DType dtype) {
+// The activations that a backend multiplies: x itself in fp32 mode and for float weights, else
+// rounded to int8 per group of 32 with scale max / 127, or to bf16.
+std::vector<float> AsServed(std::vector<float> x, int64_t cols, const BackendOptions& options,
+                            DType dtype) {
   if (options.compute_dtype == ComputeDType::kF32) return x;
   if (dtype == DType::kBF16 && options.cpu_isa == "avx512") {
     for (float& value : x) {
@@ -53,7 +54,8 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-TEST_CASE("product agrees with double precision for every weight type and number of rows", "[kernels]") {
+TEST_CASE("product agrees with double precision for every weight type and number of rows",
+          "[kernels]") {
   const BackendOptions options = GENERATE(from_range(Backends()));
   const auto backend = Open(options);
   for (DType dtype : WeightDTypes()) {
@@ -65,9 +67,12 @@ TEST_CASE("product agrees with double precision for every weight type and number
       CHECK(packed->rows() == outputs);
       for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 40}) {
         const std::vector<float> x = Gaussian(rows * cols, 5);
-        INFO(backend->Describe() << " " << Info(dtype).name << " " << rows << " x " << cols << " x " << outputs);
-        const std::vector<double> expected = ReferenceMatMul(AsServed(x, cols, options, dtype), rows, weights.source);
-        CHECK(RelativeError(Multiply(backend.get(), x, rows, *packed), expected) < Tolerance(options, dtype));
+        INFO(backend->Describe() << " " << Info(dtype).name << " " << rows << " x " << cols << " x "
+                                 << outputs);
+        const std::vector<double> expected =
+            ReferenceMatMul(AsServed(x, cols, options, dtype), rows, weights.source);
+        CHECK(RelativeError(Multiply(backend.get(), x, rows, *packed), expected) <
+              Tolerance(options, dtype));
       }
     }
   }
@@ -82,13 +87,16 @@ TEST_CASE("float weights of any width multiply right", "[kernels]") {
       const auto packed = Pack(backend.get(), {weights.source});
       const std::vector<float> x = Gaussian(3 * cols, 6);
       INFO(backend->Describe() << " " << Info(dtype).name << " cols " << cols);
-      const std::vector<double> expected = ReferenceMatMul(AsServed(x, cols, options, dtype), 3, weights.source);
+      const std::vector<double> expected =
+          ReferenceMatMul(AsServed(x, cols, options, dtype), 3, weights.source);
       CHECK(RelativeError(Multiply(backend.get(), x, 3, *packed), expected) < 2 * kTolerance);
     }
   }
 }
 
-TEST_CASE("a row's product has the same bits alone, in a batch, in pieces and on any number of threads", "[kernels]") {
+TEST_CASE(
+    "a row's product has the same bits alone, in a batch, in pieces and on any number of threads",
+    "[kernels]") {
   const std::string path = GENERATE(from_range(Paths()));
   const ComputeDType compute = GENERATE(ComputeDType::kAuto, ComputeDType::kF32);
   const auto two = Open(OptionsFor(path, compute, 2));
@@ -124,9 +132,11 @@ TEST_CASE("all paths do the same int8 arithmetic", "[kernels]") {
     const RandomWeights weights(dtype, 48, 512, 13);
     const std::vector<float> x = Gaussian(11 * 512, 8);
     INFO(path << " " << Info(dtype).name);
-    // A value at the middle between two integers may round either way: one unit of 1/127 in one of 512 products.
+    // A value at the middle between two integers may round either way: one unit of 1/127 in one of
+    // 512 products.
     CHECK(RelativeError(Multiply(backend.get(), x, 11, *Pack(backend.get(), {weights.source})),
-                        Multiply(generic.get(), x, 11, *Pack(generic.get(), {weights.source}))) < 2e-4);
+                        Multiply(generic.get(), x, 11, *Pack(generic.get(), {weights.source}))) <
+          2e-4);
   }
 }
 
@@ -147,7 +157,8 @@ TEST_CASE("int8 sums do not saturate at the largest values", "[kernels]") {
       for (float sign : {1.0f, -1.0f}) {
         const std::vector<float> x(256 * 2, sign);
         INFO(path << " " << Info(dtype).name << " fill " << int{fill} << " x " << sign);
-        CHECK(RelativeError(Multiply(backend.get(), x, 2, *packed), ReferenceMatMul(x, 2, weights.source)) < 1e-6);
+        CHECK(RelativeError(Multiply(backend.get(), x, 2, *packed),
+                            ReferenceMatMul(x, 2, weights.source)) < 1e-6);
       }
     }
   }
@@ -163,7 +174,8 @@ TEST_CASE("bias and residual are added, the residual in place", "[kernels]") {
   const std::vector<float> residual = Gaussian(rows * outputs, 3);
   std::vector<float> out = residual;
   const Tensor out_view = View(out, rows, outputs);
-  backend->MatMul(View(x, rows, cols), *packed, Tensor(bias.data(), DType::kF32, {outputs}), out_view, out_view);
+  backend->MatMul(View(x, rows, cols), *packed, Tensor(bias.data(), DType::kF32, {outputs}),
+                  out_view, out_view);
   std::vector<double> expected = ReferenceMatMul(x, rows, weights.source);
   for (int64_t i = 0; i < rows * outputs; ++i) expected[i] += bias[i % outputs] + residual[i];
   CHECK(RelativeError(out, expected) < 1e-6);
@@ -173,8 +185,8 @@ TEST_CASE("stacked parts of different types keep their rows and order", "[kernel
   const BackendOptions options = GENERATE(from_range(Backends()));
   const auto backend = Open(options);
   const int64_t cols = 256, rows = 10;
-  const RandomWeights q(DType::kQ4_1, 40, cols, 1), k(DType::kQ6_K, 24, cols, 2), v(DType::kBF16, 24, cols, 3),
-      o(DType::kF32, 7, cols, 4);
+  const RandomWeights q(DType::kQ4_1, 40, cols, 1), k(DType::kQ6_K, 24, cols, 2),
+      v(DType::kBF16, 24, cols, 3), o(DType::kF32, 7, cols, 4);
   std::vector<int32_t> order(40);
   for (int i = 0; i < 40; ++i) order[i] = (i * 7) % 40;
   std::vector<MatrixSource> parts = {q.source, k.source, v.source, o.source};
@@ -185,7 +197,8 @@ TEST_CASE("stacked parts of different types keep their rows and order", "[kernel
   const std::vector<float> out = Multiply(backend.get(), x, rows, *packed);
   int64_t first = 0;
   for (const MatrixSource& part : parts) {
-    const std::vector<double> expected = ReferenceMatMul(AsServed(x, cols, options, part.dtype), rows, part);
+    const std::vector<double> expected =
+        ReferenceMatMul(AsServed(x, cols, options, part.dtype), rows, part);
     std::vector<float> got;
     for (int64_t r = 0; r < rows; ++r) {
       got.insert(got.end(), out.begin() + r * 95 + first, out.begin() + r * 95 + first + part.rows);
@@ -205,7 +218,8 @@ TEST_CASE("embedding reads rows of the packed table as the file defines them", "
     const auto packed = Pack(backend.get(), {weights.source, tail.source});
     const std::vector<int32_t> ids = {0, 76, 16, 15, 31, 76, 77, 81};
     std::vector<float> out(ids.size() * 256);
-    backend->EmbedRows(*packed, absl::MakeSpan(ids), View(out, static_cast<int64_t>(ids.size()), 256));
+    backend->EmbedRows(*packed, absl::MakeSpan(ids),
+                       View(out, static_cast<int64_t>(ids.size()), 256));
     std::vector<double> expected;
     for (int32_t id : ids) {
       const std::vector<double> row =
@@ -219,7 +233,8 @@ TEST_CASE("embedding reads rows of the packed table as the file defines them", "
 
 TEST_CASE("a NaN or infinity poisons its own row only", "[kernels]") {
   const BackendOptions options = GENERATE(from_range(Backends()));
-  const float poison = GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity());
+  const float poison =
+      GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity());
   const auto backend = Open(options);
   for (DType dtype : WeightDTypes()) {
     const RandomWeights weights(dtype, 32, 256, 4);
@@ -248,15 +263,18 @@ TEST_CASE("strided input and output leave the gaps alone", "[kernels]") {
   const RandomWeights weights(DType::kQ8_0, 20, 64, 4);
   const auto packed = Pack(backend.get(), {weights.source});
   std::vector<float> wide = Gaussian(9 * 100, 2), out(9 * 50, 7);
-  backend->MatMul(View(wide, 9, 100).Cols(3, 64), *packed, Tensor(), Tensor(), View(out, 9, 50).Cols(10, 20));
+  backend->MatMul(View(wide, 9, 100).Cols(3, 64), *packed, Tensor(), Tensor(),
+                  View(out, 9, 50).Cols(10, 20));
   std::vector<float> x, got;
   bool gaps_untouched = true;
   for (int64_t r = 0; r < 9; ++r) {
     x.insert(x.end(), wide.begin() + r * 100 + 3, wide.begin() + r * 100 + 67);
     got.insert(got.end(), out.begin() + r * 50 + 10, out.begin() + r * 50 + 30);
-    for (int64_t i = 0; i < 50; ++i) gaps_untouched = gaps_untouched && ((i >= 10 && i < 30) || out[r * 50 + i] == 7);
+    for (int64_t i = 0; i < 50; ++i)
+      gaps_untouched = gaps_untouched && ((i >= 10 && i < 30) || out[r * 50 + i] == 7);
   }
-  const std::vector<double> expected = ReferenceMatMul(AsServed(x, 64, options, DType::kQ8_0), 9, weights.source);
+  const std::vector<double> expected =
+      ReferenceMatMul(AsServed(x, 64, options, DType::kQ8_0), 9, weights.source);
   CHECK(RelativeError(got, expected) < Tolerance(options, DType::kQ8_0));
   CHECK(gaps_untouched);
 }

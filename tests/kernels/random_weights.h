@@ -11,7 +11,8 @@
 namespace fastgen::testing {
 
 struct RandomWeights {
-  RandomWeights(DType dtype, int64_t rows, int64_t cols, uint32_t seed) : bytes(BytesOf(dtype, rows * cols)) {
+  RandomWeights(DType dtype, int64_t rows, int64_t cols, uint32_t seed)
+      : bytes(BytesOf(dtype, rows * cols)) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal(0, 0.05f);
     const auto put_half = [&](size_t at) {
@@ -24,11 +25,22 @@ struct RandomWeights {
     for (size_t i = 0; i < bytes.size(); i += stride) {
       const float value = normal(random);
       switch (dtype) {
-        case DType::kF32: std::memcpy(&bytes[i], &value, 4); break;
-        case DType::kBF16: std::memcpy(&bytes[i], reinterpret_cast<const char*>(&value) + 2, 2); break;
-        case DType::kQ4_1: put_half(i + 2); put_half(i); break;
-        case DType::kQ6_K: put_half(i + 208); break;
-        default: put_half(i); break;
+        case DType::kF32:
+          std::memcpy(&bytes[i], &value, 4);
+          break;
+        case DType::kBF16:
+          std::memcpy(&bytes[i], reinterpret_cast<const char*>(&value) + 2, 2);
+          break;
+        case DType::kQ4_1:
+          put_half(i + 2);
+          put_half(i);
+          break;
+        case DType::kQ6_K:
+          put_half(i + 208);
+          break;
+        default:
+          put_half(i);
+          break;
       }
     }
     source = {bytes.data(), dtype, rows, cols, {}};

@@ -1,9 +1,8 @@
-#include "tests/kernels/backends_under_test.h"
-
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "tests/kernels/backends_under_test.h"
 #include "tests/testing/reference_ops.h"
 
 namespace fastgen::testing {
@@ -14,7 +13,8 @@ TEST_CASE("RMSNorm agrees with double precision, in place too", "[kernels]") {
   const auto backend = Open(options);
   for (int64_t hidden : {8, 96, 144, 576, 1000}) {
     for (int64_t rows : {1, 5, 64}) {
-      std::vector<float> x = Gaussian(rows * hidden, 1, 3), weight = Gaussian(hidden, 2), out(rows * hidden);
+      std::vector<float> x = Gaussian(rows * hidden, 1, 3), weight = Gaussian(hidden, 2),
+                         out(rows * hidden);
       const std::vector<double> expected = ReferenceRmsNorm(x, weight, 1e-5);
       const Tensor weight_view(weight.data(), DType::kF32, {hidden});
       backend->RmsNorm(View(x, rows, hidden), weight_view, 1e-5f, View(out, rows, hidden));
@@ -46,7 +46,8 @@ TEST_CASE("SiLU and RMSNorm pass a NaN on", "[kernels]") {
   const auto backend = Open(options);
   std::vector<float> x(2 * 32, 1.0f), weight(32, 1), out(2 * 32), half(2 * 16);
   x[5] = std::numeric_limits<float>::quiet_NaN();
-  backend->RmsNorm(View(x, 2, 32), Tensor(weight.data(), DType::kF32, {32}), 1e-5f, View(out, 2, 32));
+  backend->RmsNorm(View(x, 2, 32), Tensor(weight.data(), DType::kF32, {32}), 1e-5f,
+                   View(out, 2, 32));
   CHECK(std::isnan(out[0]));
   CHECK(out[32] == Approx(1));
   backend->SiluMul(View(x, 2, 32), View(half, 2, 16));
@@ -74,8 +75,8 @@ TEST_CASE("RoPE rotates q and k by position and writes k and v to their slots", 
   REQUIRE((k_memory.ok() && v_memory.ok()));
   const Tensor k((*k_memory)->data(), backend->kv_dtype(), {num_blocks, 1, block_size, head_dim});
   const Tensor v((*v_memory)->data(), backend->kv_dtype(), {num_blocks, 1, block_size, head_dim});
-  backend->RopeAndWriteKv(View(qkv, rows, width), shape, View(cos_sin, 20, head_dim), absl::MakeSpan(positions),
-                          absl::MakeSpan(slots), k, v);
+  backend->RopeAndWriteKv(View(qkv, rows, width), shape, View(cos_sin, 20, head_dim),
+                          absl::MakeSpan(positions), absl::MakeSpan(slots), k, v);
   const auto page = [&](const Tensor& cache, int64_t slot, int64_t d) {
     if (cache.dtype == DType::kF32) return cache.as<float>()[slot * head_dim + d];
     const uint32_t bits = uint32_t{cache.as<uint16_t>()[slot * head_dim + d]} << 16;
@@ -88,8 +89,8 @@ TEST_CASE("RoPE rotates q and k by position and writes k and v to their slots", 
     const auto angles = cos_sin.begin() + positions[row] * head_dim;
     for (int64_t head = 0; head < 4; ++head) {
       const auto at = before.begin() + row * width + head * head_dim;
-      const std::vector<double> rotated =
-          ReferenceRope(std::vector<double>(at, at + head_dim), std::vector<double>(angles, angles + head_dim));
+      const std::vector<double> rotated = ReferenceRope(
+          std::vector<double>(at, at + head_dim), std::vector<double>(angles, angles + head_dim));
       const auto got = qkv.begin() + row * width + head * head_dim;
       INFO(backend->Describe() << " row " << row << " head " << head);
       CHECK(RelativeError(std::vector<float>(got, got + head_dim), rotated) < 1e-6);

@@ -1,11 +1,10 @@
-#include "tests/kernels/backends_under_test.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "kernels/cpu/philox.h"
+#include "tests/kernels/backends_under_test.h"
 #include "tests/testing/reference_ops.h"
 
 namespace fastgen::testing {
@@ -13,11 +12,12 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-std::vector<SampleResult> Sample(Backend* backend, std::vector<float> logits, const std::vector<SampleRow>& rows) {
+std::vector<SampleResult> Sample(Backend* backend, std::vector<float> logits,
+                                 const std::vector<SampleRow>& rows) {
   const int64_t num_rows = static_cast<int64_t>(rows.size());
   std::vector<SampleResult> results(rows.size());
-  backend->SampleRows(View(logits, num_rows, static_cast<int64_t>(logits.size()) / num_rows), absl::MakeSpan(rows),
-                      absl::MakeSpan(results));
+  backend->SampleRows(View(logits, num_rows, static_cast<int64_t>(logits.size()) / num_rows),
+                      absl::MakeSpan(rows), absl::MakeSpan(results));
   REQUIRE(backend->Synchronize().ok());
   return results;
 }
@@ -27,7 +27,8 @@ SampleResult SampleOne(Backend* backend, const std::vector<float>& logits, const
 }
 
 // `draws` tokens of one distribution, ids counted.
-std::vector<int> Histogram(Backend* backend, const std::vector<float>& logits, SampleRow row, int draws) {
+std::vector<int> Histogram(Backend* backend, const std::vector<float>& logits, SampleRow row,
+                           int draws) {
   std::vector<int> counts(logits.size());
   for (int first = 0; first < draws; first += 16) {
     std::vector<float> all;
@@ -75,7 +76,8 @@ TEST_CASE("Philox gives the paper's known answers", "[kernels]") {
   const Words digits_of_pi = {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1};
   CHECK((Philox4x32({0, 0, 0, 0}, {0, 0}) == zeros));
   CHECK((Philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}) == ones));
-  CHECK((Philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) == digits_of_pi));
+  CHECK((Philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
+         digits_of_pi));
 }
 
 TEST_CASE("greedy takes the lowest id among equal maxima", "[kernels]") {
@@ -129,7 +131,8 @@ TEST_CASE("draws follow temperature, top-k, top-p and min-p", "[kernels]") {
     row.top_p = top_p;
     row.min_p = min_p;
     row.seed = 99;
-    INFO(path << " temperature " << temperature << " top_k " << top_k << " top_p " << top_p << " min_p " << min_p);
+    INFO(path << " temperature " << temperature << " top_k " << top_k << " top_p " << top_p
+              << " min_p " << min_p);
     CheckDraws(backend.get(), logits, row);
   };
   check(1, 0, 1, 0);
@@ -252,7 +255,8 @@ TEST_CASE("logprobs, ranks and the best tokens come from the unscaled logits", "
     const std::vector<double> expected = ReferenceLogSoftmax(logits);
     std::vector<int32_t> order(vocab);
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
     SampleRow row;
     row.temperature = 0.3f;
     row.top_k = 5;

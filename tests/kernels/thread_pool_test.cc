@@ -1,13 +1,12 @@
-#include <catch2/catch.hpp>
+#include "kernels/cpu/thread_pool.h"
 
 #include <time.h>
 
 #include <atomic>
+#include <catch2/catch.hpp>
 #include <chrono>
 #include <thread>
 #include <vector>
-
-#include "kernels/cpu/thread_pool.h"
 
 namespace fastgen::cpu {
 namespace {

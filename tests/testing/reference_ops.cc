@@ -18,7 +18,8 @@ double F16(uint16_t bits) {
   const int exponent = bits >> 10 & 31;
   const int fraction = bits & 1023;
   const double sign = bits >> 15 != 0 ? -1 : 1;
-  if (exponent == 31) return fraction != 0 ? std::nan("") : sign * std::numeric_limits<double>::infinity();
+  if (exponent == 31)
+    return fraction != 0 ? std::nan("") : sign * std::numeric_limits<double>::infinity();
   if (exponent == 0) return sign * std::ldexp(fraction, -24);
   return sign * std::ldexp(1024 + fraction, exponent - 25);
 }
@@ -37,8 +38,9 @@ void DequantizeQ6K(const uint8_t* block, double* out) {
   const double d = F16(Half(block + 208));
   for (int half = 0; half < 2; ++half) {
     for (int l = 0; l < 32; ++l) {
-      const int q[4] = {(low[l] & 15) | (high[l] & 3) << 4, (low[l + 32] & 15) | (high[l] >> 2 & 3) << 4,
-                        low[l] >> 4 | (high[l] >> 4 & 3) << 4, low[l + 32] >> 4 | (high[l] >> 6) << 4};
+      const int q[4] = {
+          (low[l] & 15) | (high[l] & 3) << 4, (low[l + 32] & 15) | (high[l] >> 2 & 3) << 4,
+          low[l] >> 4 | (high[l] >> 4 & 3) << 4, low[l + 32] >> 4 | (high[l] >> 6) << 4};
       for (int part = 0; part < 4; ++part) {
         out[part * 32 + l] = d * scales[part * 2 + l / 16] * (q[part] - 32);
       }
@@ -58,8 +60,12 @@ void DequantizeBlock(DType dtype, const uint8_t* block, double* out) {
       *out = F32(bits);
       return;
     }
-    case DType::kF16: *out = F16(Half(block)); return;
-    case DType::kBF16: *out = F32(uint32_t{Half(block)} << 16); return;
+    case DType::kF16:
+      *out = F16(Half(block));
+      return;
+    case DType::kBF16:
+      *out = F32(uint32_t{Half(block)} << 16);
+      return;
     case DType::kQ4_0:
       for (int i = 0; i < 16; ++i) {
         out[i] = F16(Half(block)) * ((block[2 + i] & 15) - 8);
@@ -75,8 +81,11 @@ void DequantizeBlock(DType dtype, const uint8_t* block, double* out) {
     case DType::kQ8_0:
       for (int i = 0; i < 32; ++i) out[i] = F16(Half(block)) * static_cast<int8_t>(block[2 + i]);
       return;
-    case DType::kQ6_K: DequantizeQ6K(block, out); return;
-    default: CHECK(false) << "no oracle for this dtype";
+    case DType::kQ6_K:
+      DequantizeQ6K(block, out);
+      return;
+    default:
+      CHECK(false) << "no oracle for this dtype";
   }
 }
 
@@ -85,7 +94,8 @@ void DequantizeBlock(DType dtype, const uint8_t* block, double* out) {
 std::vector<double> DequantizedRow(const MatrixSource& source, int64_t row) {
   const DTypeInfo info = Info(source.dtype);
   const int64_t from = source.row_order.empty() ? row : source.row_order[row];
-  const uint8_t* bytes = static_cast<const uint8_t*>(source.data) + from * BytesOf(source.dtype, source.cols);
+  const uint8_t* bytes =
+      static_cast<const uint8_t*>(source.data) + from * BytesOf(source.dtype, source.cols);
   std::vector<double> out(source.cols);
   for (int64_t k = 0; k < source.cols; k += info.block_elements, bytes += info.block_bytes) {
     DequantizeBlock(source.dtype, bytes, &out[k]);
@@ -93,7 +103,8 @@ std::vector<double> DequantizedRow(const MatrixSource& source, int64_t row) {
   return out;
 }
 
-std::vector<double> ReferenceMatMul(const std::vector<float>& x, int64_t rows, const MatrixSource& source) {
+std::vector<double> ReferenceMatMul(const std::vector<float>& x, int64_t rows,
+                                    const MatrixSource& source) {
   std::vector<double> out(rows * source.rows);
   for (int64_t n = 0; n < source.rows; ++n) {
     const std::vector<double> w = DequantizedRow(source, n);
@@ -106,14 +117,16 @@ std::vector<double> ReferenceMatMul(const std::vector<float>& x, int64_t rows, c
   return out;
 }
 
-std::vector<double> ReferenceRmsNorm(const std::vector<float>& x, const std::vector<float>& weight, double eps) {
+std::vector<double> ReferenceRmsNorm(const std::vector<float>& x, const std::vector<float>& weight,
+                                     double eps) {
   const size_t hidden = weight.size();
   std::vector<double> out(x.size());
   for (size_t row = 0; row < x.size() / hidden; ++row) {
     double sum = 0;
     for (size_t i = 0; i < hidden; ++i) sum += double{x[row * hidden + i]} * x[row * hidden + i];
     const double root = std::sqrt(sum / static_cast<double>(hidden) + eps);
-    for (size_t i = 0; i < hidden; ++i) out[row * hidden + i] = x[row * hidden + i] / root * weight[i];
+    for (size_t i = 0; i < hidden; ++i)
+      out[row * hidden + i] = x[row * hidden + i] / root * weight[i];
   }
   return out;
 }
@@ -130,7 +143,8 @@ std::vector<double> ReferenceSiluMul(const std::vector<float>& gate_up, int64_t 
   return out;
 }
 
-std::vector<double> ReferenceRope(const std::vector<double>& head, const std::vector<double>& cos_sin) {
+std::vector<double> ReferenceRope(const std::vector<double>& head,
+                                  const std::vector<double>& cos_sin) {
   const size_t half = head.size() / 2;
   std::vector<double> out(head.size());
   for (size_t d = 0; d < half; ++d) {
@@ -187,8 +201,10 @@ std::vector<double> ReferenceDistribution(const std::vector<float>& logits, cons
   for (double& logit : scaled) logit /= row.temperature;
   std::vector<size_t> best_first(scaled.size());
   std::iota(best_first.begin(), best_first.end(), 0);
-  std::stable_sort(best_first.begin(), best_first.end(), [&](size_t a, size_t b) { return scaled[a] > scaled[b]; });
-  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < best_first.size()) best_first.resize(row.top_k);
+  std::stable_sort(best_first.begin(), best_first.end(),
+                   [&](size_t a, size_t b) { return scaled[a] > scaled[b]; });
+  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < best_first.size())
+    best_first.resize(row.top_k);
   const double max = scaled[best_first[0]];
   double sum = 0;
   for (size_t id : best_first) sum += std::exp(scaled[id] - max);

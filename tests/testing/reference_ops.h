@@ -1,5 +1,5 @@
-// Oracles of the backend's ops: naive loops in double precision, written from kernels/backend.h and the formats' own
-// descriptions, sharing no code with kernels/cpu or kernels/cuda.
+// Oracles of the backend's ops: naive loops in double precision, written from kernels/backend.h and
+// the formats' own descriptions, sharing no code with kernels/cpu or kernels/cuda.
 //
 // Everything is plain vectors, row-major. They are slow on purpose: clarity is their only merit.
 // Thread rule: pure functions.
@@ -29,10 +29,11 @@ std::vector<double> ReferenceSiluMul(const std::vector<float>& gate_up,  // [row
 
 // Half-split rotation of one head, angles given as cos and sin per pair.
 std::vector<double> ReferenceRope(const std::vector<double>& head,     // [head_dim]
-                                  const std::vector<double>& cos_sin);  // [head_dim]: cos half | sin half
+                                  const std::vector<double>& cos_sin);  // [head_dim]: cos | sin
 
 // One sequence whose query i is position i (all positions are queries).
-// q [length, q_heads, head_dim], k and v [length, kv_heads, head_dim] -> [length, q_heads, head_dim]
+// q [length, q_heads, head_dim], k and v [length, kv_heads, head_dim]
+// -> [length, q_heads, head_dim]
 std::vector<double> ReferenceAttention(const std::vector<double>& q,
                                        const std::vector<double>& k,
                                        const std::vector<double>& v,
@@ -41,7 +42,8 @@ std::vector<double> ReferenceAttention(const std::vector<double>& q,
 // Log-softmax of one row.
 std::vector<double> ReferenceLogSoftmax(const std::vector<float>& logits);
 
-// The probability of each token after banned tokens, temperature, top-k, top-p and min-p. REQUIRES: temperature > 0.
+// The probability of each token after banned tokens, temperature, top-k, top-p and min-p.
+// REQUIRES: temperature > 0.
 std::vector<double> ReferenceDistribution(const std::vector<float>& logits,
                                           const SampleRow& row);
 
