@@ -206,6 +206,12 @@ struct MatMulTemplates {
       largest = V::Max(V::Abs(v), largest);
       taint = taint + v * 0.0f;
     }
+    const float poison = V::ReduceAdd(taint);
+    if (poison != poison) {
+      // The scale alone makes every product of the row NaN; the integers must only be in range.
+      for (int k = 0; k < kGroup; ++k) q[k] = 0;
+      return poison;
+    }
     const float max = V::ReduceMax(largest);
     const float inverse = max > 1e-30f ? 127.0f / max : 0.0f;
     for (int k = 0; k < kGroup; k += kLanes) {
@@ -214,7 +220,7 @@ struct MatMulTemplates {
       const I integer = (I)shifted - 0x4b400000;
       __builtin_memcpy(q + k, &integer, sizeof(integer));
     }
-    return (max > 1e-30f ? max / 127.0f : 0.0f) + V::ReduceAdd(taint);
+    return max > 1e-30f ? max / 127.0f : 0.0f;
   }
 
   template <int R>

@@ -23,6 +23,8 @@ __attribute__((noinline)) void Return(void* memory) { std::free(memory); }
 
 void* operator new(size_t bytes) { return Take(bytes); }
 void* operator new[](size_t bytes) { return Take(bytes); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return Take(bytes); }
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return Take(bytes); }
 void operator delete(void* memory) noexcept { Return(memory); }
 void operator delete[](void* memory) noexcept { Return(memory); }
 void operator delete(void* memory, size_t) noexcept { Return(memory); }
