@@ -94,6 +94,8 @@ double ReadProbe(Backend* backend, int num_threads) {
 
 __attribute__((target("avx512f,avx512vnni"))) void SpinVnni(int64_t steps) {
   __m512i sums[12];
+  // Both loops must unroll, or the sums live in memory.
+#pragma GCC unroll 12
   for (auto& sum : sums) sum = _mm512_set1_epi32(1);
   const __m512i a = _mm512_set1_epi8(3);
   for (int64_t i = 0; i < steps; ++i) {
@@ -107,6 +109,8 @@ __attribute__((target("avx512f,avx512vnni"))) void SpinVnni(int64_t steps) {
 
 __attribute__((target("avx512f,avx512bf16"))) void SpinBf16(int64_t steps) {
   __m512 sums[12];
+  // Both loops must unroll, or the sums live in memory.
+#pragma GCC unroll 12
   for (auto& sum : sums) sum = _mm512_set1_ps(1);
   const __m512bh a = (__m512bh)_mm512_set1_epi8(3);
   for (int64_t i = 0; i < steps; ++i) {
@@ -120,6 +124,8 @@ __attribute__((target("avx512f,avx512bf16"))) void SpinBf16(int64_t steps) {
 
 __attribute__((target("avx2,fma"))) void SpinFma(int64_t steps) {
   __m256 sums[12];
+  // Both loops must unroll, or the sums live in memory.
+#pragma GCC unroll 12
   for (auto& sum : sums) sum = _mm256_set1_ps(1);
   const __m256 a = _mm256_set1_ps(0.5f);
   for (int64_t i = 0; i < steps; ++i) {
