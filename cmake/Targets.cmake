@@ -3,11 +3,6 @@ set(FASTGEN_WARNINGS -Wall -Wextra -Werror -Wno-unused-parameter)
 
 function(fastgen_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
-  foreach(source ${ARG_SOURCES})  # transitional
-    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source} AND NOT IS_ABSOLUTE ${source})
-      return()
-    endif()
-  endforeach()
   add_library(${name} STATIC ${ARG_SOURCES})
   target_compile_options(${name} PRIVATE ${FASTGEN_WARNINGS})
   target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
