@@ -10,13 +10,18 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/strings.h"
 #include "server/listen_address.h"
 #include "server/loading_bar.h"
 
@@ -83,6 +88,22 @@ void SayStatus(const std::string& program, const absl::Status& status) {
   Say(program, absl::StrReplaceAll(std::string(status.message()), {{"\n", " "}}));
 }
 
+// What to type for the fgchat that lies beside this program: a path that works from here when the folder is not in
+// PATH, as in a build tree.
+std::string FgchatCommand() {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
+  const fs::path fgchat = folder / "fgchat";
+  if (error || !fs::exists(fgchat, error)) return "fgchat";
+  const char* path = std::getenv("PATH");
+  for (absl::string_view entry : absl::StrSplit(path != nullptr ? path : "", ':')) {
+    if (fs::equivalent(fs::path(FromAbsl(entry)), folder, error)) return "fgchat";
+  }
+  const std::string relative = fs::proximate(fgchat, error).string();
+  return error || absl::StartsWith(relative, "..") ? fgchat.string() : relative;
+}
+
 void SayReady(const std::string& program, const Daemon& daemon, absl::Duration took) {
   const ModelInfo& model = daemon.engine().model_info();
   const MemoryReport& memory = daemon.engine().memory_report();
@@ -107,7 +128,8 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
                "-d '{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n",
                ToConnect(daemon.http_addresses()[0]).c_str());
   if (daemon.grpc_addresses().empty()) return;
-  std::fprintf(stderr, "  fgchat --connect %s\n", ToConnect(daemon.grpc_addresses()[0]).c_str());
+  std::fprintf(stderr, "  %s --connect %s\n", FgchatCommand().c_str(),
+               ToConnect(daemon.grpc_addresses()[0]).c_str());
 }
 
 // A load cannot be interrupted, and its result is not wanted any more: the process ends without waiting for it.

@@ -83,6 +83,15 @@ def test_options_and_memory_plan_are_printed():
         assert daemon.stop() == 0
 
 
+def test_the_printed_lines_work_as_pasted():
+    with Daemon("--max-model-len", "256") as daemon:
+        curl, fgchat = [line.strip() for line in daemon.lines if line.startswith("  ")][-2:]
+        answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=60)
+        assert json.loads(answer.stdout)["choices"][0]["message"]["content"], answer
+        chat = subprocess.run(["bash", "-c", fgchat], input="/q\n", capture_output=True, text=True, timeout=60)
+        assert chat.returncode == 0 and "1> " in chat.stdout, chat
+
+
 def test_idle_daemon_uses_no_cpu():
     with Daemon() as daemon:
         daemon.post("/v1/completions", {"prompt": "a", "max_tokens": 2})
