@@ -47,6 +47,16 @@ class Daemon:
         for line in self.process.stderr:
             self.lines.append(line)
 
+    def wait_line(self, words, timeout=60):
+        """The first line of the log that holds the words."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if words in line:
+                    return line
+            time.sleep(0.01)
+        raise RuntimeError(f"no line with {words!r} after {timeout} s:\n{self.log}")
+
     @property
     def log(self):
         return "".join(self.lines)
@@ -59,7 +69,7 @@ class Daemon:
                 raise RuntimeError(f"the daemon ended with {self.process.returncode}:\n{self.log}")
             try:
                 if self.get("/health")[0] == 200:
-                    return
+                    return self.wait_line("fgchat --connect")  # the last line of the start
             except OSError:
                 pass
             time.sleep(0.05)

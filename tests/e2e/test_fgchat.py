@@ -74,10 +74,11 @@ def test_ctrl_c_stops_the_answer_not_the_program(daemon):
     try:
         terminal.expect("1> ")
         terminal.send("Write a story of a thousand words about the sea.\n")
-        time.sleep(0.5)
+        terminal.expect(r"sea\.\s+\S+ \S+ ")  # the answer has begun
         terminal.send("\x03")
         terminal.expect(r"--- \[")
         terminal.expect("2> ")
+        assert int(re.search(r"--- \[(\d+) tokens", terminal.seen).group(1)) < 3000
         assert terminal.process.poll() is None
         terminal.send("/q\n")
         assert terminal.process.wait(10) == 0
