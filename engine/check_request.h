@@ -1,6 +1,6 @@
 // What a request may ask for: every limit that Engine::Submit enforces, in one place.
 //
-// Errors are INVALID_ARGUMENT and open with the field's name as docs/api.md spells it:
+// Errors are INVALID_ARGUMENT and open with the field's name as inference.proto spells it:
 // "sampling.top_p: 1.5 is outside (0, 1]". Nothing is corrected in silence; NaN is outside every
 // range. Thread rule: pure functions, any thread. Tested by tests/engine/check_request_test.cc.
 #pragma once

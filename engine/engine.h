@@ -73,7 +73,7 @@ class Engine {
   virtual ~Engine() = default;
 
   // Takes a request. Errors, before any call of `sink`: INVALID_ARGUMENT (prompt empty or too long for the context, id
-  // out of range, a bad parameter - the message opens with the field's name as api.md spells it, then ": "),
+  // out of range, a bad parameter - the message opens with the field's name as inference.proto spells it, then ": "),
   // RESOURCE_EXHAUSTED (queue full), ALREADY_EXISTS (request_id is live), UNAVAILABLE (draining or failed).
   // On OK the sink is held until its last call.
   virtual absl::Status Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) = 0;

@@ -3,7 +3,7 @@
 // Segments exist because stacked matrices (q | k | v) may differ in precision. Each starts a fresh
 // panel; rows beyond the segment's last are zeros. All panels lie in one piece of memory. Thread
 // rule: immutable after Pack; any thread reads. Tested by tests/kernels/matmul_test.cc,
-// tests/kernels/embed_test.cc.
+// tests/kernels/row_ops_test.cc.
 #pragma once
 
 #include <memory>
