@@ -92,6 +92,7 @@ absl::Status Daemon::State::Listen() {
   gateway_options.listen = options.http_listen;
   gateway_options.max_body_bytes = options.max_request_bytes;
   gateway_options.strict_model = options.strict_model;
+  gateway_options.strict_fields = options.strict_fields;
   ASSIGN_OR_RETURN(gateway, parts.start_gateway(gateway_options, channel));
   http_addresses = gateway->addresses();
   gateway_accepting = true;

@@ -231,9 +231,33 @@ void Generation::OnCallDone(GenerateCall* call) {
                         .message = "the daemon ended the stream without finishing it",
                         .code = "internal_error"}
              : ErrorFromGrpc(call->status(), request_.names));
+  } else if (WasCancelled(*call)) {
+    EndAsCancelled();
   } else if (num_done_ == calls_.size()) {
     Complete();
   }
+}
+
+bool Generation::WasCancelled(const GenerateCall& call) const {
+  for (const ChoiceState& choice : choices_) {
+    if (choice.prompt == call.prompt() && choice.reason == v1::CANCELLED) return true;
+  }
+  return false;
+}
+
+// The id that was cancelled stands for the whole request: its other prompts end with what they have.
+void Generation::EndAsCancelled() {
+  CancelAll();
+  for (ChoiceState& choice : choices_) {
+    if (std::exchange(choice.finished, true)) continue;
+    choice.reason = v1::CANCELLED;
+    if (!request_.options.stream) continue;
+    OpenStream();
+    OpenChoice(&choice);
+    format_->AppendFinish(choice, prompts_[static_cast<size_t>(choice.prompt)],
+                          &writer_->events());
+  }
+  Complete();
 }
 
 AnswerUsage Generation::Usage() const {

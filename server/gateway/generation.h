@@ -97,6 +97,8 @@ class Generation final : public Exchange, public std::enable_shared_from_this<Ge
   bool IsComplete(const GenerateCall& call) const;
   void OpenStream();
   void OpenChoice(ChoiceState* choice);
+  bool WasCancelled(const GenerateCall& call) const;
+  void EndAsCancelled();
   void Complete();
   void Fail(const ApiError& error);
   void CancelAll();

@@ -21,6 +21,7 @@ constexpr size_t kMaxAllowedIds = 1 << 20;
 constexpr size_t kMaxModelBytes = 1024;
 constexpr size_t kMaxSaltBytes = 1024;
 constexpr int32_t kMaxAnswers = 128;
+constexpr size_t kMaxNameBytes = 64;  // of a name that the client made up, in a message
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
@@ -42,12 +43,6 @@ constexpr Refused kRefused[] = {
     {"repetition_detection", Neutral::kNone},
     {"thinking_token_budget", Neutral::kNone},
     {"structured_outputs", Neutral::kEmpty},
-    {"guided_json", Neutral::kNone},
-    {"guided_regex", Neutral::kNone},
-    {"guided_choice", Neutral::kNone},
-    {"guided_grammar", Neutral::kNone},
-    {"guided_json_object", Neutral::kFalse},
-    {"guided_decoding_backend", Neutral::kNone},
     {"regex", Neutral::kNone},
     {"ebnf", Neutral::kNone},
     {"grammar", Neutral::kEmpty},
@@ -81,13 +76,19 @@ bool IsNeutral(const json::value& value, Neutral neutral) {
   return false;
 }
 
+void RefuseUnless(JsonFields* fields, std::string_view name, Neutral neutral) {
+  const json::value* value = fields->Find(name);
+  if (value == nullptr || IsNeutral(*value, neutral)) return;
+  name = name.substr(0, kMaxNameBytes);
+  fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported by this version"),
+               "unsupported_parameter");
+}
+
 void RefuseUnbuilt(JsonFields* fields) {
-  for (const Refused& refused : kRefused) {
-    const json::value* value = fields->Find(refused.name);
-    if (value == nullptr || IsNeutral(*value, refused.neutral)) continue;
-    fields->Fail(refused.name,
-                 absl::StrCat(ToAbsl(refused.name), " is not supported by this version"),
-                 "unsupported_parameter");
+  for (const Refused& refused : kRefused) RefuseUnless(fields, refused.name, refused.neutral);
+  // vLLM's family of constraints, which grows.
+  for (std::string_view name : fields->NamesWithPrefix("guided_")) {
+    RefuseUnless(fields, name, name == "guided_json_object" ? Neutral::kFalse : Neutral::kNone);
   }
 }
 
@@ -222,12 +223,16 @@ void ReadStream(JsonFields* fields, std::optional<ApiError>* error, GenerationRe
   stream_options.AppendUnknown(&request->ignored);
 }
 
-void ReadResponseFormat(JsonFields* fields, std::optional<ApiError>* error) {
+void ReadResponseFormat(JsonFields* fields, std::optional<ApiError>* error,
+                        GenerationRequest* request) {
   const json::object* object = fields->Object("response_format");
   if (object == nullptr) return;
   JsonFields format(*object, "response_format", error);
   const std::string type = format.String("type").value_or("");
-  if (type == "text") return;
+  if (type == "text") {
+    format.AppendUnknown(&request->ignored);
+    return;
+  }
   fields->Fail("response_format",
                absl::StrCat("response_format.type is \"", type.substr(0, 64),
                             "\"; this version supports only \"text\""),
@@ -286,7 +291,7 @@ void ReadSharedFields(JsonFields* fields, v1::GenerateRequest* call, GenerationR
   ReadSampling(fields, call->mutable_sampling());
   ReadStopping(fields, call->mutable_stopping(), request);
   ReadStream(fields, error, request);
-  ReadResponseFormat(fields, error);
+  ReadResponseFormat(fields, error, request);
   RefuseUnbuilt(fields);
   fields->Accept({"user", "metadata", "store", "service_tier", "safety_identifier",
                   "prompt_cache_key", "prompt_cache_retention"});

@@ -24,6 +24,7 @@ struct GatewayOptions {
   int num_threads = 1;
   int64_t max_body_bytes = 16 << 20;
   bool strict_model = false;
+  bool strict_fields = false;  // unknown fields are refused, not only named in X-Fastgen-Ignored
 
   int max_connections = 1024;  // one more is answered 503 and closed
   int64_t max_head_bytes = 64 << 10;

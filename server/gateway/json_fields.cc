@@ -128,6 +128,15 @@ void JsonFields::Accept(std::initializer_list<std::string_view> names) {
   known_.insert(known_.end(), names.begin(), names.end());
 }
 
+std::vector<std::string_view> JsonFields::NamesWithPrefix(std::string_view prefix) const {
+  std::vector<std::string_view> names;
+  for (const auto& item : object_) {
+    const std::string_view name(item.key().data(), item.key().size());
+    if (name.substr(0, prefix.size()) == prefix) names.push_back(name);
+  }
+  return names;
+}
+
 std::optional<bool> JsonFields::Bool(std::string_view name) {
   const json::value* value = Find(name);
   if (value == nullptr) return std::nullopt;

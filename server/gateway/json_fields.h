@@ -43,6 +43,8 @@ class JsonFields {
   const boost::json::array* Array(std::string_view name, size_t max_items);
   // Token ids.
   std::optional<std::vector<int32_t>> Ids(std::string_view name, size_t max_items);
+  // The object's own names that start so; they live as long as the object.
+  std::vector<std::string_view> NamesWithPrefix(std::string_view prefix) const;
   // Marks names that are accepted without effect.
   void Accept(std::initializer_list<std::string_view> names);
 

@@ -47,6 +47,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
       ->capture_default_str();
   app->add_flag("--strict-model", flags->gateway.strict_model,
                 "refuse every model name but the served one");
+  app->add_flag("--strict", flags->gateway.strict_fields,
+                "refuse request fields that this version does not know");
   app->add_option("--drain-timeout", flags->drain_timeout_s,
                   "seconds that answers under way get after SIGTERM")
       ->check(CLI::Range(0.0, 86400.0))

@@ -15,18 +15,17 @@ namespace {
 constexpr size_t kMaxMessages = 4096;
 constexpr size_t kMaxParts = 1024;
 constexpr size_t kMaxTools = 256;
-constexpr int64_t kMaxTopLogprobs = 1000;
+constexpr int64_t kMaxTopLogprobs = 20;  // the engine's
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
 // A list of {"type":"text","text":...}, joined with a line break.
-std::optional<std::string> JoinParts(JsonFields* message) {
+std::optional<std::string> JoinParts(JsonFields* message, std::vector<std::string>* ignored) {
   const json::array* parts = message->Array("content", kMaxParts);
   if (parts == nullptr) return std::nullopt;
   std::string joined;
-  bool first = true;
-  for (const json::value& part : *parts) {
-    const json::object* object = part.if_object();
+  for (size_t i = 0; i < parts->size(); ++i) {
+    const json::object* object = (*parts)[i].if_object();
     const json::value* type = object == nullptr ? nullptr : object->if_contains("type");
     const json::value* text = object == nullptr ? nullptr : object->if_contains("text");
     if (type == nullptr || !type->is_string() || View(type->get_string()) != "text") {
@@ -38,14 +37,16 @@ std::optional<std::string> JoinParts(JsonFields* message) {
       message->Fail("content", "a text part must have a string \"text\"", "invalid_type");
       return std::nullopt;
     }
-    if (!first) joined += '\n';
-    first = false;
+    JsonFields part(*object, message->PathOf(absl::StrCat("content[", i, "]")), message->error());
+    part.Accept({"type", "text"});
+    part.AppendUnknown(ignored);
+    if (i > 0) joined += '\n';
     joined += View(text->get_string());
   }
   return joined;
 }
 
-void ReadContent(JsonFields* message, v1::ChatMessage* out) {
+void ReadContent(JsonFields* message, v1::ChatMessage* out, std::vector<std::string>* ignored) {
   const json::value* content = message->Find("content");
   if (content == nullptr) {
     if (out->role() != "assistant") {
@@ -57,7 +58,7 @@ void ReadContent(JsonFields* message, v1::ChatMessage* out) {
   if (content->is_string()) {
     out->set_content(std::string(View(content->get_string())));
   } else if (content->is_array()) {
-    if (auto joined = JoinParts(message)) out->set_content(*std::move(joined));
+    if (auto joined = JoinParts(message, ignored)) out->set_content(*std::move(joined));
   } else {
     message->Fail("content",
                   absl::StrCat("content must be a string or a list of text parts, not ",
@@ -66,7 +67,7 @@ void ReadContent(JsonFields* message, v1::ChatMessage* out) {
   }
 }
 
-void ReadToolCalls(JsonFields* message, v1::ChatMessage* out) {
+void ReadToolCalls(JsonFields* message, v1::ChatMessage* out, std::vector<std::string>* ignored) {
   const json::array* calls = message->Array("tool_calls", kMaxTools);
   if (calls == nullptr) return;
   for (size_t i = 0; i < calls->size(); ++i) {
@@ -76,6 +77,10 @@ void ReadToolCalls(JsonFields* message, v1::ChatMessage* out) {
       return;
     }
     JsonFields call((*calls)[i].get_object(), message->PathOf(name), message->error());
+    if (call.String("type").value_or("") != "function") {
+      call.Fail("type", "a tool call must have the type \"function\"", "unsupported_parameter");
+      return;
+    }
     const json::object* object = call.Object("function");
     if (object == nullptr) {
       call.Fail("function", "a tool call needs a function", "missing");
@@ -93,6 +98,8 @@ void ReadToolCalls(JsonFields* message, v1::ChatMessage* out) {
     } else {
       tool_call->set_arguments_json(function.String("arguments").value_or("{}"));
     }
+    function.AppendUnknown(ignored);
+    call.AppendUnknown(ignored);
   }
 }
 
@@ -104,16 +111,21 @@ void ReadMessage(JsonFields* message, v1::ChatMessage* out, std::vector<std::str
     return;
   }
   out->set_role(role);
-  ReadContent(message, out);
+  ReadContent(message, out, ignored);
   if (auto v = message->String("name")) out->set_name(*std::move(v));
   if (auto v = message->String("tool_call_id")) out->set_tool_call_id(*std::move(v));
   if (auto v = message->String("reasoning_content")) out->set_reasoning_content(*std::move(v));
   if (auto v = message->String("reasoning"); v.has_value() && !out->has_reasoning_content()) {
     out->set_reasoning_content(*std::move(v));
   }
-  ReadToolCalls(message, out);
+  ReadToolCalls(message, out, ignored);
+  for (std::string_view name : {"function_call", "audio"}) {
+    if (message->Find(name) == nullptr) continue;
+    message->Fail(name, absl::StrCat(ToAbsl(name), " is not supported by this version"),
+                  "unsupported_parameter");
+  }
   // What an answer of ours or OpenAI's holds beside its text, sent back with the conversation.
-  message->Accept({"refusal", "annotations", "audio", "function_call"});
+  message->Accept({"refusal", "annotations"});
   message->AppendUnknown(ignored);
 }
 
@@ -152,12 +164,9 @@ void RefuseChatOnly(JsonFields* fields) {
                    "unsupported_parameter");
     }
   }
-  for (std::string_view name : {"echo", "add_special_tokens"}) {
-    if (fields->Bool(name).value_or(false)) {
-      fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported for chat"),
-                   "unsupported_parameter");
-    }
-  }
+  if (fields->Bool("echo").value_or(false))
+    fields->Fail("echo", "echo is not supported for chat", "unsupported_parameter");
+  RefuseTextOnly(fields);
   if (const json::array* modalities = fields->Array("modalities", 16)) {
     for (const json::value& item : *modalities) {
       if (item.is_string() && View(item.get_string()) == "text") continue;
@@ -238,6 +247,14 @@ void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* igno
   }
 }
 
+void RefuseTextOnly(JsonFields* fields) {
+  for (std::string_view name : {"add_special_tokens", "add_special", "parse_special"}) {
+    if (fields->Find(name) == nullptr) continue;
+    fields->Fail(name, absl::StrCat(ToAbsl(name), " belongs to a text prompt, not to messages"),
+                 "unsupported_parameter");
+  }
+}
+
 std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationRequest* request) {
   std::optional<ApiError> error;
   const std::optional<json::object> object = ParseJsonObject(body, &error);
@@ -248,6 +265,10 @@ std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationReques
   ReadChat(&fields, call.mutable_chat(), &request->ignored);
   ReadSharedFields(&fields, &call, request);
   ReadLogprobs(&fields, call.mutable_output(), request);
+  if (call.stopping().has_max_tokens() && call.stopping().max_tokens() == 0) {
+    fields.Fail(request->names.max_tokens,
+                absl::StrCat(ToAbsl(request->names.max_tokens), " 0 asks for no output"));
+  }
   RefuseChatOnly(&fields);
   if (error.has_value()) return error;
   fields.AppendUnknown(&request->ignored);

@@ -25,6 +25,9 @@ std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationReques
 // The `messages`, `tools`, `chat_template_kwargs`, ... of a request; also read by /tokenize.
 void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored);
 
+// Refuses what is said about the special tokens of a text prompt: the template places them here.
+void RefuseTextOnly(JsonFields* fields);
+
 class ChatFormat final : public AnswerFormat {
  public:
   explicit ChatFormat(const AnswerOptions& options);

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kMaxPrompts = 1024;
 constexpr size_t kMaxChoices = 1024;
 constexpr int32_t kDefaultMaxTokens = 16;  // OpenAI's
-constexpr int64_t kMaxLogprobs = 1000;
+constexpr int64_t kMaxLogprobs = 20;  // the engine's
 constexpr std::string_view kPromptKinds =
     "prompt must be a string, a list of strings, token ids or lists of token ids";
 
@@ -85,9 +85,14 @@ void ReadOwnFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequ
     output->set_logprobs(static_cast<int32_t>(*logprobs));
     if (echo) output->set_prompt_logprobs(static_cast<int32_t>(*logprobs));
   }
-  if (!call->stopping().has_max_tokens())
+  if (!call->stopping().has_max_tokens()) {
     call->mutable_stopping()->set_max_tokens(kDefaultMaxTokens);
+  } else if (call->stopping().max_tokens() == 0 && !echo) {
+    fields->Fail(request->names.max_tokens, absl::StrCat(ToAbsl(request->names.max_tokens),
+                                                         " 0 asks for no output; it needs echo"));
+  }
   if (auto v = fields->Bool("add_special_tokens")) call->set_add_special_tokens(*v);
+  if (auto v = fields->Bool("parse_special")) call->set_parse_special(*v);
   const auto suffix = fields->String("suffix");
   if (suffix.has_value() && !suffix->empty()) {
     fields->Fail("suffix", "suffix is not supported by this version", "unsupported_parameter");

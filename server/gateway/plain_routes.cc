@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
@@ -23,8 +24,9 @@ namespace health = grpc::health::v1;
 constexpr size_t kMaxTokenIds = 4 << 20;
 constexpr size_t kMaxCancels = 4096;
 
-void Answer(const Writer& writer, std::string json) {
+void Answer(const Writer& writer, std::string json, const std::vector<std::string>& ignored = {}) {
   HttpResponse response;
+  response.headers = IgnoredHeaders(ignored);
   response.body = std::move(json);
   writer->Respond(std::move(response));
 }
@@ -72,16 +74,18 @@ std::shared_ptr<Exchange> HealthFromModelInfo(Router& router, const HttpRequest&
 }
 
 void AnswerTokens(const Writer& writer, const google::protobuf::RepeatedField<int32_t>& ids,
-                  int32_t max_model_len, const std::string& strings_json) {
+                  int32_t max_model_len, const std::string& strings_json,
+                  const std::vector<std::string>& ignored) {
   std::string json = absl::StrCat("{\"count\":", ids.size(), ",\"max_model_len\":", max_model_len,
                                   ",\"tokens\":[");
   AppendIds(ids, &json);
   absl::StrAppend(&json, "],\"token_strs\":", strings_json, "}");
-  Answer(writer, std::move(json));
+  Answer(writer, std::move(json), ignored);
 }
 
 std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& request,
-                                       const Writer& writer, v1::TokenizeRequest call) {
+                                       const Writer& writer, v1::TokenizeRequest call,
+                                       std::vector<std::string> ignored) {
   using Tokenize = UnaryExchange<v1::TokenizeRequest, v1::TokenizeResponse>;
   const bool with_strings = call.with_bytes();
   return Tokenize::Start(
@@ -89,7 +93,8 @@ std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& reques
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Tokenize::Done done) {
         router.daemon().inference->async()->Tokenize(context, in, out, std::move(done));
       },
-      [writer, with_strings](const grpc::Status& status, const v1::TokenizeResponse& response) {
+      [writer, with_strings, ignored = std::move(ignored)](const grpc::Status& status,
+                                                           const v1::TokenizeResponse& response) {
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status));
           return;
@@ -103,28 +108,29 @@ std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& reques
           }
           strings += ']';
         }
-        AnswerTokens(writer, response.ids(), response.max_model_len(), strings);
+        AnswerTokens(writer, response.ids(), response.max_model_len(), strings, ignored);
       });
 }
 
 std::shared_ptr<Exchange> TokenizeChat(Router& router, const HttpRequest& request,
-                                       const Writer& writer, v1::RenderChatRequest call) {
+                                       const Writer& writer, v1::RenderChatRequest call,
+                                       std::vector<std::string> ignored) {
   using Render = UnaryExchange<v1::RenderChatRequest, v1::RenderChatResponse>;
   return Render::Start(
       writer, router.daemon(), request.metadata, std::move(call),
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Render::Done done) {
         router.daemon().inference->async()->RenderChat(context, in, out, std::move(done));
       },
-      [&router, writer, request](const grpc::Status& status,
-                                 const v1::RenderChatResponse& response) {
+      [&router, writer, request, ignored = std::move(ignored)](
+          const grpc::Status& status, const v1::RenderChatResponse& response) {
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status, {.prompt = "messages"}));
           return;
         }
         // vLLM's clients read max_model_len here too.
-        writer->HandOver(
-            FetchModelInfo(router, request, writer, [writer, response](const v1::ModelInfo& info) {
-              AnswerTokens(writer, response.ids(), info.context_length(), "null");
+        writer->HandOver(FetchModelInfo(
+            router, request, writer, [writer, response, ignored](const v1::ModelInfo& info) {
+              AnswerTokens(writer, response.ids(), info.context_length(), "null", ignored);
             }));
       });
 }
@@ -137,6 +143,13 @@ void AppendStrings(const google::protobuf::RepeatedPtrField<std::string>& string
     AppendJsonString(strings[i], json);
   }
   json->push_back(']');
+}
+
+// After the last getter: names what nothing asked for. False when the request is refused.
+bool FinishReading(const Router& router, JsonFields& fields, std::vector<std::string>* ignored) {
+  fields.AppendUnknown(ignored);
+  if (fields.ok()) *fields.error() = router.CheckIgnored(*ignored);
+  return fields.ok();
 }
 
 void ReadCancel(JsonFields* fields, v1::CancelRequest* call) {
@@ -266,24 +279,27 @@ std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& reques
   std::optional<bool> add_special = fields.Bool("add_special_tokens");
   if (!add_special.has_value()) add_special = fields.Bool("add_special");
   const std::optional<bool> parse_special = fields.Bool("parse_special");
-  const bool strings = fields.Bool("return_token_strs").value_or(false) ||
-                       fields.Bool("with_pieces").value_or(false);
+  const bool token_strings = fields.Bool("return_token_strs").value_or(false);
+  const bool pieces = fields.Bool("with_pieces").value_or(false);
+  const bool strings = token_strings || pieces;
+  fields.Accept({"model"});
+  std::vector<std::string> ignored;
   if (!text.has_value() && fields.Find("messages") != nullptr) {
     v1::RenderChatRequest call;
-    std::vector<std::string> ignored;
     ReadChat(&fields, call.mutable_chat(), &ignored);
+    RefuseTextOnly(&fields);
     if (strings) fields.Fail("return_token_strs", "return_token_strs needs a prompt, not messages");
-    if (error.has_value()) return AnswerError(writer, *error);
-    return TokenizeChat(router, request, writer, std::move(call));
+    if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
+    return TokenizeChat(router, request, writer, std::move(call), std::move(ignored));
   }
   if (!text.has_value()) fields.Fail("prompt", "prompt is missing", "missing");
-  if (error.has_value()) return AnswerError(writer, *error);
+  if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
   v1::TokenizeRequest call;
   call.set_text(*std::move(text));
   if (add_special.has_value()) call.set_add_special_tokens(*add_special);
   if (parse_special.has_value()) call.set_parse_special(*parse_special);
   call.set_with_bytes(strings);
-  return TokenizeText(router, request, writer, std::move(call));
+  return TokenizeText(router, request, writer, std::move(call), std::move(ignored));
 }
 
 std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& request,
@@ -297,21 +313,24 @@ std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& requ
   if (!ids.has_value()) fields.Fail("tokens", "tokens is missing", "missing");
   v1::DetokenizeRequest call;
   if (auto v = fields.Bool("skip_special_tokens")) call.set_skip_special_tokens(*v);
-  if (error.has_value()) return AnswerError(writer, *error);
+  fields.Accept({"model"});
+  std::vector<std::string> ignored;
+  if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
   call.mutable_ids()->Add(ids->begin(), ids->end());
   return Detokenize::Start(
       writer, router.daemon(), request.metadata, std::move(call),
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Detokenize::Done done) {
         router.daemon().inference->async()->Detokenize(context, in, out, std::move(done));
       },
-      [writer](const grpc::Status& status, const v1::DetokenizeResponse& response) {
+      [writer, ignored = std::move(ignored)](const grpc::Status& status,
+                                             const v1::DetokenizeResponse& response) {
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status, {.prompt = "tokens"}));
           return;
         }
         std::string text;
         AppendJsonString(response.text(), &text);
-        Answer(writer, absl::StrCat("{\"prompt\":", text, ",\"content\":", text, "}"));
+        Answer(writer, absl::StrCat("{\"prompt\":", text, ",\"content\":", text, "}"), ignored);
       });
 }
 
@@ -324,13 +343,15 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
   JsonFields fields(*object, "", &error);
   v1::CancelRequest call;
   ReadCancel(&fields, &call);
-  if (error.has_value()) return AnswerError(writer, *error);
+  std::vector<std::string> ignored;
+  if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
   return Cancel::Start(
       writer, router.daemon(), request.metadata, std::move(call),
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Cancel::Done done) {
         router.daemon().inference->async()->Cancel(context, in, out, std::move(done));
       },
-      [writer](const grpc::Status& status, const v1::CancelResponse& response) {
+      [writer, ignored = std::move(ignored)](const grpc::Status& status,
+                                             const v1::CancelResponse& response) {
         if (!status.ok()) {
           AnswerError(writer, ErrorFromGrpc(status));
           return;
@@ -340,7 +361,7 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
         json += ",\"not_found\":";
         AppendStrings(response.not_found(), &json);
         json += '}';
-        Answer(writer, std::move(json));
+        Answer(writer, std::move(json), ignored);
       });
 }
 

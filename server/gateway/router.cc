@@ -168,6 +168,11 @@ std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequ
 
 }  // namespace
 
+Headers IgnoredHeaders(const std::vector<std::string>& ignored) {
+  if (ignored.empty()) return {};
+  return {{"X-Fastgen-Ignored", absl::StrJoin(ignored, ", ")}};
+}
+
 Router::Router(const GatewayOptions& options, DaemonStubs daemon)
     : options_(options),
       daemon_(std::move(daemon)),
@@ -181,6 +186,14 @@ std::string Router::model_name() const {
 void Router::set_model_name(const std::string& name) {
   MutexLock lock(&mutex_);
   model_name_ = name;
+}
+
+std::optional<ApiError> Router::CheckIgnored(const std::vector<std::string>& ignored) const {
+  if (!options_.strict_fields || ignored.empty()) return std::nullopt;
+  return ApiError{
+      .message = absl::StrCat(ignored[0], " is not a field that this version knows (--strict)"),
+      .param = ignored[0],
+      .code = "unknown_parameter"};
 }
 
 std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
@@ -222,6 +235,7 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
   auto generation = std::make_shared<GenerationRequest>();
   std::optional<ApiError> error = chat ? ParseChatRequest(request.body, generation.get())
                                        : ParseCompletionsRequest(request.body, generation.get());
+  if (!error.has_value()) error = CheckIgnored(generation->ignored);
   if (!error.has_value()) error = ReadResumeWindow(request, generation.get());
   if (!error.has_value()) error = SetRequestIds(request, generation.get());
   if (error.has_value()) return Answer(writer, *error);
@@ -240,10 +254,8 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
                              .code = "model_not_found"});
     }
     if (options.model.empty()) options.model = model_name();
-    Headers headers = {{"X-Request-Id", generation->request_id}};
-    if (!generation->ignored.empty()) {
-      headers.emplace_back("X-Fastgen-Ignored", absl::StrJoin(generation->ignored, ", "));
-    }
+    Headers headers = IgnoredHeaders(generation->ignored);
+    headers.emplace_back("X-Request-Id", generation->request_id);
     std::unique_ptr<AnswerFormat> format;
     if (chat) {
       format = std::make_unique<ChatFormat>(options);

@@ -8,15 +8,21 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "base/mutex.h"
 #include "server/gateway/daemon.h"
+#include "server/gateway/errors.h"
 #include "server/gateway/exchange.h"
 #include "server/gateway/http_server.h"
 
 namespace fastgen::gateway {
+
+// X-Fastgen-Ignored, unless there is nothing to name.
+Headers IgnoredHeaders(const std::vector<std::string>& ignored);
 
 enum class GenerationRoute { kChat, kCompletions };
 
@@ -32,6 +38,8 @@ class Router {
   std::string model_name() const;
   void set_model_name(const std::string& name);
   int64_t start_time_s() const { return start_time_s_; }
+  // Under strict_fields the first of the fields that nothing asked for is an error.
+  std::optional<ApiError> CheckIgnored(const std::vector<std::string>& ignored) const;
 
  private:
   std::shared_ptr<Exchange> Generate(GenerationRoute route, const HttpRequest& request,

@@ -120,6 +120,34 @@ TEST_CASE("a request cancelled by its id ends with what it had", "[gateway]") {
   CHECK(At(Json(events[1]), "/choices/0/finish_reason") == "abort");
 }
 
+TEST_CASE("cancelling one prompt's call ends the request's other prompts", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
+    GenerateScript script;
+    script.events = {testing::AcceptedEvent(1), testing::DeltaEvent(request.text())};
+    if (request.text() == "a") {
+      script.pause = absl::Milliseconds(50);  // after the other's delta
+      script.events.push_back(testing::FinishedEvent(v1::CANCELLED, 1, 1));
+      script.status = grpc::Status::CANCELLED;
+    } else {
+      script.hold_open = true;
+    }
+    return script;
+  };
+  const HttpReply whole = gateway.Post("/v1/completions", R"({"prompt":["a","b"]})");
+  CHECK(whole.status == 200);
+  CHECK(At(Json(whole.body), "/choices/0/finish_reason") == "abort");
+  CHECK(At(Json(whole.body), "/choices/1/finish_reason") == "abort");
+  CHECK(At(Json(whole.body), "/choices/1/text") == "b");
+  const auto events =
+      gateway.Post("/v1/completions", R"({"prompt":["a","b"],"stream":true})").events();
+  REQUIRE(events.size() == 5);
+  CHECK(At(Json(events[3]), "/choices/0/index") == "1");
+  CHECK(At(Json(events[3]), "/choices/0/finish_reason") == "abort");
+  CHECK(events[4] == "[DONE]");
+  CHECK(gateway.daemon.WaitForCancelled(2, absl::Seconds(5)));
+}
+
 TEST_CASE("a client that leaves mid-stream cancels its call", "[gateway]") {
   Gateway gateway;
   gateway.daemon.on_generate = [](const v1::GenerateRequest&) { return Endless(); };

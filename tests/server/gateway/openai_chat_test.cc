@@ -149,6 +149,12 @@ TEST_CASE("wrong chat fields are refused by name", "[gateway]") {
       {R"(,"guided_json":{})", "400 guided_json"},
       {R"(,"structured_outputs":{"json":{}})", "400 structured_outputs"},
       {R"(,"echo":true)", "400 echo"},
+      {R"(,"add_special_tokens":false)", "400 add_special_tokens"},
+      {R"(,"parse_special":false)", "400 parse_special"},
+      {R"(,"guided_json_object":true)", "400 guided_json_object"},
+      {R"(,"guided_new":false)", "400 guided_new"},
+      {R"(,"logprobs":true,"top_logprobs":21)", "400 top_logprobs"},
+      {R"(,"max_tokens":0)", "400 max_tokens"},
       {R"(,"use_beam_search":true)", "400 use_beam_search"},
       {R"(,"reasoning_effort":"low")", "400 reasoning_effort"},
       {R"(,"modalities":["audio"])", "400 modalities"},
@@ -184,12 +190,43 @@ TEST_CASE("wrong messages are refused with their index", "[gateway]") {
       {R"([{"role":"user","content":[{"type":"text","text":5}]}])", "400 messages[0].content"},
       {R"([{"role":"user","content":["x"]}])", "400 messages[0].content"},
       {R"([{"role":"assistant","tool_calls":[5]}])", "400 messages[0].tool_calls[0]"},
-      {R"([{"role":"assistant","tool_calls":[{"function":{}}]}])",
+      {R"([{"role":"assistant","tool_calls":[{"function":{"name":"f"}}]}])",
+       "400 messages[0].tool_calls[0].type"},
+      {R"([{"role":"assistant","tool_calls":[{"type":"custom","function":{"name":"f"}}]}])",
+       "400 messages[0].tool_calls[0].type"},
+      {R"([{"role":"assistant","function_call":{"name":"f"}}])", "400 messages[0].function_call"},
+      {R"([{"role":"assistant","content":"x","audio":{"id":"a"}}])", "400 messages[0].audio"},
+      {R"([{"role":"assistant","tool_calls":[{"type":"function","function":{}}]}])",
        "400 messages[0].tool_calls[0].function.name"},
       {R"([{"role":"user","content":"x","name":5}])", "400 messages[0].name"},
   }));
   INFO(row.messages);
   CHECK(Refusal(gateway, "{\"messages\":" + row.messages + "}") == row.want);
+}
+
+TEST_CASE("what nothing reads inside a chat request is named with its path", "[gateway]") {
+  GenerationRequest request;
+  Parsed(R"({"messages":[
+      {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b","cache":1}]},
+      {"role":"assistant","content":null,"function_call":null,"audio":null,"refusal":null,
+       "tool_calls":[{"type":"function","index":0,"function":{"name":"f","strict":true}}]}],
+      "response_format":{"type":"text","schema":{}},"guided_json":null,"guided_json_object":false})",
+         &request);
+  CHECK((request.ignored == std::vector<std::string>{
+                                "messages[0].content[1].cache",
+                                "messages[1].tool_calls[0].function.strict",
+                                "messages[1].tool_calls[0].index", "response_format.schema"}));
+}
+
+TEST_CASE("strict fields refuse what would be ignored", "[gateway]") {
+  GatewayOptions options;
+  options.strict_fields = true;
+  Gateway gateway(options);
+  CHECK(Refusal(gateway, Body(R"(,"vim":1,"emacs":2)")) == "400 vim");
+  CHECK(gateway.daemon.requests().empty());
+  CHECK(gateway.Post("/v1/chat/completions", Body(R"(,"user":"u")")).status == 200);
+  CHECK(gateway.Post("/v1/completions", R"({"prompt":"a","vim":1})").status == 400);
+  CHECK(gateway.Post("/tokenize", R"({"prompt":"a","vim":1})").status == 400);
 }
 
 TEST_CASE("bodies that are not a JSON object are refused", "[gateway]") {

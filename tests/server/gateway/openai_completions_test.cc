@@ -74,6 +74,9 @@ TEST_CASE("wrong completion fields are refused by name", "[gateway]") {
       {R"({"prompt":"a","suffix":"b"})", "400 suffix"},
       {R"({"prompt":"a","logprobs":true})", "400 logprobs"},
       {R"({"prompt":"a","logprobs":-1})", "400 logprobs"},
+      {R"({"prompt":"a","logprobs":21})", "400 logprobs"},
+      {R"({"prompt":"a","parse_special":1})", "400 parse_special"},
+      {R"({"prompt":"a","guided_whitespace_pattern":"x"})", "400 guided_whitespace_pattern"},
       {R"({"prompt":"a","echo":1})", "400 echo"},
       {R"({"prompt":"a","messages":[]})", "400 messages"},
       {R"({"prompt":"a","best_of":0})", "400 best_of"},
@@ -222,6 +225,29 @@ TEST_CASE("logprobs 0 is not the same as none", "[gateway]") {
   REQUIRE_FALSE(ParseCompletionsRequest(R"({"prompt":"a","logprobs":0})", &request).has_value());
   CHECK(request.calls[0].output().has_logprobs());
   CHECK_FALSE(request.calls[0].output().has_prompt_logprobs());
+}
+
+TEST_CASE("what is said about special tokens travels with every prompt", "[gateway]") {
+  GenerationRequest request;
+  REQUIRE_FALSE(
+      ParseCompletionsRequest(
+          R"({"prompt":["a","b"],"parse_special":false,"add_special_tokens":false,"x":1})",
+          &request)
+          .has_value());
+  for (const v1::GenerateRequest& call : request.calls) {
+    CHECK((call.has_parse_special() && !call.parse_special()));
+    CHECK((call.has_add_special_tokens() && !call.add_special_tokens()));
+  }
+  CHECK((request.ignored == std::vector<std::string>{"x"}));
+}
+
+TEST_CASE("max_tokens 0 without echo is refused in OpenAI's names", "[gateway]") {
+  Gateway gateway;
+  const auto refused =
+      Json(gateway.Post("/v1/completions", R"({"prompt":"a","max_tokens":0})").body);
+  CHECK(At(refused, "/error/param") == "max_tokens");
+  CHECK(At(refused, "/error/message") == "max_tokens 0 asks for no output; it needs echo");
+  CHECK(gateway.daemon.requests().empty());
 }
 
 TEST_CASE("a delta that shows nothing is not sent, unless its ids were asked for", "[gateway]") {

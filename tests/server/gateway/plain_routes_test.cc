@@ -82,6 +82,30 @@ TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
   CHECK(gateway.Post("/tokenize", R"({"messages":[]})").status == 400);
 }
 
+TEST_CASE("fields that plain routes do not know are named", "[gateway]") {
+  Gateway gateway;
+  const auto ignored = [&gateway](const std::string& path, const std::string& body) {
+    const HttpReply reply = gateway.Post(path, body);
+    return std::to_string(reply.status) + " " + reply.header("x-fastgen-ignored");
+  };
+  CHECK(ignored("/tokenize", R"({"prompt":"a","vim":1})") == "200 vim");
+  CHECK(ignored("/tokenize", R"({"prompt":"a","model":"m","with_pieces":true})") == "200 ");
+  CHECK(ignored("/tokenize", R"({"messages":[{"role":"user","content":"x","vim":1}],"b":1})") ==
+        "200 messages[0].vim, b");
+  CHECK(ignored("/detokenize", R"({"tokens":[104],"vim":1})") == "200 vim");
+  CHECK(ignored("/cancel", R"({"request_id":"live-1","vim":1})") == "200 vim");
+}
+
+TEST_CASE("tokenize of messages refuses what only a text prompt honours", "[gateway]") {
+  Gateway gateway;
+  for (const std::string name : {"add_special_tokens", "add_special", "parse_special"}) {
+    const HttpReply reply = gateway.Post(
+        "/tokenize", R"({"messages":[{"role":"user","content":"x"}],")" + name + R"(":false})");
+    CHECK(reply.status == 400);
+    CHECK(At(Json(reply.body), "/error/param") == name);
+  }
+}
+
 TEST_CASE("detokenize gives the text under both names", "[gateway]") {
   Gateway gateway;
   CHECK(gateway.Post("/detokenize", R"({"tokens":[104,105]})").body ==
@@ -89,7 +113,9 @@ TEST_CASE("detokenize gives the text under both names", "[gateway]") {
   CHECK(gateway.Post("/detokenize", R"({"tokens":["a"]})").status == 400);
   CHECK(gateway.Post("/detokenize", R"({})").status == 400);
   gateway.daemon.unary_status = testing::FieldViolation("ids", "no such token");
-  CHECK(gateway.Post("/detokenize", R"({"tokens":[1]})").status == 400);
+  const auto refused = Json(gateway.Post("/detokenize", R"({"tokens":[1]})").body);
+  CHECK(At(refused, "/error/param") == "tokens");
+  CHECK(At(refused, "/error/message") == "tokens: no such token");
 }
 
 TEST_CASE("cancel passes ids on and says which were live", "[gateway]") {
