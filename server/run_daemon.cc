@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <optional>
 #include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -88,6 +90,15 @@ void SayStatus(const std::string& program, const absl::Status& status) {
   Say(program, absl::StrReplaceAll(std::string(status.message()), {{"\n", " "}}));
 }
 
+// `word` as a shell reads it back: in single quotes when it holds anything that a shell could take for its own.
+std::string ShellQuoted(const std::string& word) {
+  const bool is_plain = std::all_of(word.begin(), word.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains("/._-+,:@%=", c);
+  });
+  if (is_plain) return word;
+  return absl::StrCat("'", absl::StrReplaceAll(word, {{"'", "'\\''"}}), "'");
+}
+
 // What to type for the fgchat that lies beside this program: a path that works from here when the folder is not in
 // PATH, as in a build tree.
 std::string FgchatCommand() {
@@ -101,7 +112,9 @@ std::string FgchatCommand() {
     if (fs::equivalent(fs::path(FromAbsl(entry)), folder, error)) return "fgchat";
   }
   const std::string relative = fs::proximate(fgchat, error).string();
-  return error || absl::StartsWith(relative, "..") ? fgchat.string() : relative;
+  if (error || absl::StartsWith(relative, "..")) return ShellQuoted(fgchat.string());
+  // Without a slash the shell would look for it in PATH.
+  return ShellQuoted(absl::StrContains(relative, "/") ? relative : "./" + relative);
 }
 
 void SayReady(const std::string& program, const Daemon& daemon, absl::Duration took) {
@@ -125,20 +138,22 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
   if (daemon.http_addresses().empty()) return;
   std::fprintf(stderr,
                "  curl http://%s/v1/chat/completions -H 'Content-Type: application/json' "
-               "-d '{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]}'\n",
+               "-d '{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],"
+               "\"max_tokens\":64}'\n",
                ToConnect(daemon.http_addresses()[0]).c_str());
   if (daemon.grpc_addresses().empty()) return;
   std::fprintf(stderr, "  %s --connect %s\n", FgchatCommand().c_str(),
                ToConnect(daemon.grpc_addresses()[0]).c_str());
 }
 
-// A load cannot be interrupted, and its result is not wanted any more: the process ends without waiting for it.
+// A load cannot be interrupted, and its result is not wanted any more: the process ends without waiting for it. Nothing
+// was served, so this is not a drain and the exit code says so.
 [[noreturn]] void LeaveWhileLoading(const std::string& program, const Daemon& daemon) {
   for (const std::string& address : daemon.grpc_addresses()) {
     if (address.rfind("unix:", 0) == 0) unlink(address.c_str() + 5);
   }
   Say(program, "stopped by a signal while loading");
-  std::_Exit(0);
+  std::_Exit(1);
 }
 
 int Drain(const std::string& program, Events* events, Daemon* daemon) {
