@@ -92,9 +92,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   ASSIGN_OR_RETURN(ModelText text,
                    LoadText(options.model_path, checkpoint->gguf(), options.chat_template_path));
   ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeBackend(options.backend));
+  // With the weights still to come, memory that is short already is refused before the long work.
+  const MemoryRequest request = MakeMemoryRequest(options);
+  RETURN_IF_ERROR(PlanMemory(checkpoint->config(), *backend, 0, request).status());
   ASSIGN_OR_RETURN(Weights weights, LoadWeights(*checkpoint, backend.get(), progress));
-  ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(checkpoint->config(), *backend,
-                                                     weights.bytes(), MakeMemoryRequest(options)));
+  ASSIGN_OR_RETURN(const MemoryPlan plan,
+                   PlanMemory(checkpoint->config(), *backend, weights.bytes(), request));
   ASSIGN_OR_RETURN(
       std::unique_ptr<Executor> executor,
       ModelExecutor::Create(backend.get(), checkpoint->config(), std::move(weights), plan));
