@@ -1,7 +1,8 @@
 // fastgen-gateway: the HTTP gateway as a process of its own, before a daemon elsewhere.
 //
 //   fastgen-gateway --listen 0.0.0.0:5678 --connect 10.0.0.2:5679
-// SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once.
+// SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once, with
+// exit code 1.
 // Thread rule: main only waits for signals.
 // Tested by tests/e2e.
 #include <grpcpp/create_channel.h>
@@ -9,9 +10,11 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +33,8 @@ struct Flags {
 };
 
 void AddFlags(CLI::App* app, Flags* flags) {
+  app->set_version_flag("--version", "fastgen-gateway " FASTGEN_VERSION,
+                        "Print the version and exit");
   flags->gateway.listen = {"127.0.0.1:5678"};
   app->add_option("--listen", flags->gateway.listen,
                   "host:port to serve HTTP on; may be given several times")
@@ -55,13 +60,29 @@ void AddFlags(CLI::App* app, Flags* flags) {
       ->capture_default_str();
 }
 
-// Polls the signals between short waits, so that a second one cuts the drain short.
-void Drain(fastgen::HttpServer* server, double timeout_s, const sigset_t& signals) {
+// Polls the signals between short waits. False when a second one cut the drain short.
+bool Drain(fastgen::HttpServer* server, double timeout_s, const sigset_t& signals) {
   server->StopAccepting();
   const absl::Time deadline = absl::Now() + absl::Seconds(timeout_s);
   while (absl::Now() < deadline && !server->WaitIdle(absl::Milliseconds(100))) {
     const timespec no_wait = {};
-    if (sigtimedwait(&signals, nullptr, &no_wait) > 0) return;
+    if (sigtimedwait(&signals, nullptr, &no_wait) > 0) return false;
+  }
+  return true;
+}
+
+// The exit code when the program ends here: after --help, --version or a mistake.
+std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv) {
+  try {
+    app->parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app->exit(error);
+    std::string reason = error.what();
+    std::replace(reason.begin(), reason.end(), '\n', ' ');
+    std::fprintf(stderr, "fastgen-gateway: %s (fastgen-gateway --help lists the flags)\n",
+                 reason.c_str());
+    return 1;
   }
 }
 
@@ -71,7 +92,7 @@ int main(int argc, char** argv) {
   CLI::App app("fastgen-gateway: OpenAI's HTTP dialect before a Fastgen daemon");
   Flags flags;
   AddFlags(&app, &flags);
-  CLI11_PARSE(app, argc, argv);
+  if (const auto code = ParseCommandLine(&app, argc, argv)) return *code;
 
   // Blocked before any thread starts, so that only sigwait sees them.
   sigset_t signals;
@@ -94,7 +115,7 @@ int main(int argc, char** argv) {
   int signal = 0;
   sigwait(&signals, &signal);
   fastgen::LogInfo("draining");
-  Drain(server->get(), flags.drain_timeout_s, signals);
+  const bool drained = Drain(server->get(), flags.drain_timeout_s, signals);
   (*server)->Stop();
-  return 0;
+  return drained ? 0 : 1;
 }
