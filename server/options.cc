@@ -6,6 +6,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "base/log.h"
 #include "server/build_info.h"
 
@@ -84,7 +89,7 @@ void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
   };
   add("--max-model-len", &engine->max_model_len,
       "Tokens of prompt and output together; 0: the model's, or what fits the KV memory")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1 << 24));
   add("--max-num-seqs", &engine->max_num_seqs, "Sequences that one step works on")
       ->check(CLI::Range(1, 4096));
   add("--max-num-batched-tokens", &engine->max_num_batched_tokens,
@@ -180,25 +185,55 @@ std::optional<int> ParseCommandLine(CLI::App& app, int argc, const char* const* 
   }
 }
 
+namespace {
+
+// As TOML writes it: numbers and truth values bare, anything else in quotes.
+std::string TomlValue(const std::string& text) {
+  double number = 0;
+  if (text == "true" || text == "false" || absl::SimpleAtod(text, &number)) return text;
+  return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
+}
+
+// What a value means that is not one itself; "" for the others.
+std::string Meaning(const std::string& name, const std::string& value) {
+  if (value == "0" && (name == "max-model-len" || name == "kv-cache-gib" || name == "threads")) {
+    return "  # chosen at start";
+  }
+  if (!value.empty()) return "";
+  if (name == "cpu-isa") return "  # chosen at start";
+  if (name == "model") return "  # the default model";
+  if (name == "chat-template") return "  # the model's own";
+  return "";
+}
+
+// What was given, or the preset.
+std::vector<std::string> ValuesOf(const CLI::Option& option) {
+  if (option.count() > 0) return option.results();
+  const std::string preset = option.get_default_str();
+  // CLI11 writes a list as [a,b].
+  if (preset.size() >= 2 && preset.front() == '[' && preset.back() == ']') {
+    return absl::StrSplit(preset.substr(1, preset.size() - 2), ',', absl::SkipEmpty());
+  }
+  if (preset.empty() && option.get_expected_max() == 0) return {"false"};  // a flag
+  return {preset};
+}
+
+}  // namespace
+
 std::string EffectiveOptions(const CLI::App& app) {
   std::string text;
   for (const CLI::Option* option : app.get_options()) {
     const std::string name = option->get_single_name();
-    if (name == "help" || name == "version") continue;
-    std::string value;
-    if (option->count() > 0) {
-      for (const std::string& given : option->results()) {
-        value += (value.empty() ? "" : " ") + given;
-      }
+    if (name == "help" || name == "version" || name == "config") continue;
+    const std::vector<std::string> values = ValuesOf(*option);
+    absl::StrAppend(&text, name, " = ");
+    if (name == "grpc-listen" || name == "http-listen") {
+      const auto quote = [](std::string* out, const std::string& value) { *out += TomlValue(value); };
+      absl::StrAppend(&text, "[", absl::StrJoin(values, ", ", quote), "]");
     } else {
-      value = option->get_default_str();
-      // CLI11 writes a list as [a,b].
-      if (value.size() >= 2 && value.front() == '[' && value.back() == ']') {
-        value = value.substr(1, value.size() - 2);
-      }
+      absl::StrAppend(&text, TomlValue(values.back()), Meaning(name, values.back()));
     }
-    if (option->get_expected_max() == 0 && value.empty()) value = "false";
-    text += name + " = " + (value.empty() ? "\"\"" : value) + "\n";
+    text += "\n";
   }
   return text;
 }

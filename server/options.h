@@ -36,7 +36,7 @@ void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model
 // Parses; nullopt to go on. --help and --version print to stdout: 0. A usage error is one line on stderr: 1.
 std::optional<int> ParseCommandLine(CLI::App& app, int argc, const char* const* argv);
 
-// The value in force of every flag, "name = value" a line; several values with a blank between them.
+// The value in force of every flag, as TOML; where it stands for a choice that is still to be made, a comment says so.
 std::string EffectiveOptions(const CLI::App& app);
 
 }  // namespace fastgen

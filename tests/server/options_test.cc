@@ -138,19 +138,39 @@ TEST_CASE("unknown keys and bad values of a config file are refused", "[server]"
 }
 
 TEST_CASE("effective options tell the presets of lists", "[server]") {
-  CHECK(Parse({}).effective.find("grpc-listen = 127.0.0.1:5679\n") != std::string::npos);
+  const std::string effective = Parse({}).effective;
+  INFO(effective);
+  CHECK(effective.find("grpc-listen = [\"127.0.0.1:5679\"]\n") != std::string::npos);
+  CHECK(effective.find("http-listen = []\n") != std::string::npos);
 }
 
-TEST_CASE("effective options tell given values and defaults", "[server]") {
+TEST_CASE("effective options are TOML of given values and defaults", "[server]") {
   const std::string effective =
-      Parse({"--max-num-seqs", "8", "--strict", "--grpc-listen", "a:1", "--grpc-listen", "b:2"})
+      Parse({"--max-num-seqs", "8", "--strict", "--grpc-listen", "a:1", "--grpc-listen", "b:2",
+             "--model", "a \"b\" \\c", "--kv-cache-gib", "1.5"})
           .effective;
-  for (const char* line : {"max-num-seqs = 8\n", "block-size = 64\n", "compute-dtype = auto\n",
-                           "strict = true\n", "strict-model = false\n", "grpc-listen = a:1 b:2\n",
-                           "model = \"\"\n", "http-listen = \"\"\n"}) {
+  for (const char* line : {"max-num-seqs = 8\n", "block-size = 64\n", "compute-dtype = \"auto\"\n",
+                           "strict = true\n", "strict-model = false\n",
+                           "grpc-listen = [\"a:1\", \"b:2\"]\n",
+                           "model = \"a \\\"b\\\" \\\\c\"\n", "kv-cache-gib = 1.5\n"}) {
     INFO(effective);
+    INFO(line);
     CHECK(effective.find(line) != std::string::npos);
   }
+}
+
+TEST_CASE("effective options say what is chosen at start", "[server]") {
+  const std::string effective = Parse({"--threads", "0"}).effective;
+  for (const char* line :
+       {"max-model-len = 0  # chosen at start\n", "kv-cache-gib = 0  # chosen at start\n",
+        "threads = 0  # chosen at start\n", "cpu-isa = \"\"  # chosen at start\n",
+        "model = \"\"  # the default model\n", "chat-template = \"\"  # the model's own\n"}) {
+    INFO(effective);
+    INFO(line);
+    CHECK(effective.find(line) != std::string::npos);
+  }
+  CHECK(Parse({"--max-model-len", "512"}).effective.find("max-model-len = 512\n") !=
+        std::string::npos);
 }
 
 }  // namespace
