@@ -1,6 +1,7 @@
 #include "server/gateway/answer_format.h"
 
 #include "server/gateway/json_text.h"
+#include "server/gateway/sse.h"
 
 namespace fastgen::gateway {
 
@@ -54,6 +55,39 @@ void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice,
   } else if (options.include_usage) {
     out->append(",\"usage\":null");
   }
+}
+
+void AppendDeltaTail(const AnswerOptions& options, const v1::Delta& delta,
+                     const ChoiceState& choice, const PromptState& prompt, std::string* out) {
+  out->append(",\"finish_reason\":null");
+  if (options.return_token_ids && delta.token_ids_size() > 0) {
+    out->append(",\"token_ids\":[");
+    AppendIds(delta.token_ids(), out);
+    out->push_back(']');
+  }
+  out->append("}]");
+  AppendChunkUsage(options, choice, prompt, out);
+  out->append("}\n\n");
+}
+
+void AppendFinishTail(const AnswerOptions& options, const ChoiceState& choice,
+                      const PromptState& prompt, std::string* out) {
+  out->append(",\"finish_reason\":\"");
+  out->append(FinishReasonName(choice.reason));
+  out->append("\",\"stop_reason\":");
+  out->append(choice.stop_reason_json);
+  out->append("}]");
+  AppendChunkUsage(options, choice, prompt, out);
+  out->append("}\n\n");
+}
+
+void AppendUsageChunk(const AnswerOptions& options, std::string_view object,
+                      const AnswerUsage& usage, std::string* out) {
+  out->append(kSseDataPrefix);
+  out->append(AnswerHead(options, object));
+  out->append(",\"choices\":[],\"usage\":");
+  AppendUsageJson(usage, out);
+  out->append("}\n\n");
 }
 
 }  // namespace fastgen::gateway

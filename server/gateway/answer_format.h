@@ -79,5 +79,13 @@ void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string*
 // `,"usage":...` of a stream's chunk: null, or the running count when it was asked for, or nothing.
 void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice,
                       const PromptState& prompt, std::string* out);
+// What ends every chunk of a choice, after its text and logprobs: finish_reason, ids, usage.
+void AppendDeltaTail(const AnswerOptions& options, const v1::Delta& delta,
+                     const ChoiceState& choice, const PromptState& prompt, std::string* out);
+void AppendFinishTail(const AnswerOptions& options, const ChoiceState& choice,
+                      const PromptState& prompt, std::string* out);
+// The stream's last chunk, without choices.
+void AppendUsageChunk(const AnswerOptions& options, std::string_view object,
+                      const AnswerUsage& usage, std::string* out);
 
 }  // namespace fastgen::gateway

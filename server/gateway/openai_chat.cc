@@ -312,36 +312,19 @@ void ChatFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice, const 
   } else {
     out->append("null");
   }
-  out->append(",\"finish_reason\":null");
-  if (ids) {
-    out->append(",\"token_ids\":[");
-    AppendIds(delta.token_ids(), out);
-    out->push_back(']');
-  }
-  out->append("}]");
-  AppendChunkUsage(options_, *choice, prompt, out);
-  out->append("}\n\n");
+  AppendDeltaTail(options_, delta, *choice, prompt, out);
 }
 
 void ChatFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt,
                               std::string* out) {
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
-  out->append(",\"delta\":{},\"logprobs\":null,\"finish_reason\":\"");
-  out->append(FinishReasonName(choice.reason));
-  out->append("\",\"stop_reason\":");
-  out->append(choice.stop_reason_json);
-  out->append("}]");
-  AppendChunkUsage(options_, choice, prompt, out);
-  out->append("}\n\n");
+  out->append(",\"delta\":{},\"logprobs\":null");
+  AppendFinishTail(options_, choice, prompt, out);
 }
 
 void ChatFormat::AppendUsage(const AnswerUsage& usage, std::string* out) {
-  out->append(kSseDataPrefix);
-  out->append(AnswerHead(options_, "chat.completion.chunk"));
-  out->append(",\"choices\":[],\"usage\":");
-  AppendUsageJson(usage, out);
-  out->append("}\n\n");
+  AppendUsageChunk(options_, "chat.completion.chunk", usage, out);
 }
 
 void ChatFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {

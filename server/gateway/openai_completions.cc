@@ -226,36 +226,19 @@ void CompletionsFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice,
   } else {
     out->append("null");
   }
-  out->append(",\"finish_reason\":null");
-  if (ids) {
-    out->append(",\"token_ids\":[");
-    AppendIds(delta.token_ids(), out);
-    out->push_back(']');
-  }
-  out->append("}]");
-  AppendChunkUsage(options_, *choice, prompt, out);
-  out->append("}\n\n");
+  AppendDeltaTail(options_, delta, *choice, prompt, out);
 }
 
 void CompletionsFormat::AppendFinish(const ChoiceState& choice, const PromptState& prompt,
                                      std::string* out) {
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
-  out->append(",\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"");
-  out->append(FinishReasonName(choice.reason));
-  out->append("\",\"stop_reason\":");
-  out->append(choice.stop_reason_json);
-  out->append("}]");
-  AppendChunkUsage(options_, choice, prompt, out);
-  out->append("}\n\n");
+  out->append(",\"text\":\"\",\"logprobs\":null");
+  AppendFinishTail(options_, choice, prompt, out);
 }
 
 void CompletionsFormat::AppendUsage(const AnswerUsage& usage, std::string* out) {
-  out->append(kSseDataPrefix);
-  out->append(AnswerHead(options_, "text_completion"));
-  out->append(",\"choices\":[],\"usage\":");
-  AppendUsageJson(usage, out);
-  out->append("}\n\n");
+  AppendUsageChunk(options_, "text_completion", usage, out);
 }
 
 void CompletionsFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {
