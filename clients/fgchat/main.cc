@@ -1,17 +1,23 @@
 // fgchat [MODEL]: a chat in the terminal. Loads MODEL inside this process, or talks to a running daemon with
 // --connect; both are the same gRPC service to the code below.
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdio>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <thread>
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "clients/fgchat/answer.h"
 #include "clients/fgchat/conversation.h"
@@ -29,6 +35,13 @@ constexpr char kCommands[] =
     "  /m     a message of several lines, ended by a line with a single .\n"
     "  /q     quit (so does Ctrl-D); Ctrl-C stops an answer\n";
 
+// What a shell reports of a program that Ctrl-C ended: 128 + SIGINT.
+constexpr int kInterruptedExit = 130;
+
+// The daemon takes any temperature; what is above this is noise. It refuses a top-p of 0.
+constexpr double kMaxTemperature = 100;
+constexpr double kMinTopP = 1e-6;
+
 struct ChatOptions {
   std::string connect;
   std::string system;
@@ -38,17 +51,11 @@ struct ChatOptions {
   std::optional<uint64_t> seed;
 };
 
-// Ctrl-C: the signal is blocked in every thread and taken by this one, which stops the answer under way.
+// Ctrl-C: the signal is blocked in every thread and taken by this one. It stops the answer under way; before there is
+// a chat, while the model is fetched or loaded, it ends the program, as neither can be interrupted from within.
 class InterruptThread {
  public:
-  explicit InterruptThread(AnswerStream* stream) : thread_([stream] {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGUSR1);  // ends the thread
-    int number = 0;
-    while (sigwait(&signals, &number) == 0 && number == SIGINT) stream->Interrupt();
-  }) {}
+  InterruptThread() : thread_([this] { Run(); }) {}
   ~InterruptThread() {
     pthread_kill(thread_.native_handle(), SIGUSR1);
     thread_.join();
@@ -56,15 +63,41 @@ class InterruptThread {
 
   // Before any thread is started, so that all inherit it.
   static void BlockSignals() {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGUSR1);
+    const sigset_t signals = Signals();
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   }
 
+  // The chat's answers from now on; nullptr when it is over.
+  void SetStream(AnswerStream* stream) {
+    MutexLock lock(&mutex_);
+    stream_ = stream;
+  }
+
  private:
-  std::thread thread_;
+  static sigset_t Signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGUSR1);  // ends the thread
+    return signals;
+  }
+
+  void Run() {
+    const sigset_t signals = Signals();
+    int number = 0;
+    while (sigwait(&signals, &number) == 0 && number == SIGINT) {
+      MutexLock lock(&mutex_);
+      if (stream_ == nullptr) {
+        std::fputc('\n', stderr);  // below the loading bar
+        _exit(kInterruptedExit);
+      }
+      stream_->Interrupt();
+    }
+  }
+
+  Mutex mutex_;
+  AnswerStream* stream_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::thread thread_;  // last: it uses the others
 };
 
 fastgen::v1::GenerateRequest MakeRequest(const ChatOptions& options, fastgen::v1::Chat chat) {
@@ -134,6 +167,34 @@ void Chat(const ChatOptions& options, AnswerStream* stream) {
   }
 }
 
+// "" for a seed, else what is wrong: CLI11 would take -1 for the largest one.
+std::string CheckSeed(const std::string& text) {
+  uint64_t seed = 0;
+  if (absl::SimpleAtoi(text, &seed)) return "";
+  return absl::StrCat("Value ", text, " not in range 0 to ", std::numeric_limits<uint64_t>::max());
+}
+
+void AddChatOptions(CLI::App& app, ChatOptions* options) {
+  app.add_option("--connect", options->connect, "Talk to the daemon at HOST:PORT instead of loading a model")
+      ->type_name("ADDR");
+  app.add_option("--system", options->system, "System message")->type_name("TEXT");
+  app.add_option("--temperature", options->temperature, "0 always takes the most probable token")
+      ->check(CLI::Range(0.0, kMaxTemperature))
+      ->type_name("T")
+      ->capture_default_str();
+  app.add_option("--top-p", options->top_p, "Choose among the most probable tokens of this total probability")
+      ->check(CLI::Range(kMinTopP, 1.0))
+      ->type_name("P")
+      ->capture_default_str();
+  app.add_option("--max-tokens", options->max_tokens, "Longest answer; 0: what the context allows")
+      ->check(CLI::Range(0, 1 << 24))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--seed", options->seed, "The same seed gives the same answers")
+      ->check(CheckSeed)
+      ->type_name("N");
+}
+
 // A daemon that answers, or one sentence why not.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& address) {
   auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
@@ -151,6 +212,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& addres
 }
 
 absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_options) {
+  InterruptThread interrupts;
   std::unique_ptr<Daemon> daemon;
   std::shared_ptr<grpc::Channel> channel;
   if (!options.connect.empty()) {
@@ -163,8 +225,9 @@ absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_opt
   }
   auto stub = fastgen::v1::Inference::NewStub(channel);
   AnswerStream stream(stub.get());
-  InterruptThread interrupts(&stream);
+  interrupts.SetStream(&stream);
   Chat(options, &stream);
+  interrupts.SetStream(nullptr);
   return absl::OkStatus();
 }
 
@@ -183,14 +246,9 @@ int main(int argc, char** argv) {
                    "Instead of a message:\n",
                    fastgen::kCommands),
       "fgchat");
-  app.add_option("--connect", options.connect, "Talk to the daemon at HOST:PORT instead of loading a model");
-  app.add_option("--system", options.system, "System message");
-  app.add_option("--temperature", options.temperature, "0 always takes the most probable token")->capture_default_str();
-  app.add_option("--top-p", options.top_p, "Choose among the most probable tokens of this total probability")
-      ->capture_default_str();
-  app.add_option("--max-tokens", options.max_tokens, "Longest answer; 0: what the context allows")->capture_default_str();
-  app.add_option("--seed", options.seed, "The same seed gives the same answers");
+  fastgen::AddChatOptions(app, &options);
   AddDaemonOptions(app, &daemon_options, fastgen::ModelArgument::kPositional, fastgen::ListenArguments::kNo);
+  app.get_option("--connect")->excludes(app.get_option("--model"));
   if (const auto code = fastgen::ParseCommandLine(app, argc, argv)) return *code;
   fastgen::InterruptThread::BlockSignals();
   const absl::Status status = fastgen::RunChat(options, daemon_options);
