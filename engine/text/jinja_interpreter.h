@@ -73,7 +73,6 @@ class Interpreter {
   // The text that `block` makes in a scope of its own.
   absl::StatusOr<Value> Capture(const Block& block, Scope* scope);
   Scope* NewScope(Scope* parent);
-  int LoopLevel() const;
 
   // Expressions: jinja_evaluate.cc.
   absl::StatusOr<Value> Evaluate(const Expression& expression);
@@ -117,7 +116,6 @@ class Interpreter {
   TextBuilder* out_ = nullptr;
   std::vector<Value> block_bodies_;
   int depth_ = 0;
-  int loop_level_ = -1;
   bool failed_ = false;
 };
 

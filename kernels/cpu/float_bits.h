@@ -1,6 +1,6 @@
-// Conversions between float and its 16-bit forms, exact or rounded to nearest even, for code
-// outside the hot loops. Thread rule: pure functions. Tested by tests/kernels/matmul_test.cc
-// (weights of each dtype) and attention_test.cc.
+// Exact conversions to float from its 16-bit forms, for code outside the hot loops. Thread rule:
+// pure functions. Tested by tests/kernels/matmul_test.cc (weights of each dtype) and
+// attention_test.cc.
 #pragma once
 
 #include <bit>
@@ -9,13 +9,6 @@
 namespace fastgen::cpu {
 
 inline float Bf16ToFloat(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
-
-inline uint16_t FloatToBf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  // A NaN stays a NaN: rounding could carry its payload into infinity.
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 inline float F16ToFloat(uint16_t x) {
   // Shifted so that the exponent field lies where float's does, 2^112 too small; the product also
