@@ -141,7 +141,8 @@ std::string OpenAiParam(std::string_view field, const ParamNames& names) {
   for (const auto& [from, to] : kParams) {
     if (plain == from) return std::string(to);
   }
-  if (plain == "text" || plain == "ids" || plain == "token_ids" || plain == "token_ids.ids" || plain == "prompt") {
+  if (plain == "text" || plain == "ids" || plain == "token_ids" || plain == "token_ids.ids" ||
+      plain == "prompt") {
     return std::string(names.prompt);
   }
   if (plain == "stopping.max_tokens" || plain == "max_tokens") return std::string(names.max_tokens);

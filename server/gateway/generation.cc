@@ -245,7 +245,8 @@ bool Generation::WasCancelled(const GenerateCall& call) const {
   return false;
 }
 
-// The id that was cancelled stands for the whole request: its other prompts end with what they have.
+// The id that was cancelled stands for the whole request: its other prompts end with what they
+// have.
 void Generation::EndAsCancelled() {
   CancelAll();
   for (ChoiceState& choice : choices_) {
@@ -254,8 +255,7 @@ void Generation::EndAsCancelled() {
     if (!request_.options.stream) continue;
     OpenStream();
     OpenChoice(&choice);
-    format_->AppendFinish(choice, prompts_[static_cast<size_t>(choice.prompt)],
-                          &writer_->events());
+    format_->AppendFinish(choice, prompts_[static_cast<size_t>(choice.prompt)], &writer_->events());
   }
   Complete();
 }

@@ -1,8 +1,8 @@
 // fastgen-gateway: the HTTP gateway as a process of its own, before a daemon elsewhere.
 //
 //   fastgen-gateway --listen 0.0.0.0:5678 --connect 10.0.0.2:5679
-// SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once, with
-// exit code 1.
+// SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once,
+// with exit code 1.
 // Thread rule: main only waits for signals.
 // Tested by tests/e2e.
 #include <grpcpp/create_channel.h>

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kMaxPrompts = 1024;
 constexpr size_t kMaxChoices = 1024;
 constexpr int32_t kDefaultMaxTokens = 16;  // OpenAI's
-constexpr int64_t kMaxLogprobs = 20;  // the engine's
+constexpr int64_t kMaxLogprobs = 20;       // the engine's
 constexpr std::string_view kPromptKinds =
     "prompt must be a string, a list of strings, token ids or lists of token ids";
 
