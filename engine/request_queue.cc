@@ -38,7 +38,7 @@ absl::Status RequestQueue::Push(std::string_view request_id, NewSequence sequenc
     return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", num_queued_,
                                                      " requests wait, the limit is ", max_queued_));
   }
-  live_.emplace(std::string(request_id), sequence.id);
+  live_.emplace(std::string(request_id), Live{sequence.id});
   ++num_queued_;
   ++num_undelivered_;
   on_accept();
@@ -51,15 +51,18 @@ bool RequestQueue::Cancel(std::string_view request_id) {
   MutexLock lock(&mutex_);
   const auto it = live_.find(ToAbsl(request_id));
   if (it == live_.end()) return false;
-  commands_.emplace_back(std::in_place_type<CancelCommand>, CancelCommand{it->second});
-  has_commands_.Signal();
+  if (!std::exchange(it->second.cancelled, true)) {
+    commands_.emplace_back(std::in_place_type<CancelCommand>, CancelCommand{it->second.id});
+    has_commands_.Signal();
+  }
   return true;
 }
 
 void RequestQueue::CancelAll() {
   MutexLock lock(&mutex_);
-  for (const auto& [request_id, id] : live_) {
-    commands_.emplace_back(std::in_place_type<CancelCommand>, CancelCommand{id});
+  for (auto& [request_id, live] : live_) {
+    if (std::exchange(live.cancelled, true)) continue;
+    commands_.emplace_back(std::in_place_type<CancelCommand>, CancelCommand{live.id});
   }
   has_commands_.Signal();
 }

@@ -87,7 +87,11 @@ class RequestQueue {
   CondVar has_commands_;  // or closed_
   CondVar idle_;          // num_undelivered_ == 0
   std::vector<EngineCommand> commands_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, SequenceId> live_ ABSL_GUARDED_BY(mutex_);
+  struct Live {
+    SequenceId id = 0;
+    bool cancelled = false;  // one command is enough, however often it is asked for
+  };
+  absl::flat_hash_map<std::string, Live> live_ ABSL_GUARDED_BY(mutex_);
   int32_t num_queued_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_undelivered_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

@@ -52,7 +52,7 @@ class Daemon {
 
   // Blocks until the model is loaded or loading failed.
   absl::Status WaitLoaded();
-  // A channel inside the process, the same services as on the listeners.
+  // A channel inside the process, the same services as on the listeners. Not to be used after Stop.
   std::shared_ptr<grpc::Channel> channel();
   // Only after WaitLoaded returned OK.
   const Engine& engine() const;

@@ -15,6 +15,7 @@ namespace fastgen {
 namespace {
 
 constexpr char kIgnoredHeader[] = "x-fastgen-ignored";
+constexpr int kMaxCancelIds = 4096;
 
 // A stream that ends before its first event.
 class RefusedStream final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
@@ -97,6 +98,10 @@ grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* 
   if (!engine.ok()) return FinishUnary(context, engine.status());
   const absl::Status known = CheckUnknownFields(context, *request);
   if (!known.ok()) return FinishUnary(context, known);
+  if (request->request_ids_size() > kMaxCancelIds) {
+    return FinishUnary(context, absl::InvalidArgumentError(absl::StrCat(
+                                    "request_ids: ", request->request_ids_size(), " ids; at most ", kMaxCancelIds)));
+  }
   for (const std::string& id : request->request_ids()) {
     if ((*engine)->Cancel(id)) {
       response->add_cancelled(id);

@@ -17,10 +17,16 @@ constexpr char kBadRequestType[] = "type.googleapis.com/google.rpc.BadRequest";
 // A client that was turned away may come back after that long.
 constexpr int64_t kRetrySeconds = 1;
 
+constexpr int kMaxMessages = 4096;
+
 // What is wrong with one request, field by field.
 class Violations {
  public:
+  // The status travels in trailers, which clients bound at 8 KiB by default: what follows the first few says no more.
+  static constexpr int kMaxViolations = 16;
+
   void Add(const std::string& field, const std::string& description) {
+    if (bad_request_.field_violations_size() >= kMaxViolations) return;
     auto* violation = bad_request_.add_field_violations();
     violation->set_field(field);
     violation->set_description(description);
@@ -155,6 +161,11 @@ void RefuseWhatIsNotServed(const v1::GenerateRequest& proto, Violations* violati
 ChatPrompt ConvertChat(const v1::Chat& proto, const std::string& path, Violations* violations) {
   ChatPrompt chat;
   if (proto.messages().empty()) violations->Add(absl::StrCat(path, ".messages"), "is empty");
+  if (proto.messages_size() > kMaxMessages) {
+    violations->Add(absl::StrCat(path, ".messages"),
+                    absl::StrCat("has ", proto.messages_size(), " messages; at most ", kMaxMessages));
+    return chat;
+  }
   for (int i = 0; i < proto.messages_size(); ++i) {
     const v1::ChatMessage& from = proto.messages(i);
     ChatMessage message;

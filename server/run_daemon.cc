@@ -156,15 +156,26 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
   std::_Exit(1);
 }
 
+// From here on nobody looks at the signal descriptor: a further signal ends the process, whatever it waits for.
+void LetSignalsKill() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
 int Drain(const std::string& program, Events* events, Daemon* daemon) {
   Say(program, "draining: streams finish, new requests are refused; a second signal stops at once");
   daemon->StartDrain();
   while (!daemon->WaitDrained(kDrainPoll)) {
     if (!events->TakeSignal()) continue;
     Say(program, "stopped by a second signal");
+    LetSignalsKill();
     daemon->Stop();
     return 1;
   }
+  LetSignalsKill();
   daemon->Stop();
   if (!daemon->health().ok()) return 1;
   Say(program, "drained");

@@ -98,6 +98,11 @@ HttpConnection::~HttpConnection() { on_end_(this); }
 void HttpConnection::Start() {
   asio::dispatch(socket_.get_executor(), [self = shared_from_this()] {
     if (self->phase_ == Phase::kClosed) return;
+    // Accepted while the listener closed: nobody else would tell this connection.
+    if (self->draining_.load(std::memory_order_relaxed)) {
+      self->Shut();
+      return;
+    }
     self->SetDeadline(Clock::now() + absl::ToChronoNanoseconds(self->options_.idle_timeout));
     self->Read();
   });
@@ -187,6 +192,18 @@ void HttpConnection::Advance() {
       keep_alive_ = false;
       head_only_ = false;
       Respond(ErrorResponse(reader_.error()));
+      return;
+    }
+    // The parser takes body bytes as they come: what it leaves is an unfinished chunk head or trailer, and it sets no
+    // bound on those.
+    if (reader_.state() == HttpRequestReader::State::kBody &&
+        input_.size() > static_cast<size_t>(options_.max_head_bytes)) {
+      phase_ = Phase::kBusy;
+      keep_alive_ = false;
+      head_only_ = false;
+      Respond(ErrorResponse({.status = 431,
+                             .message = "a chunk's head or trailer is too large",
+                             .code = "head_too_large"}));
       return;
     }
     if (reader_.TakeContinueWish()) {

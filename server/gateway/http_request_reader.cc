@@ -22,6 +22,8 @@ struct HttpRequestReader::Parser {
 
 namespace {
 
+constexpr const char* kForwardedHeaders[] = {"authorization", "x-api-key", "traceparent", "tracestate"};
+
 std::string Field(const http::fields& fields, http::field name) {
   const auto value = fields[name];
   return std::string(value.data(), value.size());
@@ -141,6 +143,14 @@ void HttpRequestReader::CheckHead() {
     Fail({.message = "the Host header is missing", .code = "malformed_http"});
     return;
   }
+  // These travel on as gRPC metadata, where gRPC aborts the process on any other byte.
+  for (const char* name : kForwardedHeaders) {
+    for (const char c : Field(head, std::string_view(name))) {
+      if (c >= 0x20 && c <= 0x7e) continue;
+      Fail({.message = absl::StrCat(name, " may hold only printable ASCII"), .code = "invalid_value"});
+      return;
+    }
+  }
   const std::string expect = Field(head, http::field::expect);
   if (expect.empty() || head.version() == 10) return;
   if (!absl::EqualsIgnoreCase(expect, "100-continue")) {
@@ -165,7 +175,7 @@ HttpRequest HttpRequestReader::TakeRequest() {
   request.content_encoding = Field(message, http::field::content_encoding);
   request.request_id = Field(message, "X-Request-Id");
   request.resume_window = Field(message, "X-Fastgen-Resume-Window");
-  for (const char* name : {"authorization", "x-api-key", "traceparent", "tracestate"}) {
+  for (const char* name : kForwardedHeaders) {
     std::string value = Field(message, std::string_view(name));
     if (!value.empty()) request.metadata.emplace_back(name, std::move(value));
   }

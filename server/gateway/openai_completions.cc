@@ -12,6 +12,8 @@ namespace fastgen::gateway {
 namespace json = boost::json;
 namespace {
 
+// Every prompt becomes a call with its own copy of the shared fields.
+constexpr size_t kMaxCopiedBytes = 64 << 20;
 constexpr size_t kMaxPrompts = 1024;
 constexpr size_t kMaxChoices = 1024;
 constexpr int32_t kDefaultMaxTokens = 16;  // OpenAI's
@@ -59,6 +61,10 @@ void ReadPrompts(JsonFields* fields, const v1::GenerateRequest& call,
   if (list.size() > kMaxPrompts) {
     fields->Fail("prompt",
                  absl::StrCat("prompt has ", list.size(), " items; the limit is ", kMaxPrompts));
+    return;
+  }
+  if (call.ByteSizeLong() * list.size() > kMaxCopiedBytes) {
+    fields->Fail("prompt", "prompt has too many items for parameters of this size");
     return;
   }
   for (const json::value& item : list) {

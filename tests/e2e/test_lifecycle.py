@@ -50,7 +50,7 @@ def test_sigterm_lets_streams_finish_and_refuses_new_requests(pb):
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         thread.join(60)
         assert any(b"[DONE]" in line for line in lines)
-        assert not any(b'"error"' in line for line in lines)
+        assert [line for line in lines if b'{"error"' in line] == []
         assert daemon.wait() == 0, daemon.log
 
 
