@@ -30,7 +30,8 @@
 
 namespace fastgen {
 
-// Device memory owned by a backend; freed with the object. Aligned to 64 bytes at least, zero-filled.
+// Memory of the device, or of its host, taken through a backend; freed with the object. Aligned to
+// 64 bytes at least, zero-filled.
 class Buffer {
  public:
   virtual ~Buffer() = default;
@@ -75,7 +76,35 @@ struct AttentionShape {
   int64_t window = 0;      // 0: all; W: position i sees j with i - j < W
 };
 
+// One whole block of a cache to copy (CopyBlocks).
+struct BlockCopy {
+  int32_t from = 0;
+  int32_t to = 0;
+};
+
+// A token that was seen in the prompt or in the output.
+struct TokenCount {
+  int32_t token = 0;
+  int32_t count = 0;  // times in the output; 0: only in the prompt
+};
+
+struct LogitBias {
+  int32_t token = 0;
+  float bias = 0;
+};
+
 // What to do with one row of logits.
+//
+// What is chosen from, in this order (the rules):
+//   1. of each token of `history`: l = l > 0 ? l / repetition : l * repetition;
+//      then, where count > 0, l -= presence + frequency * count
+//   2. of each token of `logit_bias`: l += bias
+//   3. tokens outside `allowed_mask` and those of `banned_tokens`: l = -infinity
+//   4. temperature, top-k, top-p, min-p
+// Arithmetic is fp32. A logit that is -infinity stays so, and one that 1 or 2 make NaN becomes
+// -infinity. Tokens outside [0, vocab) are ignored. Where no token is left, or only impossible
+// ones (-infinity), the choice is the lowest id that 3 leaves, or 0 where 3 leaves none. Rules
+// change neither logprobs, ranks nor `top`, nor rows with a target.
 struct SampleRow {
   // target_token >= 0: report this token's logprob and rank instead of sampling (prompt scoring).
   int32_t target_token = -1;
@@ -87,7 +116,15 @@ struct SampleRow {
   uint64_t seed = 0;
   uint32_t choice_index = 0;
   uint32_t output_position = 0;
-  // Ids that may not be chosen in this row (eos while under min_tokens). Does not change logprobs.
+  absl::Span<const TokenCount> history;  // ascending by token, each token once
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  float repetition_penalty = 1;             // above 0
+  absl::Span<const LogitBias> logit_bias;   // each token once, finite
+  // Empty: all. Else [ceil(vocab / 32)]: bit t % 32 of word t / 32 is set where token t may be
+  // chosen; bits past the vocabulary mean nothing. Lists of allowed ids and grammars alike.
+  absl::Span<const uint32_t> allowed_mask;
+  // Ids that may not be chosen in this row (eos while under min_tokens, bad words).
   absl::Span<const int32_t> banned_tokens;
   int32_t num_top_logprobs = -1;  // -1: no logprobs at all; 0: the chosen token's; N: and the N best
 };
@@ -102,7 +139,12 @@ struct SampleResult {
   bool is_nan = false;     // the row held a NaN: token is meaningless, the request must end with an error
   float logprob = 0;       // natural log of softmax(unscaled logits)[token], when logprobs were asked for
   int32_t rank = 0;        // 1 = the best of the row, likewise
-  std::unique_ptr<TopLogprob[]> top;  // [num_top_logprobs] best first, or null
+  // [num_top_logprobs] best first; token is -1 past the end of the vocabulary, and in all of them
+  // for a NaN row. Meaningless where num_top_logprobs <= 0. An array that the caller leaves here is
+  // written again when `top_capacity` says that it is long enough; otherwise the call replaces it
+  // by one that is, so that a caller who keeps its results allocates nothing after a while.
+  std::unique_ptr<TopLogprob[]> top;
+  int32_t top_capacity = 0;  // elements of `top`
 };
 
 class Backend {
@@ -117,11 +159,16 @@ class Backend {
   virtual DType kv_dtype() const = 0;
   // Memory that weights, KV and workspace may still take.
   virtual int64_t FreeMemoryBytes() const = 0;
+  // What AllocateHost may still take. The same memory as above where the device is the host.
+  virtual int64_t FreeHostMemoryBytes() const = 0;
 
   // ---- start-up only ----
 
   // RESOURCE_EXHAUSTED when the device does not have it.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
+  // Host memory that CopyBlocks reaches at full speed (pinned, where there is a device). Errors as
+  // Allocate. Counts against host memory.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) = 0;
   // Stacks `parts` by rows into one matrix of sum(rows) x cols; each part keeps its precision. The parts may be freed
   // afterwards. INVALID_ARGUMENT for a dtype that has no kernel. All parts: equal cols.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
@@ -191,11 +238,24 @@ class Backend {
                           absl::Span<const int32_t> indices,     // [n]
                           Tensor out) = 0;                       // [n, hidden] activations
 
-  // One result per row of logits; written to host memory, valid after Synchronize(). Logits are unchanged.
-  // Order: banned tokens, temperature, top-k, top-p, min-p. Logprobs and ranks come from the unscaled logits.
+  // One result per row of logits; written to host memory, valid after Synchronize(). Logits are
+  // unchanged, and logprobs and ranks come from them as they are; SampleRow says how tokens are
+  // chosen.
   virtual void SampleRows(Tensor logits,                         // [n, vocab] f32
                           absl::Span<const SampleRow> rows,      // [n]
                           absl::Span<SampleResult> results) = 0; // [n]
+
+  // destination[copies[i].to] = source[copies[i].from], whole blocks. The two may be one tensor
+  // (copy on write), or a device cache and memory of AllocateHost in either direction. In one call
+  // no block is both read and written, and none is written twice.
+  virtual void CopyBlocks(absl::Span<const BlockCopy> copies,
+                          Tensor source,            // [*, kv_heads, block_size, head_dim] kv_dtype
+                          Tensor destination) = 0;  // [*, kv_heads, block_size, head_dim] kv_dtype
+
+  // Fills whole blocks with 0xff bytes, which is NaN in every float dtype: a debug build makes
+  // reads of stale blocks visible.
+  virtual void PoisonBlocks(absl::Span<const int32_t> blocks,
+                            Tensor cache) = 0;      // [*, kv_heads, block_size, head_dim] kv_dtype
 
   // Copies device memory to host memory (tests, goldens). Synchronous.
   virtual void CopyToHost(Tensor source, void* destination) = 0;

@@ -30,8 +30,10 @@ class CpuBackend final : public Backend {
   DType activation_dtype() const override { return DType::kF32; }
   DType kv_dtype() const override;
   int64_t FreeMemoryBytes() const override;
+  int64_t FreeHostMemoryBytes() const override { return FreeMemoryBytes(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override;
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override;
   absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       absl::Span<const MatrixSource> parts) override;
   absl::Status Reserve(const Limits& limits) override;
@@ -48,6 +50,8 @@ class CpuBackend final : public Backend {
   void GatherRows(Tensor x, absl::Span<const int32_t> indices, Tensor out) override;
   void SampleRows(Tensor logits, absl::Span<const SampleRow> rows,
                   absl::Span<SampleResult> results) override;
+  void CopyBlocks(absl::Span<const BlockCopy> copies, Tensor source, Tensor destination) override;
+  void PoisonBlocks(absl::Span<const int32_t> blocks, Tensor cache) override;
   void CopyToHost(Tensor source, void* destination) override;
   absl::Status Synchronize() override;
 
@@ -55,6 +59,10 @@ class CpuBackend final : public Backend {
   // Runs body(row) for every row, on the calling thread alone where `row_values` x rows is little.
   template <typename Body>
   void ForRows(int64_t rows, int64_t row_values, Body&& body);
+  // Runs body(i) for every block of `block_bytes`, likewise.
+  template <typename Body>
+  void ForBlocks(size_t num_blocks, int64_t block_bytes, Body&& body);
+  void CheckCache(const Tensor& cache) const;
 
   const Isa isa_;
   const ComputeDType compute_dtype_;

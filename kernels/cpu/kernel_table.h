@@ -91,6 +91,8 @@ struct RowKernels {
   // Sampling. maxima[c] = max of chunk c of 64 logits (the last may be shorter); returns true if
   // there is a NaN.
   bool (*chunk_maxima)(const float* logits, int64_t count, float* maxima);
+  // out[i] = logits[i] where bit i % 32 of mask[i / 32] is set, else -infinity; maxima of out.
+  void (*mask)(const float* logits, const uint32_t* mask, int64_t count, float* out, float* maxima);
   // sum of exp(x - max)
   double (*sum_exp)(const float* logits, int64_t count, float max);
   // weights[i] = exp((x[i] - max) / temperature); sums[c] = sum of chunk c of 64; returns the sum

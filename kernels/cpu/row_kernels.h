@@ -112,6 +112,41 @@ struct RowTemplates {
     return sum != sum;
   }
 
+  // Bit (lane + shift) of `word` decides on each lane.
+  static F Select(F v, uint32_t word, int shift) {
+    typename V::I bits;
+    for (int lane = 0; lane < kLanes; ++lane) bits[lane] = 1 << lane;
+    const typename V::I chosen = bits & static_cast<int32_t>(word >> shift);
+    return chosen != 0 ? v : V::Set1(-__builtin_inff());
+  }
+
+  static void Mask(const float* logits, const uint32_t* mask, int64_t count, float* out,
+                   float* maxima) {
+    static_assert(kSampleChunk % 32 == 0 && 32 % kLanes == 0);
+    const float lowest = -__builtin_inff();
+    for (int64_t begin = 0; begin < count; begin += kSampleChunk) {
+      const int64_t end = begin + kSampleChunk < count ? begin + kSampleChunk : count;
+      uint32_t any = 0;
+      for (int64_t i = begin; i < end; i += 32) any |= mask[i / 32];
+      if (any == 0) {  // most chunks, under a grammar
+        for (int64_t i = begin; i < end; ++i) out[i] = lowest;
+        maxima[begin / kSampleChunk] = lowest;
+        continue;
+      }
+      F best = V::Set1(lowest);
+      ForVectors(logits, begin, end, lowest, [&](F v, int64_t i, int64_t valid) {
+        const F allowed = Select(v, mask[i / 32], static_cast<int>(i % 32));
+        best = V::Max(allowed, best);
+        if (valid == kLanes) {
+          V::Store(out + i, allowed);
+        } else {
+          StoreSome(out + i, valid, allowed);
+        }
+      });
+      maxima[begin / kSampleChunk] = V::ReduceMax(best);
+    }
+  }
+
   static double SumExp(const float* logits, int64_t count, float max) {
     double sum = 0;
     for (int64_t begin = 0; begin < count; begin += kSampleChunk) {
@@ -160,6 +195,7 @@ struct RowTemplates {
     rows->rope = Rope;
     rows->store_bf16 = StoreBf16;
     rows->chunk_maxima = ChunkMaxima;
+    rows->mask = Mask;
     rows->sum_exp = SumExp;
     rows->weigh = Weigh;
     rows->count_above = CountAbove;

@@ -13,6 +13,7 @@ namespace fastgen::cpu {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 // Scanning 16 k logits takes about 5 us, less than waking a sleeping thread.
 constexpr int64_t kMinParallelLogits = 32 << 10;
@@ -41,9 +42,18 @@ int32_t FirstAtMax(const float* logits, int64_t vocab, float max,
   return 0;
 }
 
-bool IsBanned(const SampleRow& row, int64_t id) {
-  return std::find(row.banned_tokens.begin(), row.banned_tokens.end(), id) !=
-         row.banned_tokens.end();
+// Leaves an array long enough for what the row asks, with no token in it, or none where it asks for
+// none and there is none.
+void ClearTop(const SampleRow& row, SampleResult* result) {
+  if (row.num_top_logprobs <= 0) return;
+  // A result that was moved from keeps its capacity.
+  const int32_t capacity = result->top == nullptr ? 0 : result->top_capacity;
+  if (capacity < row.num_top_logprobs) {
+    result->top_capacity =
+        std::max(row.num_top_logprobs, static_cast<int32_t>(Backend::kMaxTopLogprobs));
+    result->top = std::make_unique<TopLogprob[]>(static_cast<size_t>(result->top_capacity));
+  }
+  std::fill(result->top.get(), result->top.get() + row.num_top_logprobs, TopLogprob());
 }
 
 }  // namespace
@@ -52,7 +62,7 @@ void RowSampler::Reserve(int64_t vocab) {
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
   scratch_.resize(pool_->num_threads());
   for (Scratch& scratch : scratch_) {
-    scratch.allowed.resize(vocab);
+    scratch.ruled.Reserve(vocab);
     scratch.weights.resize(vocab);
     scratch.sums.resize(num_chunks);
     scratch.maxima.resize(num_chunks);
@@ -66,7 +76,7 @@ void RowSampler::Run(const Tensor& logits, absl::Span<const SampleRow> rows,
                      absl::Span<SampleResult> results) {
   const int64_t vocab = logits.cols();
   const int64_t num_rows = static_cast<int64_t>(rows.size());
-  CHECK(!scratch_.empty() && vocab <= static_cast<int64_t>(scratch_[0].allowed.size()))
+  CHECK(!scratch_.empty() && vocab <= static_cast<int64_t>(scratch_[0].weights.size()))
       << "Reserve() was given less than vocab " << vocab;
   const int64_t grain = num_rows * vocab < kMinParallelLogits ? num_rows : 1;
   pool_->ParallelFor(num_rows, std::max<int64_t>(1, grain),
@@ -83,43 +93,33 @@ void RowSampler::RunRow(const float* logits, int64_t vocab, const SampleRow& row
   result->token = row.target_token;
   result->logprob = 0;
   result->rank = 0;
-  result->top.reset();
+  ClearTop(row, result);
   result->is_nan = kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
   if (result->is_nan) {
     if (row.target_token < 0) result->token = 0;
     return;
   }
-  if (row.num_top_logprobs >= 0 && row.target_token >= 0) {
-    ReportLogprobs(logits, vocab, row, scratch, result);
-    return;
+  if (row.target_token < 0) {
+    const bool has_rules = HasRules(row);
+    const float* choices = logits;
+    if (has_rules) {
+      choices = scratch->ruled.Apply(kernels_, logits, vocab, row, scratch->maxima.data());
+    }
+    result->token = Choose(choices, vocab, row, scratch);
+    // Logprobs are those of the row as it came.
+    if (has_rules && row.num_top_logprobs >= 0) {
+      kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
+    }
   }
-  if (row.target_token >= 0) return;
-  result->token = Choose(logits, vocab, row, scratch);
-  if (row.num_top_logprobs < 0) return;
-  // Choosing may have left the maxima of the allowed logits.
-  kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
-  ReportLogprobs(logits, vocab, row, scratch, result);
+  if (row.num_top_logprobs >= 0) ReportLogprobs(logits, vocab, row, scratch, result);
 }
 
 int32_t RowSampler::Choose(const float* logits, int64_t vocab, const SampleRow& row,
                            Scratch* scratch) const {
-  if (!row.banned_tokens.empty()) {
-    std::copy(logits, logits + vocab, scratch->allowed.begin());
-    for (int32_t id : row.banned_tokens) {
-      if (id >= 0 && id < vocab) scratch->allowed[id] = -kInfinity;
-    }
-    logits = scratch->allowed.data();
-    kernels_.chunk_maxima(logits, vocab, scratch->maxima.data());
-  }
   const int64_t num_chunks = CeilDiv<int64_t>(vocab, kSampleChunk);
   const float max =
       *std::max_element(scratch->maxima.begin(), scratch->maxima.begin() + num_chunks);
-  if (max == -kInfinity) {
-    for (int64_t id = 0; id < vocab; ++id) {
-      if (!IsBanned(row, id)) return static_cast<int32_t>(id);
-    }
-    return 0;
-  }
+  if (max == -kInfinity) return LowestAllowed(row, vocab, scratch->weights.data());
   // An infinite logit takes all the mass.
   if (row.temperature <= 0 || max == kInfinity)
     return FirstAtMax(logits, vocab, max, scratch->maxima);
@@ -207,11 +207,15 @@ RowSampler::Kept RowSampler::Filter(const float* logits, int64_t vocab, float ma
   const auto candidates = scratch->candidates.begin();
   int64_t count = -1;  // of candidates; -1: none collected
   if (row.top_k > 0 && row.top_k < vocab) {
-    count = Collect(logits, vocab, LowerBoundOfTop(vocab, row.top_k, scratch), scratch);
-    std::nth_element(candidates, candidates + row.top_k - 1, candidates + count);
-    count = row.top_k;
-    kept.worst = candidates[count - 1];
-    kept.all = false;
+    // What is impossible is no candidate: a mask may leave few of a large vocabulary.
+    const float least = std::max(kLowest, LowerBoundOfTop(vocab, row.top_k, scratch));
+    count = Collect(logits, vocab, least, scratch);
+    if (count >= row.top_k) {
+      std::nth_element(candidates, candidates + row.top_k - 1, candidates + count);
+      count = row.top_k;
+      kept.worst = candidates[count - 1];
+      kept.all = false;
+    }
     total = 0;
     for (int64_t i = 0; i < count; ++i) total += static_cast<double>(candidates[i].weight);
   }
@@ -224,8 +228,9 @@ RowSampler::Kept RowSampler::Filter(const float* logits, int64_t vocab, float ma
       // rounding.
       const double lightest = (total - wanted) / static_cast<double>(vocab);
       const double threshold = max + (std::log(lightest) - 1e-3) * row.temperature;
-      kept.worst = EndOfNucleus(logits, vocab, std::min(max, static_cast<float>(threshold)), wanted,
-                                scratch);
+      kept.worst = EndOfNucleus(logits, vocab,
+                                std::max(kLowest, std::min(max, static_cast<float>(threshold))),
+                                wanted, scratch);
     }
     kept.all = false;
   }
@@ -259,7 +264,7 @@ int32_t RowSampler::DrawFromAll(int64_t vocab, double draw, const Scratch& scrat
 
 int32_t RowSampler::DrawFromKept(const float* logits, int64_t vocab, const Kept& kept, double draw,
                                  Scratch* scratch) const {
-  const int64_t count = Collect(logits, vocab, kept.worst.logit, scratch);
+  const int64_t count = Collect(logits, vocab, std::max(kLowest, kept.worst.logit), scratch);
   const auto candidates = scratch->candidates.begin();
   double total = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -298,7 +303,6 @@ void RowSampler::ReportLogprobs(const float* logits, int64_t vocab, const Sample
   const int64_t count = Collect(logits, vocab, LowerBoundOfTop(vocab, num_top, scratch), scratch);
   const auto candidates = scratch->candidates.begin();
   std::partial_sort(candidates, candidates + num_top, candidates + count);
-  result->top = std::make_unique<TopLogprob[]>(row.num_top_logprobs);
   for (int64_t i = 0; i < num_top; ++i) {
     result->top[i] = {candidates[i].id, candidates[i].logit - log_sum};
   }

@@ -12,8 +12,9 @@
 //          where it falls.
 //   min-p  p >= min_p * max p.
 // All three: with weights exp((logit - max) / temperature), of tokens that survived the filter
-// before. A row whose every allowed logit is -infinity yields its lowest allowed id. Thread rule:
-// one thread calls Run; rows are spread over the pool. Tested by tests/kernels/sampling_test.cc.
+// before. Penalties, bias and masks come first, in a copy of the row (sampling_rules.h). Thread
+// rule: one thread calls Run; rows are spread over the pool. Tested by
+// tests/kernels/sampling_test.cc, sampling_rules_test.cc and sampling_draws_test.cc.
 #pragma once
 
 #include <vector>
@@ -21,6 +22,7 @@
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/sampling_rules.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace fastgen::cpu {
@@ -31,7 +33,7 @@ class RowSampler {
 
   void Reserve(int64_t vocab);
 
-  // As Backend::SampleRows. Allocates only the results' own top-logprob arrays.
+  // As Backend::SampleRows. Allocates only top-logprob arrays that the results do not bring along.
   void Run(const Tensor& logits, absl::Span<const SampleRow> rows,
            absl::Span<SampleResult> results);
 
@@ -48,7 +50,7 @@ class RowSampler {
 
   // What one thread works with; sized by Reserve().
   struct Scratch {
-    std::vector<float> allowed;        // [vocab] logits with banned tokens at -infinity
+    RuledLogits ruled;
     std::vector<float> weights;        // [vocab]
     std::vector<float> sums;           // [chunks]
     std::vector<float> maxima;         // [chunks]

@@ -51,6 +51,7 @@ class StubMatrix final : public PackedMatrix {
 class StubBackend final : public Backend {
  public:
   int64_t free_memory_bytes = int64_t{1} << 40;
+  int64_t free_host_memory_bytes = int64_t{1} << 40;
   DType activation = DType::kBF16;
   DType kv = DType::kBF16;
   absl::Status pack_status;  // what PackMatrix answers when it is not OK
@@ -59,8 +60,12 @@ class StubBackend final : public Backend {
   DType activation_dtype() const override { return activation; }
   DType kv_dtype() const override { return kv; }
   int64_t FreeMemoryBytes() const override { return free_memory_bytes; }
+  int64_t FreeHostMemoryBytes() const override { return free_host_memory_bytes; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
     return std::unique_ptr<Buffer>(std::make_unique<StubBuffer>(bytes));
+  }
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override {
+    return Allocate(bytes);
   }
   absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       absl::Span<const MatrixSource> parts) override {
@@ -85,6 +90,8 @@ class StubBackend final : public Backend {
   void SampleRows(Tensor, absl::Span<const SampleRow>, absl::Span<SampleResult>) override {
     Fail();
   }
+  void CopyBlocks(absl::Span<const BlockCopy>, Tensor, Tensor) override { Fail(); }
+  void PoisonBlocks(absl::Span<const int32_t>, Tensor) override { Fail(); }
   void CopyToHost(Tensor, void*) override { Fail(); }
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
