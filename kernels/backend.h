@@ -159,8 +159,10 @@ class Backend {
   virtual DType kv_dtype() const = 0;
   // Memory that weights, KV and workspace may still take.
   virtual int64_t FreeMemoryBytes() const = 0;
-  // What AllocateHost may still take. The same memory as above where the device is the host.
+  // What AllocateHost may still take.
   virtual int64_t FreeHostMemoryBytes() const = 0;
+  // True where the two are one memory: what one takes the other does not have.
+  virtual bool host_is_device() const = 0;
 
   // ---- start-up only ----
 

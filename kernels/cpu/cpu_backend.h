@@ -31,6 +31,7 @@ class CpuBackend final : public Backend {
   DType kv_dtype() const override;
   int64_t FreeMemoryBytes() const override;
   int64_t FreeHostMemoryBytes() const override { return FreeMemoryBytes(); }
+  bool host_is_device() const override { return true; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override;
   absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override;

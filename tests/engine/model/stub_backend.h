@@ -52,6 +52,7 @@ class StubBackend final : public Backend {
  public:
   int64_t free_memory_bytes = int64_t{1} << 40;
   int64_t free_host_memory_bytes = int64_t{1} << 40;
+  bool is_host_device = false;
   DType activation = DType::kBF16;
   DType kv = DType::kBF16;
   absl::Status pack_status;  // what PackMatrix answers when it is not OK
@@ -61,6 +62,7 @@ class StubBackend final : public Backend {
   DType kv_dtype() const override { return kv; }
   int64_t FreeMemoryBytes() const override { return free_memory_bytes; }
   int64_t FreeHostMemoryBytes() const override { return free_host_memory_bytes; }
+  bool host_is_device() const override { return is_host_device; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
     return std::unique_ptr<Buffer>(std::make_unique<StubBuffer>(bytes));
   }
