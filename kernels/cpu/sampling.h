@@ -14,7 +14,7 @@
 // All three: with weights exp((logit - max) / temperature), of tokens that survived the filter
 // before. Penalties, bias and masks come first, in a copy of the row (sampling_rules.h). Thread
 // rule: one thread calls Run; rows are spread over the pool. Tested by
-// tests/kernels/sampling_test.cc, sampling_rules_test.cc and sampling_draws_test.cc.
+// tests/kernels/sampling_test.cc and sampling_rules_test.cc.
 #pragma once
 
 #include <vector>

@@ -1,9 +1,11 @@
 // Counts every allocation of the process, so it holds nothing but this claim.
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 
 #include "tests/kernels/backends_under_test.h"
+#include "tests/kernels/random_sample_row.h"
 #include "tests/kernels/random_weights.h"
 
 namespace {
@@ -90,6 +92,53 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
   const int64_t after = num_allocations.load();
   CHECK(synchronized);
   CHECK(after == before);
+}
+
+TEST_CASE("rows with every rule and block copies allocate nothing once results are kept",
+          "[kernels]") {
+  const BackendOptions options = GENERATE(from_range(Backends()));
+  const auto backend = Open(options);
+  const int64_t vocab = 5000, num_rows = 12;
+  const int32_t num_blocks = 40;
+  std::vector<float> logits = Gaussian(num_rows * vocab, 3, 2);
+  std::fill(logits.end() - vocab, logits.end(), -INFINITY);  // nothing may be chosen
+  std::vector<OwnedRow> owned;
+  std::vector<SampleRow> rows;
+  for (uint32_t i = 0; i < num_rows; ++i) {
+    owned.push_back(RandomRow(vocab, i < 6 ? 1u << i : kAllRules, i));
+    owned.back().row.temperature = i % 3 == 0 ? 0.0f : 1.0f;
+    owned.back().row.top_k = i % 4 == 1 ? 50 : 0;
+    owned.back().row.top_p = i % 2 == 1 ? 0.9f : 1.0f;
+    owned.back().row.num_top_logprobs = i % 2 == 0 ? 3 : -1;
+    rows.push_back(owned.back().Bind());
+  }
+  std::vector<SampleResult> results(num_rows);
+  const size_t kv_bytes = BytesOf(backend->kv_dtype(), num_blocks * 2 * 16 * 64);
+  const auto cache_memory = *backend->Allocate(kv_bytes);
+  const auto pool_memory = *backend->AllocateHost(kv_bytes);
+  const Tensor cache(cache_memory->data(), backend->kv_dtype(), {num_blocks, 2, 16, 64});
+  const Tensor pool(pool_memory->data(), backend->kv_dtype(), {num_blocks, 2, 16, 64});
+  std::vector<BlockCopy> copies;
+  std::vector<int32_t> blocks;
+  for (int32_t i = 0; i < num_blocks; ++i) {
+    copies.push_back({i, num_blocks - 1 - i});
+    blocks.push_back(i);
+  }
+  int64_t num_allocated[2];
+  for (int64_t& count : num_allocated) {
+    const int64_t before = num_allocations.load();
+    backend->SampleRows(View(logits, num_rows, vocab), absl::MakeSpan(rows),
+                        absl::MakeSpan(results));
+    backend->CopyBlocks(absl::MakeSpan(copies), cache, pool);
+    backend->PoisonBlocks(absl::MakeSpan(blocks), cache);
+    count = num_allocations.load() - before;
+    // The next step asks for more of some rows.
+    for (SampleRow& row : rows) {
+      if (row.num_top_logprobs == 3) row.num_top_logprobs = Backend::kMaxTopLogprobs;
+    }
+  }
+  CHECK(num_allocated[0] == num_rows / 2);  // the arrays of top logprobs
+  CHECK(num_allocated[1] == 0);
 }
 
 }  // namespace

@@ -4,69 +4,12 @@
 #include <numeric>
 
 #include "kernels/cpu/philox.h"
-#include "tests/kernels/backends_under_test.h"
-#include "tests/testing/reference_ops.h"
+#include "tests/kernels/sampling_under_test.h"
 
 namespace fastgen::testing {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-std::vector<SampleResult> Sample(Backend* backend, std::vector<float> logits,
-                                 const std::vector<SampleRow>& rows) {
-  const int64_t num_rows = static_cast<int64_t>(rows.size());
-  std::vector<SampleResult> results(rows.size());
-  backend->SampleRows(View(logits, num_rows, static_cast<int64_t>(logits.size()) / num_rows),
-                      absl::MakeSpan(rows), absl::MakeSpan(results));
-  REQUIRE(backend->Synchronize().ok());
-  return results;
-}
-
-SampleResult SampleOne(Backend* backend, const std::vector<float>& logits, const SampleRow& row) {
-  return std::move(Sample(backend, logits, {row})[0]);
-}
-
-// `draws` tokens of one distribution, ids counted.
-std::vector<int> Histogram(Backend* backend, const std::vector<float>& logits, SampleRow row,
-                           int draws) {
-  std::vector<int> counts(logits.size());
-  for (int first = 0; first < draws; first += 16) {
-    std::vector<float> all;
-    std::vector<SampleRow> rows;
-    for (int i = 0; i < 16; ++i) {
-      row.output_position = first + i;
-      rows.push_back(row);
-      all.insert(all.end(), logits.begin(), logits.end());
-    }
-    for (const SampleResult& result : Sample(backend, all, rows)) {
-      REQUIRE(result.token >= 0);
-      REQUIRE(result.token < static_cast<int32_t>(logits.size()));
-      ++counts[result.token];
-    }
-  }
-  return counts;
-}
-
-// Every kept token is drawn about as often as it should be, no other at all.
-void CheckDraws(Backend* backend, const std::vector<float>& logits, const SampleRow& row) {
-  const int draws = 4000;
-  const std::vector<int> counts = Histogram(backend, logits, row, draws);
-  const std::vector<double> p = ReferenceDistribution(logits, row);
-  double chi_squared = 0;
-  int cells = 0;
-  for (size_t id = 0; id < p.size(); ++id) {
-    if (p[id] == 0) {
-      INFO("token " << id << " was filtered out");
-      CHECK(counts[id] == 0);
-    } else if (p[id] * draws > 5) {
-      const double expected = p[id] * draws;
-      chi_squared += (counts[id] - expected) * (counts[id] - expected) / expected;
-      ++cells;
-    }
-  }
-  // Mean cells, deviation sqrt(2 cells): five deviations.
-  CHECK(chi_squared < cells + 5 * std::sqrt(2.0 * cells) + 5);
-}
 
 TEST_CASE("Philox gives the paper's known answers", "[kernels]") {
   using cpu::Philox4x32;
@@ -285,6 +228,41 @@ TEST_CASE("more top logprobs than tokens leave the rest empty", "[kernels]") {
   const SampleResult result = SampleOne(backend.get(), {1, 3, 2}, row);
   CHECK((result.top[0].token == 1 && result.top[1].token == 2 && result.top[2].token == 0));
   CHECK(result.top[3].token == -1);
+}
+
+TEST_CASE("an array for top logprobs is used again where it is long enough", "[kernels]") {
+  const auto backend = Open(OptionsFor("", ComputeDType::kAuto, 1));
+  std::vector<float> logits = {1, 3, 2, 0};
+  std::vector<SampleResult> results(1);
+  std::vector<SampleRow> rows(1);
+  const auto sample = [&](int32_t num_top_logprobs) {
+    rows[0].num_top_logprobs = num_top_logprobs;
+    backend->SampleRows(View(logits, 1, 4), absl::MakeSpan(rows), absl::MakeSpan(results));
+    REQUIRE(backend->Synchronize().ok());
+    return results[0].top.get();
+  };
+  TopLogprob* const first = sample(3);
+  CHECK((first[0].token == 1 && first[2].token == 0));
+  // Up to the most that a request may ask for; what an earlier call left is gone.
+  CHECK(sample(Backend::kMaxTopLogprobs) == first);
+  CHECK((first[3].token == 3 && first[4].token == -1));
+  CHECK(sample(0) == first);
+  CHECK(sample(-1) == first);
+  logits[1] = -1;
+  CHECK(sample(2) == first);
+  CHECK((first[0].token == 2 && first[1].token == 0));
+  // Too short, or taken away: replaced.
+  results[0].top = std::make_unique<TopLogprob[]>(1);
+  results[0].top_capacity = 1;
+  CHECK(sample(2)[1].token == 0);
+  const std::unique_ptr<TopLogprob[]> taken = std::move(results[0].top);
+  CHECK(sample(2)[1].token == 0);
+  CHECK(taken.get() != results[0].top.get());
+  CHECK(sample(100)[99].token == -1);
+  CHECK(results[0].top_capacity >= 100);
+  // A row without an answer leaves none of an earlier one.
+  logits[0] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(sample(2)[0].token == -1);
 }
 
 TEST_CASE("a vocabulary of a quarter million works with every filter", "[kernels]") {

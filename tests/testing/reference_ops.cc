@@ -195,9 +195,24 @@ std::vector<double> ReferenceLogSoftmax(const std::vector<float>& logits) {
   return out;
 }
 
+std::vector<double> ReferenceRuledLogits(const std::vector<float>& logits, const SampleRow& row) {
+  const double impossible = -std::numeric_limits<double>::infinity();
+  std::vector<double> out(logits.begin(), logits.end());
+  for (const TokenCount& seen : row.history) {
+    double& logit = out[seen.token];
+    logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
+    if (seen.count > 0) logit -= double{row.frequency_penalty} * seen.count + row.presence_penalty;
+  }
+  for (const LogitBias& entry : row.logit_bias) out[entry.token] += entry.bias;
+  for (size_t id = 0; id < out.size() && !row.allowed_mask.empty(); ++id) {
+    if ((row.allowed_mask[id / 32] & 1u << id % 32) == 0) out[id] = impossible;
+  }
+  for (int32_t id : row.banned_tokens) out[id] = impossible;
+  return out;
+}
+
 std::vector<double> ReferenceDistribution(const std::vector<float>& logits, const SampleRow& row) {
-  std::vector<double> scaled(logits.begin(), logits.end());
-  for (int32_t id : row.banned_tokens) scaled[id] = -std::numeric_limits<double>::infinity();
+  std::vector<double> scaled = ReferenceRuledLogits(logits, row);
   for (double& logit : scaled) logit /= row.temperature;
   std::vector<size_t> best_first(scaled.size());
   std::iota(best_first.begin(), best_first.end(), 0);

@@ -42,8 +42,12 @@ std::vector<double> ReferenceAttention(const std::vector<double>& q,
 // Log-softmax of one row.
 std::vector<double> ReferenceLogSoftmax(const std::vector<float>& logits);
 
-// The probability of each token after banned tokens, temperature, top-k, top-p and min-p.
-// REQUIRES: temperature > 0.
+// The logits after penalties, bias, mask and banned tokens; -infinity where a token cannot be chosen.
+std::vector<double> ReferenceRuledLogits(const std::vector<float>& logits,
+                                         const SampleRow& row);
+
+// The probability of each token after those rules, temperature, top-k, top-p and min-p.
+// REQUIRES: temperature > 0; a token is left.
 std::vector<double> ReferenceDistribution(const std::vector<float>& logits,
                                           const SampleRow& row);
 
