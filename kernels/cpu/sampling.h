@@ -1,20 +1,21 @@
 // RowSampler: one token per row of logits, without sorting the vocabulary.
 //
-// Tokens are ordered by (logit descending, id ascending). Top-k and top-p each keep a prefix of
-// that order, min-p too, so a filter is a cutoff (logit, id), and the draw is made by inverting the
-// cumulative weight of the kept tokens in id order.
-//   top-k  the maxima of 64-token chunks are cheap; the k-th largest of them bounds the k-th
-//   largest logit from below,
-//          so only tokens above it are candidates, and nth_element finds the cutoff.
-//   top-p  tokens with p < (1 - top_p) / vocab cannot matter together; the rest are added up in
-//   buckets of equal ratio, and
-//          halving by nth_element finds the end of the shortest prefix of mass top_p in the bucket
-//          where it falls.
+// Penalties, bias and masks come first, in a copy of the row (sampling_rules.h). Tokens are ordered
+// by (logit descending, id ascending). Top-k and top-p each keep a prefix of that order, min-p too,
+// so a filter is a cutoff (logit, id), and the draw is made by inverting the cumulative weight of
+// the kept tokens in id order.
+//   top-k  The maxima of 64-token chunks are cheap; the k-th largest of them bounds the k-th
+//          largest logit from below, so only tokens above it are candidates, and nth_element finds
+//          the cutoff.
+//   top-p  Tokens with p < (1 - top_p) / vocab cannot matter together; the rest are added up in
+//          buckets of equal ratio, and halving by nth_element finds the end of the shortest prefix
+//          of mass top_p in the bucket where it falls.
 //   min-p  p >= min_p * max p.
 // All three: with weights exp((logit - max) / temperature), of tokens that survived the filter
-// before. Penalties, bias and masks come first, in a copy of the row (sampling_rules.h). Thread
-// rule: one thread calls Run; rows are spread over the pool. Tested by
-// tests/kernels/sampling_test.cc and sampling_rules_test.cc.
+// before. Impossible tokens (-infinity) are no candidates.
+//
+// Thread rule: one thread calls Run; rows are spread over the pool.
+// Tested by tests/kernels/sampling_test.cc and sampling_rules_test.cc.
 #pragma once
 
 #include <vector>

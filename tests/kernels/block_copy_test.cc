@@ -165,6 +165,9 @@ TEST_CASE("host memory is zero, counted, and refused beyond what there is", "[ke
     CHECK(static_cast<const char*>((*buffer)->data())[bytes - 1] == 0);
     // Untouched pages count as taken. Other processes take and give memory meanwhile.
     CHECK(backend->FreeHostMemoryBytes() <= free_before - bytes / 2);
+    // On this backend it is the memory that the device has no longer.
+    CHECK(backend->host_is_device());
+    CHECK(backend->FreeMemoryBytes() <= free_before - bytes / 2);
   }
   CHECK(backend->AllocateHost(size_t{1} << 60).status().code() ==
         absl::StatusCode::kResourceExhausted);

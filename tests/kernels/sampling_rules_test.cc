@@ -124,7 +124,7 @@ TEST_CASE("rules that change nothing change no draw", "[kernels]") {
   OwnedRow everything;
   everything.mask.assign(static_cast<size_t>((vocab + 31) / 32), ~0u);
   everything.bias = {{7, 0.0f}, {-1, 50.0f}, {1000, 50.0f}, {1 << 30, 50.0f}};
-  everything.history = {{-5, 3}, {1000, 2}};
+  everything.history = {{std::numeric_limits<int32_t>::min(), 3}, {1000, 2}, {1 << 30, 2}};
   everything.row.presence_penalty = 2;
   everything.banned = {-1, 1000, std::numeric_limits<int32_t>::min()};
   for (uint32_t position = 0; position < 100; ++position) {
@@ -281,6 +281,37 @@ TEST_CASE("infinite rules neither crash nor give a token that they forbid", "[ke
       row.history = {};
       row.repetition_penalty = 1;
     }
+  }
+}
+
+TEST_CASE("what a rule makes NaN is gone, and what is masked no penalty brings back", "[kernels]") {
+  const std::string path = GENERATE(from_range(Paths()));
+  const auto backend = Open(OptionsFor(path, ComputeDType::kAuto, 1));
+  const int64_t vocab = 1000;
+  const std::vector<float> logits = Gaussian(vocab, 8);
+  const std::vector<LogitBias> to_nan = {{3, std::numeric_limits<float>::quiet_NaN()}};
+  const std::vector<int32_t> banned = {3};
+  std::vector<TokenCount> history;
+  for (int32_t id = 0; id < vocab; ++id) history.push_back({id, id % 3});
+  const std::vector<uint32_t> mask = MaskOf(vocab, {17, 600, 601});
+  for (uint32_t position = 0; position < 30; ++position) {
+    SampleRow gone, absent, masked;
+    for (SampleRow* row : {&gone, &absent, &masked}) {
+      row->temperature = 1;
+      row->output_position = position;
+      row->top_p = position % 3 == 0 ? 0.9f : 1.0f;
+      row->top_k = position % 3 == 1 ? 500 : 0;
+    }
+    gone.logit_bias = absl::MakeSpan(to_nan);
+    absent.banned_tokens = absl::MakeSpan(banned);
+    CHECK(SampleOne(backend.get(), logits, gone).token ==
+          SampleOne(backend.get(), logits, absent).token);
+    // A penalty below 0 is refused upstream; it would make -infinity the best of all.
+    masked.allowed_mask = absl::MakeSpan(mask);
+    masked.history = absl::MakeSpan(history);
+    masked.repetition_penalty = -1;
+    const int32_t token = SampleOne(backend.get(), logits, masked).token;
+    CHECK((token == 17 || token == 600 || token == 601));
   }
 }
 
