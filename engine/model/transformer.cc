@@ -31,6 +31,7 @@ absl::StatusOr<Transformer> Transformer::Create(Backend* backend, ModelConfig co
                                                 Weights weights, const MemoryPlan& plan) {
   ASSIGN_OR_RETURN(Workspace workspace, Workspace::Create(config, plan, backend));
   ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, plan, backend));
+  ASSIGN_OR_RETURN(HostKvCache host_cache, HostKvCache::Create(config, plan, backend));
   Backend::Limits limits;
   limits.max_rows = plan.max_num_batched_tokens;
   limits.max_cols = std::max({config.hidden, config.ffn, config.q_heads * config.head_dim});
@@ -42,23 +43,41 @@ absl::StatusOr<Transformer> Transformer::Create(Backend* backend, ModelConfig co
   limits.block_size = plan.block_size;
   RETURN_IF_ERROR(backend->Reserve(limits));
   return Transformer(backend, std::move(config), std::move(weights), std::move(workspace),
-                     std::move(cache));
+                     std::move(cache), std::move(host_cache));
 }
 
 Transformer::Transformer(Backend* backend, ModelConfig config, Weights weights, Workspace workspace,
-                         KvCache cache)
+                         KvCache cache, HostKvCache host_cache)
     : backend_(backend),
       config_(std::move(config)),
       weights_(std::move(weights)),
       workspace_(std::move(workspace)),
       cache_(std::move(cache)),
+      host_cache_(std::move(host_cache)),
       attention_shape_(ShapeOf(config_)) {}
 
 void Transformer::Forward(const StepInputs& inputs) {
   num_rows_ = static_cast<int64_t>(inputs.ids().size());
   CHECK_LE(num_rows_, workspace_.residual.rows());
+  if (num_rows_ == 0) {
+    MoveBlocks(inputs.moves());
+    return;
+  }
   backend_->EmbedRows(*weights_.embedding, inputs.ids(), workspace_.residual.Rows(0, num_rows_));
-  for (int64_t i = 0; i < config_.num_layers; ++i) RunLayer(i, inputs);
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    MoveLayer(i, inputs.moves());
+    RunLayer(i, inputs);
+  }
+}
+
+void Transformer::MoveBlocks(const KvMoves& moves) {
+  for (int64_t i = 0; i < config_.num_layers; ++i) MoveLayer(i, moves);
+}
+
+void Transformer::MoveLayer(int64_t index, const KvMoves& moves) {
+  if (moves.empty()) return;
+  moves.Apply(cache_.keys(index), host_cache_.keys(index), backend_);
+  moves.Apply(cache_.values(index), host_cache_.values(index), backend_);
 }
 
 void Transformer::RunLayer(int64_t index, const StepInputs& inputs) {

@@ -4,13 +4,17 @@
 //   every layer:  q, k, v = Wqkv norm(x);  x += Wo attention(rope(q), rope(k), v)
 //                 x += Wdown (silu(Wgate norm(x)) * Wup norm(x))
 //   logits = Whead norm(x)
+// A layer's KV moves are issued just before the layer, so that a device may copy the next layer's
+// pages while it computes this one.
 // The residual stream has the activations' dtype. Nothing here waits for the device.
 // Thread rule: the thread that owns the backend.
 // Tested by tests/engine/model/forward_test.cc against goldens and tests/testing/reference_forward.
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "engine/model/host_kv_cache.h"
 #include "engine/model/kv_cache.h"
+#include "engine/model/kv_moves.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/model_config.h"
 #include "engine/model/step_inputs.h"
@@ -26,8 +30,12 @@ class Transformer {
   static absl::StatusOr<Transformer> Create(Backend* backend, ModelConfig config, Weights weights,
                                             const MemoryPlan& plan);
 
-  // Computes the hidden state of every row and writes the rows' keys and values.
+  // Moves the step's KV blocks, computes the hidden state of every row and writes the rows' keys
+  // and values. A step may be moves alone.
   void Forward(const StepInputs& inputs);
+
+  // Moves blocks of all layers.
+  void MoveBlocks(const KvMoves& moves);
 
   // Logits after the given rows of the last Forward; overwritten by the next call.
   // REQUIRES: at most max_logit_rows() rows.
@@ -38,8 +46,9 @@ class Transformer {
 
  private:
   Transformer(Backend* backend, ModelConfig config, Weights weights, Workspace workspace,
-              KvCache cache);
+              KvCache cache, HostKvCache host_cache);
 
+  void MoveLayer(int64_t index, const KvMoves& moves);
   void RunLayer(int64_t index, const StepInputs& inputs);
 
   Backend* backend_;
@@ -47,6 +56,7 @@ class Transformer {
   Weights weights_;
   Workspace workspace_;
   KvCache cache_;
+  HostKvCache host_cache_;
   AttentionShape attention_shape_;
   int64_t num_rows_ = 0;  // of the last Forward
 };

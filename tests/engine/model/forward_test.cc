@@ -1,6 +1,6 @@
 // The whole forward pass on our own tiny models: against the double-precision oracle, and against
 // itself however the work is cut.
-#include "tests/engine/model/model_under_test.h"
+#include "tests/engine/model/batch_under_test.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
 #include <catch2/catch.hpp>
@@ -17,21 +17,12 @@ namespace {
 
 using ::fastgen::testing::Chunk;
 using ::fastgen::testing::ModelUnderTest;
+using ::fastgen::testing::RandomIds;
 using ::fastgen::testing::ReferenceModel;
 using ::fastgen::testing::ScatteredBlocks;
 using ::fastgen::testing::TemporaryDirectory;
 using ::fastgen::testing::TestModelOptions;
 using ::fastgen::testing::TinyModel;
-
-std::vector<int32_t> RandomIds(int length, uint32_t seed, int64_t vocab) {
-  std::vector<int32_t> ids;
-  uint32_t state = seed * 2654435761u + 1;
-  for (int i = 0; i < length; ++i) {
-    state = state * 1664525u + 1013904223u;
-    ids.push_back(static_cast<int32_t>((state >> 8) % static_cast<uint32_t>(vocab)));
-  }
-  return ids;
-}
 
 // Differences from the oracle, relative to the standard deviation of its logits.
 struct Deviation {

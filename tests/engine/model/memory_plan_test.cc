@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/workspace.h"
 #include "tests/engine/model/stub_backend.h"
@@ -140,6 +141,89 @@ TEST_CASE("memory that holds no workspace is refused with figures", "[model][mem
   const absl::Status status = PlanMemory(LongConfig(), backend, 0, SmallRequest()).status();
   CHECK(status.code() == absl::StatusCode::kResourceExhausted);
   CHECK(absl::StrContains(status.message(), "1048576 bytes (1 MiB) are available"));
+}
+
+// A chunk of 256 tokens: 16 blocks of 16.
+constexpr int64_t kChunkBytes = 16 * kBlockBytes;
+
+TEST_CASE("a host tier is taken in whole chunks", "[model][memory]") {
+  StubBackend backend;
+  MemoryRequest request = SmallRequest();
+  const auto none = PlanMemory(LongConfig(), backend, 0, request);
+  CHECK(none->num_host_blocks == 0);
+  CHECK(none->host_kv_bytes == 0);
+  request.host_kv_bytes = 3 * kChunkBytes + kChunkBytes / 2;
+  const auto plan = PlanMemory(LongConfig(), backend, 0, request);
+  REQUIRE(plan.ok());
+  CHECK(plan->num_host_blocks == 48);
+  CHECK(plan->host_kv_bytes == 3 * kChunkBytes);
+  CHECK(plan->num_blocks == none->num_blocks);
+  request.block_size = 64;
+  CHECK(PlanMemory(LongConfig(), backend, 0, request)->num_host_blocks == 12);
+}
+
+TEST_CASE("a host tier of less than a chunk is refused with the arithmetic", "[model][memory]") {
+  StubBackend backend;
+  MemoryRequest request = SmallRequest();
+  request.host_kv_bytes = kChunkBytes;
+  CHECK(PlanMemory(LongConfig(), backend, 0, request)->num_host_blocks == 16);
+  request.host_kv_bytes = kChunkBytes - 1;
+  const absl::Status status = PlanMemory(LongConfig(), backend, 0, request).status();
+  CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+  CHECK(status.message() == "host_kv_bytes is 65535, one chunk of 256 tokens needs 65536");
+}
+
+TEST_CASE("a host tier beyond the host's memory is refused with the arithmetic",
+          "[model][memory]") {
+  StubBackend backend;
+  backend.free_host_memory_bytes = 10 * kMiB;
+  MemoryRequest request = SmallRequest();
+  request.host_kv_bytes = 10 * kMiB;
+  CHECK(PlanMemory(LongConfig(), backend, 0, request).ok());
+  request.host_kv_bytes = 10 * kMiB + 1;
+  const absl::Status status = PlanMemory(LongConfig(), backend, 0, request).status();
+  CHECK(status.code() == absl::StatusCode::kResourceExhausted);
+  CHECK(absl::StrContains(status.message(),
+                          "host_kv_bytes needs 10485761 bytes (10 MiB), 10485760 bytes (10 MiB) "
+                          "are available"));
+}
+
+TEST_CASE("where the device is the host, both tiers come out of one memory", "[model][memory]") {
+  const ModelConfig config = LongConfig();
+  StubBackend backend;
+  backend.is_host_device = true;
+  MemoryRequest request = SmallRequest();
+  request.max_model_len = 160;
+  request.kv_cache_bytes = 10 * kBlockBytes;
+  const int64_t fixed = PlanMemory(config, backend, 0, request)->workspace_bytes + kReserveBytes;
+  backend.free_memory_bytes = fixed + 10 * kBlockBytes + 2 * kChunkBytes;
+  backend.free_host_memory_bytes = backend.free_memory_bytes;
+  request.host_kv_bytes = 2 * kChunkBytes;
+  const auto plan = PlanMemory(config, backend, 0, request);
+  REQUIRE(plan.ok());
+  CHECK(plan->num_blocks == 10);
+  CHECK(plan->num_host_blocks == 32);
+  CHECK(plan->workspace_bytes + kReserveBytes + plan->kv_bytes + plan->host_kv_bytes ==
+        backend.free_memory_bytes);
+  request.host_kv_bytes += 1;
+  const absl::Status status = PlanMemory(config, backend, 0, request).status();
+  CHECK(status.code() == absl::StatusCode::kResourceExhausted);
+  CHECK(absl::StrContains(
+      status.message(),
+      absl::StrCat(backend.free_memory_bytes, " bytes (", backend.free_memory_bytes >> 20,
+                   " MiB) free, less ", fixed + 10 * kBlockBytes)));
+
+  // KV that is chosen leaves the host tier its memory, and is still the whole context if it can be.
+  request.kv_cache_bytes = 0;
+  request.max_model_len = 0;
+  request.host_kv_bytes = 2 * kChunkBytes;
+  backend.free_memory_bytes = fixed + 2 * kChunkBytes + 200 * kBlockBytes;
+  backend.free_host_memory_bytes = backend.free_memory_bytes;
+  const auto chosen = PlanMemory(config, backend, 0, request);
+  REQUIRE(chosen.ok());
+  CHECK(chosen->workspace_bytes + kReserveBytes + chosen->kv_bytes + chosen->host_kv_bytes <=
+        backend.free_memory_bytes);
+  CHECK(chosen->num_host_blocks == 32);
 }
 
 TEST_CASE("a context above the model's is refused", "[model][memory]") {

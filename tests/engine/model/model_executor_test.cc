@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "tests/engine/model/allocation_counter.h"
 #include "tests/engine/model/model_under_test.h"
 #include "tests/testing/reference_forward.h"
 #include "tests/testing/tiny_model.h"
@@ -37,7 +36,6 @@ ScheduledSequence Prompt(SequenceId id, std::vector<int32_t> tokens, int32_t fir
 
 StepPlan PlanOf(std::vector<ScheduledSequence> sequences) {
   StepPlan plan;
-  plan.step = 1;
   for (const ScheduledSequence& sequence : sequences) {
     plan.num_tokens += static_cast<int32_t>(sequence.tokens.size());
   }
@@ -60,12 +58,11 @@ TEST_CASE("a step samples where the plan says and nowhere else", "[model][execut
   sampled.sampling.num_top_logprobs = 3;
   ScheduledSequence silent = Prompt(2, Ids(9), 4);
   silent.samples = false;
-  const auto result = tested.executor->Run(PlanOf({silent, sampled}));
-  REQUIRE(result.ok());
-  REQUIRE(result->sequences.size() == 2);
-  CHECK_FALSE(result->sequences[0].sampled);
-  CHECK(result->sequences[0].next.token == -1);
-  const SequenceResult& answer = result->sequences[1];
+  const auto result = tested.Run(PlanOf({silent, sampled}));
+  REQUIRE(result.sequences.size() == 2);
+  CHECK_FALSE(result.sequences[0].sampled);
+  CHECK(result.sequences[0].next.token == -1);
+  const SequenceResult& answer = result.sequences[1];
   REQUIRE(answer.sampled);
   const std::vector<float> rows = logits.Logits(Ids(20));
   const auto last = absl::MakeConstSpan(rows).subspan(19 * 80);
@@ -82,9 +79,8 @@ TEST_CASE("an empty plan is an empty result", "[model][executor]") {
   const TemporaryDirectory directory;
   TinyModel().WriteDirectory(directory.path());
   ExecutorUnderTest tested(directory.path(), {});
-  const auto result = tested.executor->Run(StepPlan());
-  REQUIRE(result.ok());
-  CHECK(result->sequences.empty());
+  const auto result = tested.Run(StepPlan());
+  CHECK(result.sequences.empty());
 }
 
 TEST_CASE("a whole prompt is scored in pieces, as the oracle scores it", "[model][executor]") {
@@ -98,9 +94,8 @@ TEST_CASE("a whole prompt is scored in pieces, as the oracle scores it", "[model
   ScheduledSequence sequence = Prompt(1, ids, 0);
   sequence.score_targets.assign(ids.begin() + 1, ids.end());
   sequence.sampling.num_prompt_top_logprobs = 2;
-  const auto result = tested.executor->Run(PlanOf({sequence}));
-  REQUIRE(result.ok());
-  const std::vector<TokenScore>& scored = result->sequences[0].scored;
+  const auto result = tested.Run(PlanOf({sequence}));
+  const std::vector<TokenScore>& scored = result.sequences[0].scored;
   REQUIRE(scored.size() == 149);
   for (size_t i = 0; i < scored.size(); ++i) {
     const std::vector<double> row = LogSoftmax(absl::MakeConstSpan(reference).subspan(i * 80, 80));
@@ -113,7 +108,7 @@ TEST_CASE("a whole prompt is scored in pieces, as the oracle scores it", "[model
     CHECK(scored[i].top[0].second ==
           Approx(*std::max_element(row.begin(), row.end())).margin(1e-3));
   }
-  CHECK(result->sequences[0].sampled);
+  CHECK(result.sequences[0].sampled);
 }
 
 TEST_CASE("decode with a cache chooses what a whole prefill chooses", "[model][executor]") {
@@ -122,20 +117,18 @@ TEST_CASE("decode with a cache chooses what a whole prefill chooses", "[model][e
   ExecutorUnderTest tested(directory.path(), {});
   ModelUnderTest logits(directory.path(), {});
   std::vector<int32_t> ids = Ids(30);
-  const auto first = tested.executor->Run(PlanOf({Prompt(1, ids, 0)}));
-  REQUIRE(first.ok());
-  ids.push_back(first->sequences[0].next.token);
+  const auto first = tested.Run(PlanOf({Prompt(1, ids, 0)}));
+  ids.push_back(first.sequences[0].next.token);
   for (int step = 1; step < 20; ++step) {
     ScheduledSequence decode = Prompt(1, ids, 0);  // for its block table
     decode.tokens = {ids.back()};
     decode.context_begin = static_cast<int32_t>(ids.size()) - 1;
     decode.output_position = step;
-    const auto result = tested.executor->Run(PlanOf({decode}));
-    REQUIRE(result.ok());
+    const auto result = tested.Run(PlanOf({decode}));
     const std::vector<float> rows = logits.Logits(ids);
     const int32_t expected =
         testing::ArgMax(absl::MakeConstSpan(rows).subspan((ids.size() - 1) * 80));
-    CHECK(result->sequences[0].next.token == expected);
+    CHECK(result.sequences[0].next.token == expected);
     ids.push_back(expected);
   }
 }
@@ -145,9 +138,9 @@ TEST_CASE("banned tokens are not chosen", "[model][executor]") {
   TinyModel().WriteDirectory(directory.path());
   ExecutorUnderTest tested(directory.path(), {});
   ScheduledSequence sequence = Prompt(1, Ids(20), 0);
-  const int32_t best = tested.executor->Run(PlanOf({sequence}))->sequences[0].next.token;
+  const int32_t best = tested.Run(PlanOf({sequence})).sequences[0].next.token;
   sequence.banned_tokens = {best};
-  CHECK(tested.executor->Run(PlanOf({sequence}))->sequences[0].next.token != best);
+  CHECK(tested.Run(PlanOf({sequence})).sequences[0].next.token != best);
 }
 
 TEST_CASE("a seeded draw depends on seed and output position only", "[model][executor]") {
@@ -164,7 +157,7 @@ TEST_CASE("a seeded draw depends on seed and output position only", "[model][exe
     sequence.sampling.seed = seed;
     sequence.output_position = position;
     sequences.push_back(sequence);
-    return tested.executor->Run(PlanOf(std::move(sequences)))->sequences.back().next.token;
+    return tested.Run(PlanOf(std::move(sequences))).sequences.back().next.token;
   };
   int num_changed_by_seed = 0;
   int num_changed_by_position = 0;
@@ -190,38 +183,14 @@ TEST_CASE("a NaN marks its own sequence and no other", "[model][executor]") {
     testing::TestModelOptions options;
     options.compute_dtype = compute_dtype;
     ExecutorUnderTest tested(directory.path(), options);
-    const auto alone = tested.executor->Run(PlanOf({Prompt(1, Ids(20), 0)}));
-    REQUIRE(alone.ok());
-    const auto result = tested.executor->Run(
+    const auto alone = tested.Run(PlanOf({Prompt(1, Ids(20), 0)}));
+    const auto result = tested.Run(
         PlanOf({Prompt(1, Ids(20), 0), Prompt(2, {5, 79, 6}, 4), Prompt(3, Ids(20), 8)}));
-    REQUIRE(result.ok());
-    CHECK_FALSE(result->sequences[0].is_nan);
-    CHECK(result->sequences[1].is_nan);
-    CHECK_FALSE(result->sequences[2].is_nan);
-    CHECK(result->sequences[0].next.token == alone->sequences[0].next.token);
-    CHECK(result->sequences[2].next.token == alone->sequences[0].next.token);
-  }
-}
-
-TEST_CASE("a step allocates its result and nothing else", "[model][executor]") {
-  const TemporaryDirectory directory;
-  TinyModel().WriteDirectory(directory.path());
-  for (const ComputeDType compute_dtype : {ComputeDType::kF32, ComputeDType::kAuto}) {
-    testing::TestModelOptions options;
-    options.compute_dtype = compute_dtype;
-    ExecutorUnderTest tested(directory.path(), options);
-    ScheduledSequence decode = Prompt(2, Ids(18), 4);
-    decode.tokens = {7};
-    decode.context_begin = 17;
-    decode.sampling.temperature = 0.7f;
-    decode.sampling.top_p = 0.9f;
-    const StepPlan plan = PlanOf({Prompt(1, Ids(50), 0), decode});
-    REQUIRE(tested.executor->Run(plan).ok());
-    const int64_t before = testing::NumAllocations();
-    const bool is_ok = tested.executor->Run(plan).ok();
-    const int64_t in_step = testing::NumAllocations() - before;
-    CHECK(is_ok);
-    CHECK(in_step == 1);  // StepResult::sequences
+    CHECK_FALSE(result.sequences[0].is_nan);
+    CHECK(result.sequences[1].is_nan);
+    CHECK_FALSE(result.sequences[2].is_nan);
+    CHECK(result.sequences[0].next.token == alone.sequences[0].next.token);
+    CHECK(result.sequences[2].next.token == alone.sequences[0].next.token);
   }
 }
 

@@ -36,6 +36,8 @@ Loaded Load(const std::string& path, const TestModelOptions& options) {
   request.max_num_seqs = options.max_num_seqs;
   request.max_num_batched_tokens = options.max_num_batched_tokens;
   request.block_size = options.block_size;
+  request.kv_cache_bytes = options.kv_cache_bytes;
+  request.host_kv_bytes = options.host_kv_bytes;
   loaded.plan = Take(
       PlanMemory(loaded.checkpoint->config(), *loaded.backend, loaded.weights.bytes(), request));
   return loaded;
@@ -50,6 +52,7 @@ ModelUnderTest::ModelUnderTest(const std::string& path, const TestModelOptions& 
   plan_ = loaded.plan;
   transformer_ = std::make_unique<Transformer>(Take(Transformer::Create(
       backend_.get(), checkpoint_->config(), std::move(loaded.weights), plan_)));
+  sampling_ = std::make_unique<SamplingState>(plan_, checkpoint_->config().vocab);
   inputs_ = std::make_unique<StepInputs>(plan_, checkpoint_->config().vocab);
 }
 
@@ -63,10 +66,11 @@ std::vector<float> ModelUnderTest::Step(const std::vector<Chunk>& chunks) {
     sequence.context_begin = chunk.begin;
     const int32_t num_blocks = CeilDiv(chunk.end, plan_.block_size);
     sequence.block_table.assign(chunk.blocks.begin(), chunk.blocks.begin() + num_blocks);
+    sequence.score_targets.assign(sequence.tokens.size(), 0);  // every row is asked for its logits
     plan.num_tokens += chunk.end - chunk.begin;
     plan.sequences.push_back(std::move(sequence));
   }
-  inputs_->Build(plan);
+  inputs_->Build(plan, {}, sampling_.get());
   transformer_->Forward(*inputs_);
   std::vector<int32_t> rows;
   for (int32_t i = 0; i < plan.num_tokens; ++i) rows.push_back(i);
@@ -108,6 +112,14 @@ ExecutorUnderTest::ExecutorUnderTest(const std::string& path, const TestModelOpt
   plan = loaded.plan;
   executor = Take(ModelExecutor::Create(backend.get(), loaded.checkpoint->config(),
                                         std::move(loaded.weights), plan));
+}
+
+StepResult ExecutorUnderTest::Run(StepPlan step_plan) {
+  step_plan.step = ++last_step;
+  StepResult result;
+  const absl::Status status = executor->Run(step_plan, &result);
+  CHECK(status.ok()) << status;
+  return result;
 }
 
 std::vector<int32_t> ScatteredBlocks(int32_t first, int32_t count) {

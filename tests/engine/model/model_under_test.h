@@ -11,6 +11,7 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/memory_plan.h"
 #include "engine/model/model_executor.h"
+#include "engine/model/sampling_state.h"
 #include "engine/model/step_inputs.h"
 #include "engine/model/transformer.h"
 #include "kernels/make_backend.h"
@@ -24,6 +25,8 @@ struct TestModelOptions {
   int32_t max_num_seqs = 8;
   int32_t max_num_batched_tokens = 384;
   int32_t block_size = 16;
+  int64_t kv_cache_bytes = 0;
+  int64_t host_kv_bytes = 0;
 };
 
 // One sequence's part of a step: its ids [begin, end), on its blocks.
@@ -55,15 +58,21 @@ class ModelUnderTest {
   std::unique_ptr<Backend> backend_;
   MemoryPlan plan_;
   std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<SamplingState> sampling_;
   std::unique_ptr<StepInputs> inputs_;
 };
 
 // An executor with its backend, for whole runs.
 struct ExecutorUnderTest {
   ExecutorUnderTest(const std::string& path, const TestModelOptions& options);
+
+  // Runs `plan` as the next step; CHECKs that it succeeds.
+  StepResult Run(StepPlan plan);
+
   std::unique_ptr<Backend> backend;
   MemoryPlan plan;
   std::unique_ptr<ModelExecutor> executor;
+  uint64_t last_step = 0;
 };
 
 // Blocks [first, first + count) in an order that is neither rising nor contiguous.

@@ -1,11 +1,16 @@
 // StepInputs: the arrays of a mixed step, written out.
 #include "engine/model/step_inputs.h"
 
+#include "tests/engine/model/aborts.h"
+
+// Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
 #include <catch2/catch.hpp>
 #include <vector>
 
 namespace fastgen {
 namespace {
+
+using ::fastgen::testing::Aborts;
 
 MemoryPlan Limits() {
   MemoryPlan plan;
@@ -39,6 +44,7 @@ StepPlan MixedPlan() {
   decode.sampling.top_p = 0.9f;
   decode.sampling.min_p = 0.1f;
   decode.sampling.seed = 42;
+  decode.sampling.choice_index = 6;
   decode.sampling.num_top_logprobs = 5;
   ScheduledSequence chunk;
   chunk.id = 2;
@@ -55,9 +61,10 @@ StepPlan MixedPlan() {
 
 TEST_CASE("a mixed step becomes flat arrays in the plan's order", "[model][inputs]") {
   StepInputs inputs(Limits(), 80);
+  SamplingState sampling(Limits(), 80);
   const StepPlan plan = MixedPlan();
   for (int repeat = 0; repeat < 2; ++repeat) {  // Building again leaves nothing behind.
-    inputs.Build(plan);
+    inputs.Build(plan, {}, &sampling);
     CHECK(Vector(inputs.ids()) == std::vector<int32_t>{70, 10, 11, 12, 13});
     CHECK(Vector(inputs.positions()) == std::vector<int32_t>{5, 2, 3, 4, 5});
     CHECK(Vector(inputs.slots()) == std::vector<int64_t>{13, 2, 3, 28, 29});
@@ -76,8 +83,9 @@ TEST_CASE("a mixed step becomes flat arrays in the plan's order", "[model][input
 TEST_CASE("a sampled row carries the sequence's parameters, a scored one its target",
           "[model][inputs]") {
   StepInputs inputs(Limits(), 80);
+  SamplingState sampling(Limits(), 80);
   const StepPlan plan = MixedPlan();
-  inputs.Build(plan);
+  inputs.Build(plan, {}, &sampling);
   const SampleRow& sampled = inputs.sample_rows()[0];
   CHECK(sampled.target_token == -1);
   CHECK(sampled.temperature == 0.5f);
@@ -85,7 +93,7 @@ TEST_CASE("a sampled row carries the sequence's parameters, a scored one its tar
   CHECK(sampled.top_p == 0.9f);
   CHECK(sampled.min_p == 0.1f);
   CHECK(sampled.seed == 42);
-  CHECK(sampled.choice_index == 0);
+  CHECK(sampled.choice_index == 6);
   CHECK(sampled.output_position == 2);
   CHECK(Vector(sampled.banned_tokens) == std::vector<int32_t>{0, 1});
   CHECK(sampled.num_top_logprobs == 5);
@@ -101,7 +109,8 @@ TEST_CASE("block tables of unequal length are padded to the longest of the step"
   plan.sequences[0].context_begin = 12;
   plan.sequences[0].block_table = {1, 2, 3, 4};
   StepInputs inputs(Limits(), 80);
-  inputs.Build(plan);
+  SamplingState sampling(Limits(), 80);
+  inputs.Build(plan, {}, &sampling);
   CHECK(inputs.attention().max_blocks == 4);
   CHECK(Vector(inputs.attention().block_tables).size() == 8);
   CHECK(inputs.attention().block_tables[4] == 0);
@@ -109,10 +118,54 @@ TEST_CASE("block tables of unequal length are padded to the longest of the step"
   CHECK(inputs.slots()[0] == 16);
 }
 
+// A decode row of sequence 1 whose token is what row 1 of the step before sampled.
+StepPlan PendingPlan() {
+  StepPlan plan;
+  ScheduledSequence decode;
+  decode.id = 1;
+  decode.tokens = {kPendingToken};
+  decode.token_row = 1;
+  decode.context_begin = 5;
+  decode.block_table = {9, 3};
+  decode.samples = true;
+  plan.sequences = {decode};
+  plan.num_tokens = 1;
+  return plan;
+}
+
+TEST_CASE("a pending token is what the row that it names has sampled", "[model][inputs]") {
+  StepInputs inputs(Limits(), 80);
+  SamplingState sampling(Limits(), 80);
+  const std::vector<SampledRow> previous = {{2, 33}, {1, 44}, {3, -1}};
+  const StepPlan plan = PendingPlan();
+  inputs.Build(plan, previous, &sampling);
+  CHECK(Vector(inputs.ids()) == std::vector<int32_t>{44});
+}
+
+TEST_CASE("a pending token that no row has is CHECKed", "[model][inputs]") {
+  const auto aborts = [](const StepPlan& plan, const std::vector<SampledRow>& previous) {
+    StepInputs inputs(Limits(), 80);
+    SamplingState sampling(Limits(), 80);
+    return Aborts([&] { inputs.Build(plan, previous, &sampling); });
+  };
+  StepPlan plan = PendingPlan();
+  CHECK_FALSE(aborts(plan, {{2, 33}, {1, 44}}));
+  CHECK(aborts(plan, {{2, 33}}));           // there is no such row
+  CHECK(aborts(plan, {{1, 33}, {2, 44}}));  // it is another sequence's
+  CHECK(aborts(plan, {{2, 33}, {1, -1}}));  // it did not sample
+  plan.sequences[0].token_row = -1;
+  CHECK(aborts(plan, {{2, 33}, {1, 44}}));
+  plan = PendingPlan();
+  plan.sequences[0].tokens = {5, kPendingToken};  // only a decode row may
+  plan.num_tokens = 2;
+  CHECK(aborts(plan, {{2, 33}, {1, 44}}));
+}
+
 TEST_CASE("arrays do not move after construction", "[model][inputs]") {
   StepInputs inputs(Limits(), 80);
+  SamplingState sampling(Limits(), 80);
   StepPlan plan = MixedPlan();
-  inputs.Build(plan);
+  inputs.Build(plan, {}, &sampling);
   const int32_t* ids = inputs.ids().data();
   const int32_t* tables = inputs.attention().block_tables.data();
   const SampleRow* rows = inputs.sample_rows().data();
@@ -126,7 +179,7 @@ TEST_CASE("arrays do not move after construction", "[model][inputs]") {
   full.samples = true;
   plan.sequences.push_back(full);
   plan.num_tokens = 12;
-  inputs.Build(plan);
+  inputs.Build(plan, {}, &sampling);
   CHECK(inputs.ids().data() == ids);
   CHECK(inputs.attention().block_tables.data() == tables);
   CHECK(inputs.sample_rows().data() == rows);
