@@ -98,14 +98,16 @@ TEST_CASE("whatever admission accepts, the scheduler can run alone to its end", 
       sequence.stop.max_output_tokens = *max_output;
       scheduler.Add(std::move(sequence));
       int32_t num_output = 0;
+      StepPlan plan;
+      CommitResult commit;
       while (!scheduler.idle()) {
-        const StepPlan plan = scheduler.PlanStep();
+        scheduler.PlanStep(&plan);
         REQUIRE(plan.sequences.size() == 1);
         StepResult result;
         result.sequences.resize(1);
         result.sequences[0].sampled = plan.sequences[0].samples;
         num_output += plan.sequences[0].samples ? 1 : 0;
-        scheduler.CommitStep(plan, result);
+        scheduler.CommitStep(plan, result, &commit);
         scheduler.CheckInvariants();
       }
       CHECK(num_output == *max_output);
