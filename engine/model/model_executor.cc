@@ -78,13 +78,14 @@ absl::Status ModelExecutor::Run(const StepPlan& plan, StepResult* result) {
   last_step_ = plan.step;
   inputs_.Build(plan, sampled_, &sampling_);
   transformer_.Forward(inputs_);
-  const size_t num_logit_rows = inputs_.logit_rows().size();
-  const size_t piece = static_cast<size_t>(transformer_.max_logit_rows());
-  for (size_t begin = 0; begin < num_logit_rows; begin += piece) {
-    const size_t count = std::min(piece, num_logit_rows - begin);
-    const Tensor logits = transformer_.Logits(inputs_.logit_rows().subspan(begin, count));
-    backend_->SampleRows(logits, inputs_.sample_rows().subspan(begin, count),
-                         absl::MakeSpan(results_).subspan(begin, count));
+  const int64_t num_logit_rows = static_cast<int64_t>(inputs_.logit_rows().size());
+  for (int64_t begin = 0; begin < num_logit_rows; begin += transformer_.max_logit_rows()) {
+    const int64_t count = std::min(transformer_.max_logit_rows(), num_logit_rows - begin);
+    const Tensor logits = transformer_.Logits(inputs_, begin, count);
+    const size_t first = static_cast<size_t>(begin);
+    const size_t size = static_cast<size_t>(count);
+    backend_->SampleRows(logits, inputs_.sample_rows().subspan(first, size),
+                         absl::MakeSpan(results_).subspan(first, size));
   }
   RETURN_IF_ERROR(backend_->Synchronize());
   Collect(plan, result);

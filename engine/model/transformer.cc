@@ -86,31 +86,63 @@ void Transformer::RunLayer(int64_t index, const StepInputs& inputs) {
   const Tensor normed = workspace_.normed.Rows(0, num_rows_);
   const Tensor qkv = workspace_.qkv.Rows(0, num_rows_);
   const Tensor attention = workspace_.attention.Rows(0, num_rows_);
-  const Tensor gate_up = workspace_.gate_up.Rows(0, num_rows_);
-  const Tensor ffn = workspace_.ffn.Rows(0, num_rows_);
   const Tensor none;
 
   backend_->RmsNorm(x, VectorOf(layer.attention_norm), config_.rms_eps, normed);
   backend_->MatMul(normed, *layer.qkv, none, none, qkv);
   backend_->RopeAndWriteKv(qkv, attention_shape_, workspace_.cos_sin, inputs.positions(),
                            inputs.slots(), cache_.keys(index), cache_.values(index));
+  const absl::Span<const int32_t> logit_rows = inputs.logit_rows();
+  const bool is_last = index + 1 == config_.num_layers;
+  if (is_last && logit_rows.empty()) return;
   backend_->PagedAttention(qkv.Cols(0, config_.q_heads * config_.head_dim), attention_shape_,
                            inputs.attention(), cache_.keys(index), cache_.values(index), attention);
-  backend_->MatMul(attention, *layer.attention_out, none, x, x);
+  // Rows that are scored and sampled after appear twice.
+  if (is_last && static_cast<int64_t>(logit_rows.size()) < num_rows_) {
+    FinishLogitRows(layer, logit_rows, attention);
+  } else {
+    FinishLayer(layer, attention, x, normed);
+    hidden_ = x;
+  }
+}
 
+void Transformer::FinishLogitRows(const LayerWeights& layer, absl::Span<const int32_t> rows,
+                                  Tensor attention) {
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  // qkv has been read, and is at least as wide as its q part, which the gathered rows fill densely.
+  const Tensor gathered(workspace_.qkv.data, attention.dtype, {num_rows, attention.cols()});
+  // The two buffers change roles, as rows cannot be gathered in place.
+  hidden_ = workspace_.normed.Rows(0, num_rows);
+  backend_->GatherRows(attention, rows, gathered);
+  backend_->GatherRows(workspace_.residual.Rows(0, num_rows_), rows, hidden_);
+  FinishLayer(layer, gathered, hidden_, workspace_.residual.Rows(0, num_rows));
+}
+
+void Transformer::FinishLayer(const LayerWeights& layer, Tensor attention, Tensor x,
+                              Tensor normed) {
+  const Tensor gate_up = workspace_.gate_up.Rows(0, x.rows());
+  const Tensor ffn = workspace_.ffn.Rows(0, x.rows());
+  const Tensor none;
+  backend_->MatMul(attention, *layer.attention_out, none, x, x);
   backend_->RmsNorm(x, VectorOf(layer.ffn_norm), config_.rms_eps, normed);
   backend_->MatMul(normed, *layer.gate_up, none, none, gate_up);
   backend_->SiluMul(gate_up, ffn);
   backend_->MatMul(ffn, *layer.down, none, x, x);
 }
 
-Tensor Transformer::Logits(absl::Span<const int32_t> rows) {
-  const int64_t num_rows = static_cast<int64_t>(rows.size());
-  CHECK(num_rows >= 1 && num_rows <= max_logit_rows()) << num_rows;
-  const Tensor input = workspace_.logit_input.Rows(0, num_rows);
-  const Tensor logits = workspace_.logits.Rows(0, num_rows);
-  backend_->GatherRows(workspace_.residual.Rows(0, num_rows_), rows, input);
-  backend_->RmsNorm(input, VectorOf(weights_.final_norm), config_.rms_eps, input);
+Tensor Transformer::Logits(const StepInputs& inputs, int64_t begin, int64_t count) {
+  CHECK(count >= 1 && count <= max_logit_rows()) << count;
+  const absl::Span<const int32_t> rows = inputs.logit_rows();
+  const Tensor input = workspace_.logit_input.Rows(0, count);
+  const Tensor logits = workspace_.logits.Rows(0, count);
+  if (static_cast<int64_t>(rows.size()) < num_rows_) {
+    backend_->RmsNorm(hidden_.Rows(begin, count), VectorOf(weights_.final_norm), config_.rms_eps,
+                      input);
+  } else {
+    backend_->GatherRows(
+        hidden_, rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), input);
+    backend_->RmsNorm(input, VectorOf(weights_.final_norm), config_.rms_eps, input);
+  }
   backend_->MatMul(input, weights_.head(), Tensor(), Tensor(), logits);
   return logits;
 }

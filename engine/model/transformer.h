@@ -7,6 +7,8 @@
 // A layer's KV moves are issued just before the layer, so that a device may copy the next layer's
 // pages while it computes this one.
 // The residual stream has the activations' dtype. Nothing here waits for the device.
+// Of the last layer, what follows the keys and values is computed for rows whose logits are asked
+// for: most rows of a prompt end there.
 // Thread rule: the thread that owns the backend.
 // Tested by tests/engine/model/forward_test.cc against goldens and tests/testing/reference_forward.
 #pragma once
@@ -30,16 +32,17 @@ class Transformer {
   static absl::StatusOr<Transformer> Create(Backend* backend, ModelConfig config, Weights weights,
                                             const MemoryPlan& plan);
 
-  // Moves the step's KV blocks, computes the hidden state of every row and writes the rows' keys
-  // and values. A step may be moves alone.
+  // Moves the step's KV blocks, writes the keys and values of every row and computes the hidden
+  // state of its logit rows. A step may be moves alone.
   void Forward(const StepInputs& inputs);
 
   // Moves blocks of all layers.
   void MoveBlocks(const KvMoves& moves);
 
-  // Logits after the given rows of the last Forward; overwritten by the next call.
-  // REQUIRES: at most max_logit_rows() rows.
-  Tensor Logits(absl::Span<const int32_t> rows);  // returns [rows.size(), vocab] f32
+  // Logits of inputs.logit_rows()[begin, begin + count); overwritten by the next call.
+  // REQUIRES: `inputs` were the last Forward's; 1 <= count <= max_logit_rows().
+  Tensor Logits(const StepInputs& inputs, int64_t begin,
+                int64_t count);  // returns [count, vocab] f32
 
   int64_t max_logit_rows() const { return workspace_.logits.rows(); }
   const ModelConfig& config() const { return config_; }
@@ -50,6 +53,14 @@ class Transformer {
 
   void MoveLayer(int64_t index, const KvMoves& moves);
   void RunLayer(int64_t index, const StepInputs& inputs);
+  // Everything of a layer behind its attention. `normed` is overwritten.
+  void FinishLayer(const LayerWeights& layer,
+                   Tensor attention,  // [rows, q_heads * head_dim] activations
+                   Tensor x,          // [rows, hidden] activations
+                   Tensor normed);    // [rows, hidden] activations
+  // The same of the last layer, for the logit rows alone; they are hidden_ afterwards.
+  void FinishLogitRows(const LayerWeights& layer, absl::Span<const int32_t> rows,
+                       Tensor attention);  // [all rows, q_heads * head_dim] activations
 
   Backend* backend_;
   ModelConfig config_;
@@ -59,6 +70,7 @@ class Transformer {
   HostKvCache host_cache_;
   AttentionShape attention_shape_;
   int64_t num_rows_ = 0;  // of the last Forward
+  Tensor hidden_;         // [num_rows_ or logit rows, hidden] of the last Forward, before the norm
 };
 
 }  // namespace fastgen

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/engine/model/model_under_test.h"
+#include "tests/engine/model/batch_under_test.h"
 #include "tests/testing/reference_forward.h"
 #include "tests/testing/tiny_model.h"
 
@@ -109,6 +109,34 @@ TEST_CASE("a whole prompt is scored in pieces, as the oracle scores it", "[model
           Approx(*std::max_element(row.begin(), row.end())).margin(1e-3));
   }
   CHECK(result.sequences[0].sampled);
+}
+
+TEST_CASE("a row's scores do not depend on which others are asked for", "[model][executor]") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBF16, DType::kQ4_1);
+  TinyModel tiny;
+  tiny.matrix_dtype = dtype;
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() / "tiny.gguf";
+  tiny.WriteGguf(path);
+  testing::TestModelOptions options;
+  options.compute_dtype = dtype == DType::kF32 ? ComputeDType::kF32 : ComputeDType::kAuto;
+  ExecutorUnderTest tested(path, options);
+  const std::vector<int32_t> ids = Ids(40);
+  const auto run = [&](int num_targets) {
+    ScheduledSequence sequence = Prompt(1, ids, 0);
+    sequence.score_targets.assign(ids.begin() + 1, ids.begin() + 1 + num_targets);
+    sequence.sampling.num_top_logprobs = 5;
+    sequence.sampling.num_prompt_top_logprobs = 5;
+    return tested.Run(PlanOf({sequence})).sequences[0];
+  };
+  // With 39 scored and one sampled, every row is computed to its end.
+  const SequenceResult all = run(39);
+  for (const int num_targets : {0, 1, 12, 38}) {
+    INFO(num_targets << " targets");
+    const SequenceResult some = run(num_targets);
+    CHECK(testing::AreSame({some.next}, {all.next}));
+    CHECK(testing::AreSame(some.scored, {all.scored.begin(), all.scored.begin() + num_targets}));
+  }
 }
 
 TEST_CASE("decode with a cache chooses what a whole prefill chooses", "[model][executor]") {

@@ -72,14 +72,11 @@ std::vector<float> ModelUnderTest::Step(const std::vector<Chunk>& chunks) {
   }
   inputs_->Build(plan, {}, sampling_.get());
   transformer_->Forward(*inputs_);
-  std::vector<int32_t> rows;
-  for (int32_t i = 0; i < plan.num_tokens; ++i) rows.push_back(i);
-  std::vector<float> logits(rows.size() * static_cast<size_t>(config().vocab));
-  const size_t piece = static_cast<size_t>(transformer_->max_logit_rows());
-  for (size_t begin = 0; begin < rows.size(); begin += piece) {
-    const size_t count = std::min(piece, rows.size() - begin);
-    const Tensor part = transformer_->Logits(absl::MakeConstSpan(rows).subspan(begin, count));
-    backend_->CopyToHost(part, logits.data() + begin * static_cast<size_t>(config().vocab));
+  std::vector<float> logits(static_cast<size_t>(plan.num_tokens * config().vocab));
+  for (int64_t begin = 0; begin < plan.num_tokens; begin += transformer_->max_logit_rows()) {
+    const int64_t count = std::min(transformer_->max_logit_rows(), plan.num_tokens - begin);
+    const Tensor part = transformer_->Logits(*inputs_, begin, count);
+    backend_->CopyToHost(part, logits.data() + begin * config().vocab);
   }
   CHECK(backend_->Synchronize().ok());
   return logits;

@@ -1,5 +1,5 @@
 // The default model against recorded results: logprobs, perplexity and greedy tokens.
-#include "tests/engine/model/model_under_test.h"
+#include "tests/engine/model/batch_under_test.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
 #include <algorithm>
@@ -17,6 +17,10 @@ namespace fastgen {
 namespace {
 
 namespace json = boost::json;
+using ::fastgen::testing::AreSame;
+using ::fastgen::testing::BatchUnderTest;
+using ::fastgen::testing::DrivenSequence;
+using ::fastgen::testing::ExecutorUnderTest;
 using ::fastgen::testing::ModelUnderTest;
 using ::fastgen::testing::TestModelOptions;
 
@@ -165,6 +169,59 @@ TEST_CASE("default model as served stays near the recorded results", "[model][sm
   CHECK(differences.mean < 0.08);
   CHECK(std::abs(differences.perplexity_ratio - 1) < 0.01);
   CHECK(CountWrongTokens(&tested, *data, 0.6, 30) == 0);
+}
+
+// Greedy with the best tokens of each step, so that every comparison is of many logprobs.
+SequenceSampling Greedy() {
+  SequenceSampling sampling;
+  sampling.num_top_logprobs = 20;
+  return sampling;
+}
+
+TEST_CASE(
+    "default model gives a sequence the same bits alone, in a crowd, in chunks and from the "
+    "host tier",
+    "[model][smollm2]") {
+  const auto model = testing::DefaultModel();
+  if (!model.has_value()) {
+    WARN("the default model is not here: skipped");
+    return;
+  }
+  TestModelOptions options;
+  options.compute_dtype = ComputeDType::kAuto;
+  options.block_size = 64;
+  options.host_kv_bytes = 64 << 20;
+  ExecutorUnderTest tested(*model, options);
+  const int64_t vocab = 49152;
+  const size_t num_tokens = 32;
+  const std::vector<int32_t> prompt = testing::RandomIds(275, 1, vocab);
+  const auto alone = [&](const testing::BatchOptions& batch_options) {
+    BatchUnderTest batch(&tested, batch_options);
+    const DrivenSequence* sequence = batch.Add(prompt, Greedy(), 320);
+    batch.Generate(num_tokens);
+    return sequence->output;
+  };
+  const std::vector<TokenScore> expected = alone({});
+  for (const int32_t chunk_size : {1, 17, 256}) {
+    INFO("chunks of " << chunk_size);
+    CHECK(AreSame(alone({.chunk_size = chunk_size, .runs_ahead = true}), expected));
+  }
+
+  BatchUnderTest batch(&tested, {.chunk_size = 40, .runs_ahead = true, .rotates_rows = true});
+  for (int i = 0; i < 7; ++i) {
+    SequenceSampling sampling = Greedy();
+    sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    sampling.frequency_penalty = i % 3 == 0 ? 0.5f : 0.0f;
+    batch.Add(testing::RandomIds(7 + 19 * i, static_cast<uint32_t>(2 + i), vocab), sampling, 256);
+  }
+  DrivenSequence* crowded = batch.Add(prompt, Greedy(), 320);
+  batch.Generate(num_tokens / 2);
+  batch.PageOut(crowded, 3);
+  batch.Step();
+  batch.PageIn(crowded, 3, batch.TakeBlocks(crowded->blocks.size()));
+  batch.Generate(num_tokens);
+  crowded->output.resize(num_tokens);
+  CHECK(AreSame(crowded->output, expected));
 }
 
 }  // namespace
