@@ -56,6 +56,18 @@ absl::Status Validate(const SchedulerOptions& options) {
   if (options.num_blocks < 1 || options.num_blocks > kMaxInt) {
     return OutOfRange("num_blocks", options.num_blocks, 1, kMaxInt);
   }
+  if (options.num_host_blocks < 0 || options.num_host_blocks > kMaxInt) {
+    return OutOfRange("num_host_blocks", options.num_host_blocks, 0, kMaxInt);
+  }
+  if (options.max_steps_in_flight < 1 || options.max_steps_in_flight > 2) {
+    return OutOfRange("max_steps_in_flight", options.max_steps_in_flight, 1, 2);
+  }
+  if (options.num_host_blocks > 0 && (options.host_chunk_tokens < options.block_size ||
+                                      options.host_chunk_tokens % options.block_size != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("host_chunk_tokens: ", options.host_chunk_tokens,
+                                                   " is not a multiple of block_size ",
+                                                   options.block_size));
+  }
   return absl::OkStatus();
 }
 

@@ -7,15 +7,41 @@
 #include "base/check.h"
 #include "base/int_math.h"
 #include "engine/schedule/admission.h"
-#include "engine/schedule/stop_condition.h"
 
 namespace fastgen {
+namespace {
+
+// What the host tier keeps when it makes room.
+constexpr int32_t kHostKeepPercent = 75;
+
+FinishedSequence RecordOf(const Sequence& sequence, FinishReason reason) {
+  FinishedSequence record;
+  record.id = sequence.id;
+  record.reason = reason;
+  record.prompt_tokens = sequence.num_prompt;
+  record.cached_tokens = sequence.cached_tokens;
+  record.output_tokens = sequence.num_output();
+  record.num_chunks = sequence.num_chunks;
+  record.num_steps = sequence.num_steps;
+  record.num_preemptions = sequence.num_preemptions;
+  record.num_page_ins = sequence.num_page_ins;
+  return record;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), blocks_(options.num_blocks) {
+    : options_(options),
+      blocks_per_chunk_(std::max(1, options.host_chunk_tokens / options.block_size)),
+      blocks_(options.num_blocks, options.block_size, 100),
+      host_(options.num_host_blocks / blocks_per_chunk_, options.host_chunk_tokens,
+            kHostKeepPercent) {
   const absl::Status valid = Validate(options);
   CHECK(valid.ok()) << std::string(valid.message());
   running_.reserve(options.max_num_seqs);
+  planned_.reserve(options.max_num_seqs);
+  for (int32_t slot = options.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  if (options.poison_freed_blocks) blocks_.LogFreed(&freed_blocks_);
 }
 
 void Scheduler::Add(NewSequence added) {
@@ -27,367 +53,209 @@ void Scheduler::Add(NewSequence added) {
       MaxKvSlots(num_prompt, added.stop.max_output_tokens, options_.max_model_len);
   CHECK_LE(slots, int64_t{options_.num_blocks} * options_.block_size) << "sequence " << added.id;
 
-  auto sequence = std::make_unique<Sequence>();
+  auto owned = std::make_unique<Sequence>();
+  Sequence* sequence = owned.get();
   sequence->id = added.id;
-  sequence->arrival = ++last_arrival_;
+  sequence->order = {added.arrival_us + added.priority * options_.ageing_us, ++last_arrival_};
+  sequence->priority = added.priority;
   sequence->stop = std::move(added.stop);
   std::sort(sequence->stop.stop_token_ids.begin(), sequence->stop.stop_token_ids.end());
-  sequence->sampling = added.sampling;
+  sequence->sampling = std::move(added.sampling);
+  sequence->deadline_us = added.deadline_us;
+  sequence->cache_salt = std::move(added.cache_salt);
+  sequence->may_be_cut = added.may_be_cut;
+  sequence->leader = added.leader;
   sequence->tokens = std::move(added.prompt);
   sequence->num_prompt = num_prompt;
-  waiting_.emplace(sequence->arrival, sequence.get());
-  const bool is_new = live_.emplace(added.id, std::move(sequence)).second;
+  sequence->is_cacheable = options_.prefix_cache;
+  const bool is_new = live_.emplace(added.id, std::move(owned)).second;
   CHECK(is_new) << "sequence " << added.id << " is already live";
+  if (sequence->deadline_us != kNoDeadline) deadlines_.emplace(sequence->deadline_us, added.id);
+  Sequence* leader = FindLive(sequence->leader);
+  if (leader != nullptr && !leader->is_prefilled) {
+    sequence->phase = Sequence::Phase::kHeld;
+    leader->held_followers.push_back(sequence->id);
+  } else {
+    EnterWaiting(sequence);
+  }
   CheckInDebug();
 }
 
-bool Scheduler::Cancel(SequenceId id, FinishReason reason, FinishedSequence* finished) {
+Sequence* Scheduler::FindLive(SequenceId id) const {
   const auto it = live_.find(id);
-  if (it == live_.end()) return false;
-  const FinishedSequence record = End(it->second.get(), reason);
+  return it == live_.end() ? nullptr : it->second.get();
+}
+
+bool Scheduler::Cancel(SequenceId id, FinishReason reason, FinishedSequence* finished) {
+  Sequence* sequence = FindLive(id);
+  if (sequence == nullptr) return false;
+  const FinishedSequence record = End(sequence, reason, IndexLimit(*sequence));
   if (finished != nullptr) *finished = record;
   CheckInDebug();
   return true;
 }
 
 bool Scheduler::FinishAt(SequenceId id, int32_t num_output_tokens, FinishedSequence* finished) {
-  const auto it = live_.find(id);
-  if (it == live_.end()) return false;
+  Sequence* sequence = FindLive(id);
+  if (sequence == nullptr) return false;
   CHECK_GE(num_output_tokens, 0) << "sequence " << id;
-  CHECK_LE(num_output_tokens, it->second->num_output()) << "sequence " << id;
-  FinishedSequence record = End(it->second.get(), FinishReason::kStop);
+  CHECK_LE(num_output_tokens, sequence->num_output()) << "sequence " << id;
+  FinishedSequence record =
+      End(sequence, FinishReason::kStop, sequence->num_prompt + num_output_tokens);
   record.output_tokens = num_output_tokens;
   if (finished != nullptr) *finished = record;
   CheckInDebug();
   return true;
 }
 
-StepPlan Scheduler::PlanStep() {
-  StepPlan plan;
-  PlanStep(&plan);
-  return plan;
+int64_t Scheduler::next_expiry_us() const {
+  if (deadlines_.empty()) return kNoDeadline;
+  const auto step_us = static_cast<int64_t>(step_cost_.typical_step_us());
+  return deadlines_.begin()->first - std::max(options_.deadline_margin_us, step_us);
 }
 
-void Scheduler::PlanStep(StepPlan* plan) {
-  CHECK(!in_flight_) << "step " << last_step_ << " is planned and not committed";
-  plan->num_tokens = 0;
-  num_rows_ = 0;
-  num_decode_rows_ = 0;
-  PlanDecodeRows(plan);
-  PlanRunningChunks(plan);
-  AdmitAndPlanWaiting(plan);
-  FinishPlan(plan);
+void Scheduler::Expire(int64_t now_us, std::vector<FinishedSequence>* expired) {
+  while (next_expiry_us() <= now_us && !deadlines_.empty()) {
+    Sequence* sequence = FindLive(deadlines_.begin()->second);
+    CHECK(sequence != nullptr) << "a deadline without a sequence";
+    expired->push_back(End(sequence, FinishReason::kDeadline, IndexLimit(*sequence)));
+  }
   CheckInDebug();
 }
 
-void Scheduler::PlanDecodeRows(StepPlan* plan) {
-  // Oldest first. Preemption takes from the end, so it never reaches a sequence that has its row.
-  for (size_t i = 0; i < running_.size(); ++i) {
-    Sequence* sequence = running_[i];
-    if (!IsDecoding(*sequence)) continue;
-    if (!TakeDecodeBlock(sequence)) return;  // it was the youngest: nobody is behind it
-    AddRow(sequence, 1, plan);
-  }
-}
-
-void Scheduler::PlanRunningChunks(StepPlan* plan) {
-  for (Sequence* sequence : running_) {
-    if (sequence->planned_tokens > 0) continue;
-    const int32_t budget = options_.max_num_batched_tokens - plan->num_tokens;
-    CHECK_GT(budget, 0) << "a running sequence would miss the step";
-    AddRow(sequence, std::min(sequence->num_remaining(), budget), plan);
-  }
-}
-
-void Scheduler::AdmitAndPlanWaiting(StepPlan* plan) {
-  while (!waiting_.empty() && static_cast<int32_t>(running_.size()) < options_.max_num_seqs) {
-    const int32_t budget = options_.max_num_batched_tokens - plan->num_tokens;
-    Sequence* sequence = waiting_.begin()->second;
-    // A younger sequence that would fit has to wait too: otherwise small ones could keep a large
-    // one out for ever.
-    if (budget == 0 || !FitsNow(*sequence)) return;
-    Admit(sequence);
-    AddRow(sequence, std::min(sequence->num_remaining(), budget), plan);
-  }
-}
-
-void Scheduler::FinishPlan(StepPlan* plan) {
-  while (static_cast<int32_t>(plan->sequences.size()) > num_rows_) {
-    spare_rows_.push_back(std::move(plan->sequences.back()));
-    plan->sequences.pop_back();
-  }
-  CHECK_EQ(plan->empty(), idle()) << "live sequences and nothing to run";
-  plan->step = 0;
-  if (plan->empty()) return;
-  plan->step = ++last_step_;
-  in_flight_ = true;
-}
-
-bool Scheduler::IsDecoding(const Sequence& sequence) const {
-  return sequence.num_remaining() == 1 && Samples(sequence);
-}
-
-bool Scheduler::Samples(const Sequence& sequence) const {
-  return MaySample(sequence.stop, sequence.num_tokens(), sequence.num_output(),
-                   options_.max_model_len);
-}
-
-bool Scheduler::TakeDecodeBlock(Sequence* sequence) {
-  const int32_t num_slots =
-      static_cast<int32_t>(sequence->block_table.size()) * options_.block_size;
-  if (sequence->num_computed < num_slots) return true;
-  while (blocks_.num_free() == 0) {
-    PreemptYoungest();
-    if (sequence->phase == Sequence::Phase::kWaiting) return false;
-  }
-  sequence->block_table.push_back(blocks_.Take());
-  return true;
-}
-
-void Scheduler::PreemptYoungest() {
-  Sequence* sequence = running_.back();
-  CHECK_EQ(sequence->planned_tokens, 0) << "sequence " << sequence->id << " already has its row";
-  // Alone it would fit (Add checked it), so preempting the last one would free what it needs
-  // itself, for ever.
-  CHECK_GT(running_.size(), 1u) << "sequence " << sequence->id << " does not fit the pool alone";
-  running_.pop_back();
-  blocks_.ReturnAll(&sequence->block_table);
-  sequence->num_computed = 0;
-  sequence->phase = Sequence::Phase::kWaiting;
-  ++sequence->num_preemptions;
-  ++num_preemptions_;
-  waiting_.emplace(sequence->arrival, sequence);
-}
-
-bool Scheduler::FitsNow(const Sequence& sequence) const {
-  const int32_t needed = CeilDiv(sequence.num_tokens(), options_.block_size);
-  const int32_t reserve = static_cast<int32_t>(running_.size());
-  return needed + reserve <= blocks_.num_free();
-}
-
-void Scheduler::Admit(Sequence* sequence) {
-  waiting_.erase(sequence->arrival);
-  running_.push_back(sequence);
-  sequence->phase = Sequence::Phase::kRunning;
-  sequence->prefill_end = sequence->num_tokens();
-  // All that it may grow to, once: decode steps do not allocate.
-  const int64_t max_tokens = std::min<int64_t>(
-      int64_t{sequence->num_prompt} + sequence->stop.max_output_tokens, options_.max_model_len);
-  sequence->tokens.reserve(max_tokens);
-  sequence->block_table.reserve(CeilDiv<int64_t>(max_tokens, options_.block_size));
-  const int32_t num_blocks = CeilDiv(sequence->num_tokens(), options_.block_size);
-  for (int32_t i = 0; i < num_blocks; ++i) sequence->block_table.push_back(blocks_.Take());
-}
-
-ScheduledSequence* Scheduler::NextRow(StepPlan* plan) {
-  if (num_rows_ == static_cast<int32_t>(plan->sequences.size())) {
-    if (spare_rows_.empty()) {
-      plan->sequences.emplace_back();
-    } else {
-      plan->sequences.push_back(std::move(spare_rows_.back()));
-      spare_rows_.pop_back();
-    }
-  }
-  return &plan->sequences[num_rows_++];
-}
-
-void Scheduler::AddRow(Sequence* sequence, int32_t num_tokens, StepPlan* plan) {
-  const int32_t begin = sequence->num_computed;
-  const int32_t end = begin + num_tokens;
-  const int32_t num_blocks = CeilDiv(end, options_.block_size);
-  CHECK_LE(num_blocks, static_cast<int32_t>(sequence->block_table.size()))
-      << "sequence " << sequence->id;
-  ScheduledSequence* row = NextRow(plan);
-  row->id = sequence->id;
-  row->tokens.assign(sequence->tokens.begin() + begin, sequence->tokens.begin() + end);
-  row->context_begin = begin;
-  row->block_table.reserve(sequence->block_table.capacity());  // all it may grow to, see Admit
-  row->block_table.assign(sequence->block_table.begin(),
-                          sequence->block_table.begin() + num_blocks);
-  row->samples = end == sequence->num_tokens() && Samples(*sequence);
-  row->output_position = sequence->num_output();
-  row->banned_tokens.clear();
-  if (row->samples && BansStopIds(sequence->stop, row->output_position)) {
-    row->banned_tokens = sequence->stop.stop_token_ids;
-  }
-  row->score_targets.clear();
-  // A chunk that holds the first unscored token scores from its own beginning (targets are parallel
-  // to its tokens); CommitStep drops what a run before a preemption already reported.
-  const int32_t score_end = std::min(end + 1, sequence->num_prompt);
-  if (sequence->sampling.num_prompt_top_logprobs >= 0 && score_end > sequence->num_scored + 1) {
-    row->score_targets.assign(sequence->tokens.begin() + begin + 1,
-                              sequence->tokens.begin() + score_end);
-  }
-  row->sampling = sequence->sampling;
-  sequence->planned_tokens = num_tokens;
-  plan->num_tokens += num_tokens;
-  if (row->is_decode()) {
-    // A prompt of one token is a decode row too, and those lead the plan.
-    const auto rows = plan->sequences.begin();
-    std::rotate(rows + num_decode_rows_, rows + num_rows_ - 1, rows + num_rows_);
-    ++num_decode_rows_;
-  }
-}
-
-CommitResult Scheduler::CommitStep(const StepPlan& plan, const StepResult& result) {
-  CommitResult commit;
-  CommitStep(plan, result, &commit);
-  return commit;
-}
-
-void Scheduler::CommitStep(const StepPlan& plan, const StepResult& result, CommitResult* commit) {
-  commit->outputs.clear();
-  commit->finished.clear();
-  CHECK_EQ(plan.sequences.size(), result.sequences.size()) << "step " << plan.step;
-  if (plan.empty()) return;
-  CHECK(in_flight_) << "step " << plan.step << " is already committed";
-  CHECK_EQ(plan.step, last_step_);
-  for (size_t i = 0; i < plan.sequences.size(); ++i) {
-    const auto it = live_.find(plan.sequences[i].id);
-    if (it == live_.end() || it->second->planned_tokens == 0) continue;  // cancelled meanwhile
-    CommitRow(it->second.get(), plan.sequences[i], result.sequences[i], commit);
-  }
-  in_flight_ = false;
+void Scheduler::EndAll(FinishReason reason, std::vector<FinishedSequence>* finished) {
+  // What the steps in flight wrote is not to be trusted, and nothing will be planned after them.
+  committed_step_ = last_step_;
+  RetireStep(last_step_);
+  ForgetPrefixes();
+  std::vector<SequenceId> ids;
+  for (const auto& [id, sequence] : live_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  for (const SequenceId id : ids) finished->push_back(End(FindLive(id), reason, 0));
   CheckInDebug();
 }
 
-void Scheduler::CommitRow(Sequence* sequence, const ScheduledSequence& row,
-                          const SequenceResult& row_result, CommitResult* commit) {
-  CHECK_EQ(sequence->planned_tokens, static_cast<int32_t>(row.tokens.size()))
-      << "sequence " << row.id;
-  const int32_t begin = sequence->num_computed;
-  sequence->num_computed += sequence->planned_tokens;
-  sequence->planned_tokens = 0;
-  if (begin < sequence->prefill_end) ++sequence->num_chunks;
-  ++sequence->num_steps;
-
-  CommitResult::Output& output = commit->outputs.emplace_back();
-  output.id = row.id;
-  output.first_chunk = sequence->num_steps == 1;
-  output.prefilled = sequence->num_output() == 0 && sequence->num_computed == sequence->num_prompt;
-  if (row_result.is_nan) {
-    commit->finished.push_back(End(sequence, FinishReason::kError));
-    commit->finished.back().is_nan = true;
-    return;
+FinishedSequence Scheduler::End(Sequence* sequence, FinishReason reason, int32_t num_kept) {
+  const FinishedSequence record = RecordOf(*sequence, reason);
+  ReleaseFollowers(sequence);
+  switch (sequence->phase) {
+    case Sequence::Phase::kHeld:
+      break;  // its leader finds it gone
+    case Sequence::Phase::kWaiting:
+      ReleaseSwap(sequence);
+      LeaveWaiting(sequence);
+      break;
+    case Sequence::Phase::kRunning:
+      IndexBlocks(sequence, num_kept);
+      ReleaseBlocks(sequence);
+      LeaveRunning(sequence);
+      break;
   }
-  CHECK_EQ(row_result.scored.size(), row.score_targets.size()) << "sequence " << row.id;
-  for (size_t i = 0; i < row_result.scored.size(); ++i) {
-    if (begin + static_cast<int32_t>(i) < sequence->num_scored) continue;
-    output.scored.push_back(row_result.scored[i]);
-    ++sequence->num_scored;
-  }
-  if (!row.samples) {
-    // Nothing may be sampled after the whole prompt: it was computed for its scores.
-    if (sequence->num_remaining() == 0)
-      commit->finished.push_back(End(sequence, FinishReason::kLength));
-    return;
-  }
-  CHECK(row_result.sampled) << "sequence " << row.id << " has no token in step " << last_step_;
-  output.token = row_result.next;
-  sequence->tokens.push_back(row_result.next.token);
-  const std::optional<StopDecision> stop =
-      StopAtToken(sequence->stop, row_result.next.token, sequence->num_tokens(),
-                  sequence->num_output(), options_.max_model_len);
-  if (!stop.has_value()) return;
-  commit->finished.push_back(End(sequence, stop->reason));
-  commit->finished.back().matched_token_id = stop->matched_token_id;
-}
-
-FinishedSequence Scheduler::End(Sequence* sequence, FinishReason reason) {
-  FinishedSequence record;
-  record.id = sequence->id;
-  record.reason = reason;
-  record.prompt_tokens = sequence->num_prompt;
-  record.output_tokens = sequence->num_output();
-  record.num_chunks = sequence->num_chunks;
-  record.num_steps = sequence->num_steps;
-  record.num_preemptions = sequence->num_preemptions;
-  if (sequence->phase == Sequence::Phase::kRunning) {
-    RemoveFromRunning(sequence);
-  } else {
-    CHECK_EQ(waiting_.erase(sequence->arrival), 1u) << "sequence " << sequence->id;
-  }
-  blocks_.ReturnAll(&sequence->block_table);
+  if (sequence->deadline_us != kNoDeadline) deadlines_.erase({sequence->deadline_us, record.id});
   CHECK_EQ(live_.erase(record.id), 1u) << "sequence " << record.id;
+  // No plan may come for a long time: nothing is held for it.
+  if (live_.empty()) DropFills();
   return record;
 }
 
-void Scheduler::RemoveFromRunning(const Sequence* sequence) {
+void Scheduler::ReleaseFollowers(Sequence* leader) {
+  Sequence* next_leader = nullptr;
+  for (const SequenceId id : leader->held_followers) {
+    Sequence* follower = FindLive(id);
+    if (follower == nullptr) continue;
+    // Without a computed prompt to share, one of them computes it for the others.
+    if (next_leader != nullptr) {
+      follower->leader = next_leader->id;
+      next_leader->held_followers.push_back(id);
+      continue;
+    }
+    EnterWaiting(follower);
+    if (!leader->is_prefilled) next_leader = follower;
+  }
+  leader->held_followers.clear();
+}
+
+void Scheduler::EnterWaiting(Sequence* sequence) {
+  const bool shares_prompt = sequence->leader != 0 && sequence->num_output() == 0;
+  const bool has_kv = !sequence->swap_chunks.empty();
+  sequence->phase = Sequence::Phase::kWaiting;
+  sequence->waiting_tokens = shares_prompt || has_kv ? 1 : sequence->num_tokens();
+  num_waiting_tokens_ += sequence->waiting_tokens;
+  waiting_.emplace(sequence->order, sequence);
+}
+
+void Scheduler::LeaveWaiting(Sequence* sequence) {
+  num_waiting_tokens_ -= sequence->waiting_tokens;
+  CHECK_EQ(waiting_.erase(sequence->order), 1u) << "sequence " << sequence->id;
+}
+
+void Scheduler::LeaveRunning(Sequence* sequence) {
   const auto it = std::lower_bound(
-      running_.begin(), running_.end(), sequence->arrival,
-      [](const Sequence* running, uint64_t arrival) { return running->arrival < arrival; });
+      running_.begin(), running_.end(), sequence->order,
+      [](const Sequence* running, const ServiceOrder& order) { return running->order < order; });
   CHECK(it != running_.end() && *it == sequence)
       << "sequence " << sequence->id << " is not running";
   running_.erase(it);
+  free_slots_.push_back(sequence->slot);
+  sequence->slot = -1;
+}
+
+void Scheduler::ReleaseBlocks(Sequence* sequence) {
+  // Backwards: leaves of the prefix index leave before their parents, and a table taken again right
+  // away comes out in the same order.
+  std::vector<int32_t>& table = sequence->block_table;
+  for (auto it = table.rbegin(); it != table.rend(); ++it) blocks_.Release(*it, last_step_);
+  table.clear();
+  sequence->num_indexed = 0;
+}
+
+void Scheduler::ReleaseSwap(Sequence* sequence) {
+  for (const int32_t chunk : sequence->swap_chunks) host_.Release(chunk, last_step_);
+  sequence->swap_chunks.clear();
+}
+
+int32_t Scheduler::NumBlocksFor(int32_t num_tokens) const {
+  return CeilDiv(num_tokens, options_.block_size);
+}
+
+QueueAhead Scheduler::Ahead(int32_t priority, int64_t now_us) const {
+  QueueAhead ahead;
+  const ServiceOrder order{now_us + priority * options_.ageing_us, last_arrival_ + 1};
+  for (const auto& [waiting_order, sequence] : waiting_) {
+    if (!(waiting_order < order)) break;
+    ++ahead.num_sequences;
+    ahead.num_tokens += sequence->waiting_tokens;
+  }
+  for (const Sequence* sequence : running_) {
+    if (IsPrefilling(*sequence) && sequence->order < order) {
+      ahead.num_tokens += sequence->num_remaining();
+    }
+  }
+  return ahead;
 }
 
 SchedulerStats Scheduler::stats() const {
-  SchedulerStats stats;
+  SchedulerStats stats = counters_;
   stats.num_running = static_cast<int32_t>(running_.size());
-  stats.num_waiting = static_cast<int32_t>(waiting_.size());
-  stats.num_free_blocks = blocks_.num_free();
+  stats.num_waiting = static_cast<int32_t>(live_.size() - running_.size());
+  stats.num_waiting_tokens = num_waiting_tokens_;
+  stats.num_free_blocks = blocks_.num_available() + blocks_.num_retiring();
+  stats.num_cached_blocks = blocks_.num_cached();
   stats.num_blocks = blocks_.num_blocks();
-  stats.num_preemptions = num_preemptions_;
+  stats.num_free_host_blocks = (host_.num_available() + host_.num_retiring()) * blocks_per_chunk_;
+  stats.num_host_blocks = host_.num_blocks() * blocks_per_chunk_;
   return stats;
 }
 
-void Scheduler::CheckInvariants() const {
-  CHECK_EQ(live_.size(), running_.size() + waiting_.size());
-  CHECK_LE(static_cast<int32_t>(running_.size()), options_.max_num_seqs);
-  std::vector<bool> held(blocks_.num_blocks(), false);
-  int32_t num_held = 0;
-  uint64_t last_arrival = 0;
-  for (const Sequence* sequence : running_) {
-    CHECK(sequence->phase == Sequence::Phase::kRunning) << "sequence " << sequence->id;
-    CHECK_LT(last_arrival, sequence->arrival) << "running sequences are out of order";
-    last_arrival = sequence->arrival;
-    CheckSequence(*sequence);
-    for (const int32_t block : sequence->block_table) {
-      CHECK(blocks_.IsTaken(block)) << "sequence " << sequence->id << " holds free block " << block;
-      CHECK(!held[block]) << "block " << block << " is in two tables";
-      held[block] = true;
-      ++num_held;
-    }
-    const bool in_prefill = sequence->num_remaining() - sequence->planned_tokens > 1;
-    CHECK(!in_prefill || sequence == running_.back())
-        << "sequence " << sequence->id << " lags behind a younger one";
-    CHECK(!in_flight_ || sequence->planned_tokens > 0)
-        << "sequence " << sequence->id << " missed a step";
+void Scheduler::List(std::vector<SequenceView>* views) const {
+  for (const auto& [id, sequence] : live_) {
+    SequenceView& view = views->emplace_back();
+    view.id = id;
+    view.num_output = sequence->num_output();
+    if (sequence->phase != Sequence::Phase::kRunning) continue;
+    view.phase =
+        IsPrefilling(*sequence) ? SequenceView::Phase::kPrefill : SequenceView::Phase::kDecode;
   }
-  CHECK_EQ(num_held + blocks_.num_free(), blocks_.num_blocks()) << "a block is lost";
-  for (const auto& [arrival, sequence] : waiting_) {
-    CHECK(sequence->phase == Sequence::Phase::kWaiting) << "sequence " << sequence->id;
-    CHECK_EQ(arrival, sequence->arrival);
-    CHECK_LT(last_arrival, arrival) << "sequence " << sequence->id << " was overtaken";
-    last_arrival = arrival;
-    CHECK(sequence->block_table.empty()) << "waiting sequence " << sequence->id << " holds blocks";
-    CHECK_EQ(sequence->num_computed, 0) << "sequence " << sequence->id;
-    CheckSequence(*sequence);
-  }
-}
-
-void Scheduler::CheckSequence(const Sequence& sequence) const {
-  const auto it = live_.find(sequence.id);
-  CHECK(it != live_.end() && it->second.get() == &sequence)
-      << "sequence " << sequence.id << " is not live";
-  CHECK_LE(sequence.num_computed + sequence.planned_tokens, sequence.num_tokens())
-      << "sequence " << sequence.id;
-  CHECK_GT(sequence.num_remaining(), 0)
-      << "sequence " << sequence.id << " has nothing left and did not end";
-  CHECK_LT(sequence.num_output(), std::max(sequence.stop.max_output_tokens, 1))
-      << "sequence " << sequence.id;
-  CHECK_LE(sequence.num_tokens(), options_.max_model_len) << "sequence " << sequence.id;
-  const int32_t num_blocks = static_cast<int32_t>(sequence.block_table.size());
-  CHECK_LE(sequence.num_computed + sequence.planned_tokens, num_blocks * options_.block_size)
-      << "sequence " << sequence.id << " computes beyond its blocks";
-  CHECK_LE(num_blocks, CeilDiv(sequence.num_tokens(), options_.block_size))
-      << "sequence " << sequence.id;
-}
-
-void Scheduler::CheckInDebug() const {
-#ifndef NDEBUG
-  CheckInvariants();
-#endif
 }
 
 }  // namespace fastgen

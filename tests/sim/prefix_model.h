@@ -1,18 +1,25 @@
 // PrefixModel: a fake model and executor for the simulation, whose KV cache can tell a wrong block
 // from a right one.
 //
-// The "hidden state" at position p is a hash of tokens [0, p], computed from the hash at p - 1,
-// which is read from the KV slot of p - 1. So whatever reads a wrong, stale or overwritten slot
-// gets another hash, and every position that a row attends to is compared with the hash of the
-// tokens that the sequence really has. The next token, its stop and its score follow from the hash
-// alone: a sequence must get the same tokens whatever runs beside it. Thread rule: one thread.
+// The "hidden state" at position p is a hash of salt and tokens [0, p], computed from the hash at
+// p - 1, which is read from the KV slot of p - 1. So whatever reads a wrong, stale, poisoned or
+// overwritten slot gets another hash, and every position that a row attends to is compared with the
+// hash of the tokens that the sequence really has. The next token, its stop and its score follow
+// from the hash and the choice alone: a sequence must get the same tokens whatever runs beside it.
+// Blocks move between device and host slots as the plan says. A plan that is launched while another
+// is in flight may not write what that one touches, but for a sequence that continues.
+// Thread rule: one thread.
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/schedule/sequence.h"
@@ -46,8 +53,9 @@ uint64_t Mix(uint64_t a, uint64_t b);
 inline constexpr int32_t kVocabSize = 24;
 
 // The model: pure functions of the hash at a position.
+uint64_t FirstState(const std::string& salt);
 uint64_t NextState(uint64_t state, int32_t token);
-int32_t NextToken(uint64_t state, const std::vector<int32_t>& banned);
+int32_t NextToken(uint64_t state, uint32_t choice, const std::vector<int32_t>& banned);
 float LogprobOf(uint64_t state, int32_t token);
 
 // A request and all it will ever produce when it runs alone.
@@ -66,29 +74,53 @@ struct SimRequest {
 // The oracle: a plain loop over one sequence, without blocks, chunks or a scheduler.
 void RunAlone(SimRequest* request);
 
-// Runs plans. Knows the true tokens of each sequence, as delivered by the scheduler's commits.
+// Runs plans in order. Knows the true tokens of each sequence, as it sampled them itself.
 class PrefixExecutor {
  public:
-  PrefixExecutor(int32_t num_blocks, int32_t block_size);
+  PrefixExecutor(int32_t num_blocks, int32_t num_host_blocks, int32_t block_size);
 
-  void AddSequence(SequenceId id, const std::vector<int32_t>& prompt, std::optional<int32_t> nan);
-  void AppendToken(SequenceId id, int32_t token);
+  void AddSequence(const SimRequest& request);
 
-  // Throws SimulationError when a row reads anything but its own prefix.
-  StepResult Run(const StepPlan& plan);
+  // Takes a plan in flight. Throws SimulationError when it endangers the one before.
+  void Launch(const StepPlan& plan);
+  // Runs the oldest plan in flight. Throws SimulationError when a row reads anything but its own
+  // prefix.
+  StepResult Run();
 
  private:
   struct Truth {
+    std::string salt;
     std::vector<int32_t> tokens;
     std::vector<uint64_t> states;  // by position
+    int32_t num_prompt = 0;
     std::optional<int32_t> nan_position;
+    bool needs_history = false;
+    int32_t slot = -1;  // that holds its history
   };
+  // What a plan in flight reads and writes: blocks, with the sequence that writes.
+  struct Touched {
+    std::set<int32_t> read;
+    std::map<int32_t, SequenceId> written;
+    std::set<int32_t> host_read;
+    std::set<int32_t> host_written;
+  };
+  Touched TouchedBy(const StepPlan& plan) const;
+  void MoveBlocks(const StepPlan& plan);
+  void Move(const std::vector<KvBlockMove>& moves, const std::vector<uint64_t>& from,
+            std::vector<uint64_t>* to);
   SequenceResult RunRow(const ScheduledSequence& row);
+  void CheckHistory(const ScheduledSequence& row);
+  void AppendToken(Truth* truth, int32_t token);
   uint64_t* Slot(const ScheduledSequence& row, int32_t position);
 
-  int32_t block_size_;
+  const int32_t block_size_;
   std::vector<uint64_t> slots_;
+  std::vector<uint64_t> host_slots_;
   std::unordered_map<SequenceId, Truth> truths_;
+  std::unordered_map<int32_t, SequenceId> histories_;  // by slot: whose
+  std::deque<std::pair<StepPlan, Touched>> in_flight_;
+  std::vector<int32_t> last_sampled_;  // by row of the last plan run; -1: none
+  uint64_t last_step_ = 0;
 };
 
 }  // namespace fastgen::sim

@@ -1,14 +1,16 @@
-// Simulation of the scheduler: random arrivals, cancels, late stops, NaN rows and preemptions from
-// one seed a run.
+// Simulation of the scheduler: random arrivals, priorities, deadlines, choices, cancels, late
+// stops, NaN rows, device failures, tiny pools and preemptions from one seed a run, with a step
+// planned while another runs.
 //
 // Checked at every step: the scheduler's invariants, the limits of a plan, that each row reads its
-// own prefix (prefix_model.h), that sequences run in order of arrival with none left out (so the
-// oldest always advances), and that no one ends twice. At its end, each sequence has what it gets
-// when it runs alone, or the part of it up to where it was cut. FASTGEN_SIM_SEED runs one seed,
-// FASTGEN_SIM_RUNS that many from 1 on.
+// own prefix and no plan writes what the one in flight touches (prefix_model.h), that the first in
+// order of service always advances, and that no one ends twice. At its end, each sequence has what
+// it gets when it runs alone, or the part of it up to where it was cut. FASTGEN_SIM_SEED runs one
+// seed, FASTGEN_SIM_RUNS that many from 1 on.
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <deque>
 #include <iostream>
 #include <limits>
 #include <map>
@@ -25,11 +27,36 @@ namespace {
 // A sequence that was added: what came of it so far.
 struct Live {
   SimRequest request;
+  ServiceOrder order;
   std::vector<int32_t> output;
   std::vector<TokenScore> scores;
   bool has_started = false;
   bool is_prefilled = false;
-  int32_t steps_as_oldest = 0;
+};
+
+// What happened in a run, or in all: the test makes sure that nothing is left out.
+struct Tally {
+  int64_t num_steps = 0;
+  int64_t num_ended[5] = {};
+  int64_t num_forks = 0;
+  int64_t num_page_ins = 0;
+  int64_t num_flushes = 0;
+  int64_t num_failures = 0;
+  SchedulerStats stats;
+
+  void Add(const Tally& other) {
+    num_steps += other.num_steps;
+    for (int i = 0; i < 5; ++i) num_ended[i] += other.num_ended[i];
+    num_forks += other.num_forks;
+    num_page_ins += other.num_page_ins;
+    num_flushes += other.num_flushes;
+    num_failures += other.num_failures;
+    stats.num_preemptions += other.stats.num_preemptions;
+    stats.num_swaps += other.stats.num_swaps;
+    stats.num_wasted_rows += other.stats.num_wasted_rows;
+    stats.prefix_device_hit_tokens += other.stats.prefix_device_hit_tokens;
+    stats.prefix_host_hit_tokens += other.stats.prefix_host_hit_tokens;
+  }
 };
 
 class Simulation {
@@ -38,24 +65,46 @@ class Simulation {
       : random_(seed),
         options_(DrawOptions(&random_)),
         scheduler_(options_),
-        executor_(options_.num_blocks, options_.block_size),
-        calm_(random_.OneIn(3) ? random_.Between(2, 20) : random_.Between(20, 400)) {}
+        executor_(options_.num_blocks, options_.num_host_blocks, options_.block_size),
+        calm_(random_.OneIn(3) ? random_.Between(2, 20) : random_.Between(20, 400)) {
+    for (std::vector<int32_t>& text : texts_) {
+      while (static_cast<int32_t>(text.size()) < options_.max_model_len) {
+        text.push_back(random_.Between(0, kVocabSize - 1));
+      }
+    }
+  }
 
   void Run() {
     const int32_t num_requests = random_.Between(10, 60);
+    const bool may_fail = random_.OneIn(20);
     while (num_added_ < num_requests || !scheduler_.idle()) {
+      now_us_ += random_.Between(0, 2000);
       for (int32_t i = random_.Between(0, 3); i > 0 && num_added_ < num_requests; --i) Add();
       Disturb();
-      Step();
+      Expire();
+      if (may_fail && random_.OneIn(100)) {
+        Fail();
+        break;
+      }
+      bool is_stuck = false;
+      if (scheduler_.num_in_flight() < options_.max_steps_in_flight) is_stuck = !Plan();
+      Disturb();
+      const bool must_commit =
+          scheduler_.num_in_flight() == options_.max_steps_in_flight || is_stuck;
+      if (scheduler_.num_in_flight() > 0 && (must_commit || random_.OneIn(2))) Commit();
     }
+    while (scheduler_.num_in_flight() > 0) Commit();
     Expect(live_.empty(), 0, "the scheduler is idle and sequences have not ended");
-    const SchedulerStats stats = scheduler_.stats();
-    Expect(stats.num_free_blocks == options_.num_blocks, 0, "blocks are held with nobody live");
+    scheduler_.FlushPrefixCache();
+    scheduler_.CheckInvariants();
+    tally_.stats = scheduler_.stats();
+    Expect(tally_.stats.num_free_blocks == options_.num_blocks, 0,
+           "blocks are held with nobody live");
+    Expect(tally_.stats.num_cached_blocks == 0, 0, "blocks are cached after a flush");
+    Expect(tally_.stats.num_waiting_tokens == 0, 0, "tokens wait with nobody live");
   }
 
-  int64_t num_steps() const { return num_steps_; }
-  int64_t num_preemptions() const { return scheduler_.stats().num_preemptions; }
-  int64_t num_ended(FinishReason reason) const { return num_ended_[static_cast<int>(reason)]; }
+  const Tally& tally() const { return tally_; }
 
  private:
   static SchedulerOptions DrawOptions(Random* random) {
@@ -65,17 +114,33 @@ class Simulation {
     options.block_size = 1 << random->Between(0, 3);
     options.max_model_len = random->Between(4, 48);
     options.num_blocks = random->Between(2, 4 + 60 / options.block_size);
+    options.prefix_cache = !random->OneIn(5);
+    options.max_steps_in_flight = random->Between(1, 2);
+    options.host_chunk_tokens = options.block_size << random->Between(0, 2);
+    const int32_t blocks_per_chunk = options.host_chunk_tokens / options.block_size;
+    if (random->OneIn(2)) options.num_host_blocks = blocks_per_chunk * random->Between(1, 12);
+    options.ageing_us = random->Between(0, 5000);
+    options.deadline_margin_us = random->Between(0, 2000);
+    // Steps cost about 30 us a token: sometimes paging is cheaper, sometimes not.
+    options.page_us_per_token = random->Between(1, 40);
+    options.poison_freed_blocks = true;
     return options;
   }
 
   void Add() {
     SimRequest request;
     request.max_model_len = options_.max_model_len;
-    request.sequence.id = ++num_added_;
-    for (int32_t i = random_.Between(1, options_.max_model_len); i > 0; --i) {
-      request.sequence.prompt.push_back(random_.Between(0, kVocabSize - 1));
+    NewSequence& sequence = request.sequence;
+    sequence.id = ++num_added_;
+    // Prompts share beginnings, so that there is something to hit.
+    const std::vector<int32_t>& text = texts_[random_.Between(0, 2)];
+    const int32_t num_common = random_.Between(0, options_.max_model_len - 1);
+    sequence.prompt.assign(text.begin(), text.begin() + num_common);
+    for (int32_t i = random_.Between(1, options_.max_model_len - num_common); i > 0; --i) {
+      sequence.prompt.push_back(random_.Between(0, kVocabSize - 1));
     }
-    const auto num_prompt = static_cast<int32_t>(request.sequence.prompt.size());
+    if (random_.OneIn(4)) sequence.cache_salt = random_.OneIn(2) ? "a" : "b";
+    const auto num_prompt = static_cast<int32_t>(sequence.prompt.size());
     std::optional<int32_t> asked;
     if (!random_.OneIn(4)) asked = random_.Between(0, 24);
     const auto resolved = ResolveMaxOutputTokens(num_prompt, asked, options_);
@@ -86,69 +151,143 @@ class Simulation {
     if (random_.OneIn(8) && slots <= int64_t{options_.num_blocks} * options_.block_size) {
       max_output = options_.max_model_len;
     }
-    request.sequence.stop.max_output_tokens = max_output;
-    request.sequence.stop.min_output_tokens = random_.OneIn(3) ? random_.Between(0, max_output) : 0;
+    sequence.stop.max_output_tokens = max_output;
+    sequence.stop.min_output_tokens = random_.OneIn(3) ? random_.Between(0, max_output) : 0;
     for (int32_t i = random_.Between(0, 2); i > 0; --i) {
-      request.sequence.stop.stop_token_ids.push_back(random_.Between(0, kVocabSize - 1));
+      sequence.stop.stop_token_ids.push_back(random_.Between(0, kVocabSize - 1));
     }
-    if (random_.OneIn(3)) request.sequence.sampling.num_prompt_top_logprobs = 0;
+    if (random_.OneIn(3)) sequence.sampling.num_prompt_top_logprobs = 0;
+    if (random_.OneIn(4)) sequence.sampling.presence_penalty = 1;
     if (random_.OneIn(10)) request.nan_position = random_.Between(0, options_.max_model_len);
-    RunAlone(&request);
+    sequence.priority = random_.OneIn(3) ? random_.Between(-2, 2) : 0;
+    sequence.arrival_us = now_us_;
+    if (random_.OneIn(6)) sequence.deadline_us = now_us_ + random_.Between(0, 40000);
+    sequence.may_be_cut = random_.OneIn(3);
+    const int32_t num_choices = random_.OneIn(4) ? random_.Between(2, 4) : 1;
+    for (int32_t choice = 0; choice < num_choices; ++choice) AddChoice(request, choice);
+  }
 
-    executor_.AddSequence(request.sequence.id, request.sequence.prompt, request.nan_position);
-    scheduler_.Add(request.sequence);
+  // The first is the leader; the others follow it and score nothing.
+  void AddChoice(SimRequest request, int32_t choice) {
+    NewSequence& sequence = request.sequence;
+    if (choice > 0) {
+      sequence.leader = sequence.id;
+      sequence.id = ++num_added_;
+      sequence.sampling.choice_index = static_cast<uint32_t>(choice);
+      sequence.sampling.num_prompt_top_logprobs = -1;
+    }
+    RunAlone(&request);
+    executor_.AddSequence(request);
+    scheduler_.Add(sequence);
     scheduler_.CheckInvariants();
-    const SequenceId id = request.sequence.id;
-    live_[id].request = std::move(request);
+    Live& live = live_[sequence.id];
+    live.order = {sequence.arrival_us + sequence.priority * options_.ageing_us, ++num_arrived_};
+    live.request = std::move(request);
   }
 
   // Between any two calls of the step loop: cancels and late stops, now and then.
   void Disturb() {
     if (!random_.OneIn(calm_)) return;
+    if (random_.OneIn(20)) {
+      scheduler_.FlushPrefixCache();
+      ++tally_.num_flushes;
+    }
     if (live_.empty()) return;
     auto it = live_.begin();
     std::advance(it, random_.Between(0, static_cast<int32_t>(live_.size()) - 1));
     const SequenceId id = it->first;
+    const SimRequest& request = it->second.request;
+    const CachedPrefix cached =
+        scheduler_.Lookup(request.sequence.prompt, request.sequence.cache_salt);
+    Expect(cached.num_device_tokens + cached.num_host_tokens <
+               static_cast<int32_t>(request.sequence.prompt.size()),
+           id, "would have nothing left to compute");
     FinishedSequence finished;
     const auto num_output = static_cast<int32_t>(it->second.output.size());
-    if (random_.OneIn(2) && num_output > 0) {
+    if (request.sequence.may_be_cut && num_output > 0 && random_.OneIn(2)) {
       const int32_t cut = random_.Between(1, num_output);
       Expect(scheduler_.FinishAt(id, cut, &finished), id, "is live, and FinishAt does not know it");
       Expect(finished.reason == FinishReason::kStop, id, "FinishAt ends with another reason");
       Expect(finished.output_tokens == cut, id, "FinishAt keeps another number of tokens");
       it->second.output.resize(cut);
     } else {
-      const FinishReason reason =
-          random_.OneIn(2) ? FinishReason::kCancelled : FinishReason::kDeadline;
-      Expect(scheduler_.Cancel(id, reason, &finished), id, "is live, and Cancel does not know it");
-      Expect(finished.reason == reason, id, "Cancel ends with another reason");
+      Expect(scheduler_.Cancel(id, FinishReason::kCancelled, &finished), id,
+             "is live, and Cancel does not know it");
+      Expect(finished.reason == FinishReason::kCancelled, id, "Cancel ends with another reason");
     }
     scheduler_.CheckInvariants();
     CheckCut(finished);
     Expect(!scheduler_.Cancel(id, FinishReason::kCancelled, nullptr), id, "ended twice");
-    Expect(!scheduler_.FinishAt(id, 0, nullptr), id, "ended twice");
     Forget(finished);
   }
 
-  void Step() {
+  void Expire() {
+    std::vector<FinishedSequence> expired;
+    const int64_t next_us = scheduler_.next_expiry_us();
+    scheduler_.Expire(now_us_, &expired);
+    scheduler_.CheckInvariants();
+    Expect(expired.empty() || next_us <= now_us_, 0, "expires before next_expiry_us");
+    const auto step_us = static_cast<int64_t>(scheduler_.step_cost().typical_step_us());
+    const int64_t limit_us = now_us_ + std::max(options_.deadline_margin_us, step_us);
+    for (const FinishedSequence& finished : expired) {
+      Expect(finished.reason == FinishReason::kDeadline, finished.id, "expires otherwise");
+      Expect(live_.contains(finished.id), finished.id, "expires after its end");
+      Expect(live_.at(finished.id).request.sequence.deadline_us <= limit_us, finished.id,
+             "expires before its time");
+      CheckCut(finished);
+      Forget(finished);
+    }
+    for (const auto& [id, live] : live_) {
+      Expect(live.request.sequence.deadline_us > limit_us, id, "outlives its deadline");
+    }
+  }
+
+  // The device fails: everything ends at once, also what is in flight.
+  void Fail() {
+    std::vector<FinishedSequence> finished;
+    scheduler_.EndAll(FinishReason::kError, &finished);
+    scheduler_.CheckInvariants();
+    Expect(scheduler_.idle() && scheduler_.num_in_flight() == 0, 0, "goes on after a failure");
+    for (const FinishedSequence& record : finished) {
+      Expect(live_.contains(record.id), record.id, "ended twice");
+      CheckCut(record);
+      Forget(record);
+    }
+    in_flight_.clear();
+    ++tally_.num_failures;
+  }
+
+  // False when there was nothing to plan.
+  bool Plan() {
     scheduler_.PlanStep(&plan_);
     scheduler_.CheckInvariants();
     if (plan_.empty()) {
-      Expect(live_.empty(), 0, "the plan is empty and sequences are live");
-      return;
+      Expect(live_.empty() || !in_flight_.empty(), 0, "the plan is empty and sequences are live");
+      return false;
     }
-    Expect(plan_.step == static_cast<uint64_t>(++num_steps_), 0, "steps are not numbered in order");
+    Expect(plan_.step == static_cast<uint64_t>(++tally_.num_steps), 0,
+           "steps are not numbered in order");
     CheckPlanLimits();
-    CheckPlanOrder();
+    CheckProgress();
+    tally_.num_page_ins += static_cast<int64_t>(plan_.page_ins.size());
+    tally_.num_forks += static_cast<int64_t>(plan_.copies.size());
+    executor_.Launch(plan_);
+    in_flight_.push_back(plan_);
+    return true;
+  }
+
+  void Commit() {
+    const StepPlan plan = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    const StepResult result = executor_.Run();
     Disturb();
-    const StepResult result = executor_.Run(plan_);
-    Disturb();
-    scheduler_.CommitStep(plan_, result, &commit_);
+    scheduler_.CommitStep(plan, result, &commit_);
+    scheduler_.ObserveStep(plan.num_tokens, 100 + 30 * plan.num_tokens + random_.Between(0, 20));
     scheduler_.CheckInvariants();
     size_t row = 0;
     for (CommitResult::Output& output : commit_.outputs) {
-      while (row < plan_.sequences.size() && plan_.sequences[row].id != output.id) ++row;
-      Expect(row < plan_.sequences.size(), output.id, "its output is not in plan order");
+      while (row < plan.sequences.size() && plan.sequences[row].id != output.id) ++row;
+      Expect(row < plan.sequences.size(), output.id, "its output is not in plan order");
       Take(output);
     }
     for (const FinishedSequence& finished : commit_.finished) {
@@ -164,6 +303,7 @@ class Simulation {
     for (const ScheduledSequence& row : plan_.sequences) {
       num_tokens += static_cast<int32_t>(row.tokens.size());
       ids.push_back(row.id);
+      Expect(live_.contains(row.id), row.id, "is planned after its end");
       Expect(!row.tokens.empty(), row.id, "has an empty row");
       Expect(!(row.is_decode() && is_past_decode), row.id, "decodes behind a chunk");
       is_past_decode = is_past_decode || !row.is_decode();
@@ -176,24 +316,22 @@ class Simulation {
            "the plan has too many rows");
   }
 
-  // Ids are drawn in order of arrival: those in the plan are the oldest ones, without a gap.
-  void CheckPlanOrder() {
-    auto oldest = live_.begin();
-    Expect(oldest != live_.end(), 0, "a plan with nobody live");
-    // Each step takes the oldest one a token further; it is never preempted, but may have been
-    // before.
-    const NewSequence& sequence = oldest->second.request.sequence;
-    const auto bound =
-        static_cast<int32_t>(sequence.prompt.size()) + sequence.stop.max_output_tokens;
-    Expect(++oldest->second.steps_as_oldest <= bound, oldest->first,
-           "is the oldest and does not advance");
-    for (size_t i = 0; i < plan_.sequences.size(); ++i, ++oldest) {
-      const bool is_planned =
-          oldest != live_.end() &&
-          std::any_of(plan_.sequences.begin(), plan_.sequences.end(),
-                      [&](const ScheduledSequence& row) { return row.id == oldest->first; });
-      Expect(is_planned, plan_.sequences[i].id, "an older sequence was left out of the plan");
+  // Who is first in order of service waits for a block or a row for a few steps at most. A follower
+  // that its leader has held finds others running that came after it: it waits for these to end.
+  void CheckProgress() {
+    SequenceId first = 0;
+    for (const auto& [id, live] : live_) {
+      if (first == 0 || live.order < live_.at(first).order) first = id;
     }
+    if (first == 0) return;
+    const bool was_held = live_.at(first).request.sequence.leader != 0;
+    const int32_t max_steps_without = was_held ? options_.max_model_len + 4 : 4;
+    const bool is_planned =
+        std::any_of(plan_.sequences.begin(), plan_.sequences.end(),
+                    [&](const ScheduledSequence& row) { return row.id == first; });
+    num_steps_without_ = is_planned || first != last_first_ ? 0 : num_steps_without_ + 1;
+    last_first_ = first;
+    Expect(num_steps_without_ <= max_steps_without, first, "is first and does not advance");
   }
 
   void Take(const CommitResult::Output& output) {
@@ -208,7 +346,6 @@ class Simulation {
     if (output.token.token < 0) return;
     Expect(live.is_prefilled, output.id, "samples before its prompt is computed");
     live.output.push_back(output.token.token);
-    executor_.AppendToken(output.id, output.token.token);
   }
 
   void CheckCounts(const FinishedSequence& finished, const Live& live) const {
@@ -257,7 +394,7 @@ class Simulation {
 
   void Forget(const FinishedSequence& finished) {
     live_.erase(finished.id);
-    ++num_ended_[static_cast<int>(finished.reason)];
+    ++tally_.num_ended[static_cast<int>(finished.reason)];
   }
 
   Random random_;
@@ -265,12 +402,17 @@ class Simulation {
   Scheduler scheduler_;
   PrefixExecutor executor_;
   const int32_t calm_;  // one chance of a cancel or late stop in so many
+  std::vector<int32_t> texts_[3];
+  int64_t now_us_ = 0;
   std::map<SequenceId, Live> live_;
   StepPlan plan_;  // storage used again
   CommitResult commit_;
+  std::deque<StepPlan> in_flight_;
   int32_t num_added_ = 0;
-  int64_t num_steps_ = 0;
-  int64_t num_ended_[5] = {};
+  uint64_t num_arrived_ = 0;
+  SequenceId last_first_ = 0;
+  int32_t num_steps_without_ = 0;
+  Tally tally_;
 };
 
 constexpr uint64_t kDefaultRuns = 20000;  // about 3 s
@@ -287,29 +429,38 @@ TEST_CASE("under any load, every sequence gets what it gets alone and ends once"
   const uint64_t first = named.value_or(1);
   const uint64_t num_runs =
       named.has_value() ? 1 : NumberFrom("FASTGEN_SIM_RUNS").value_or(kDefaultRuns);
-  int64_t num_steps = 0;
-  int64_t num_preemptions = 0;
-  int64_t num_ended[5] = {};
+  Tally tally;
   for (uint64_t seed = first; seed < first + num_runs; ++seed) {
+    INFO("run it again with FASTGEN_SIM_SEED=" << seed);  // also where a CHECK ends the process
     Simulation simulation(seed);
     try {
       simulation.Run();
     } catch (const SimulationError& error) {
-      FAIL("step " << simulation.num_steps() << ": " << error.what()
-                   << "; run it again with FASTGEN_SIM_SEED=" << seed);
+      FAIL("step " << simulation.tally().num_steps << ": " << error.what());
     }
-    num_steps += simulation.num_steps();
-    num_preemptions += simulation.num_preemptions();
-    for (int i = 0; i < 5; ++i) num_ended[i] += simulation.num_ended(static_cast<FinishReason>(i));
+    tally.Add(simulation.tally());
   }
-  std::cout << "seeds " << first << " to " << first + num_runs - 1 << ": " << num_steps
-            << " steps, " << num_preemptions << " preemptions, ended by stop " << num_ended[0]
-            << ", length " << num_ended[1] << ", cancel " << num_ended[2] << ", deadline "
-            << num_ended[3] << ", error " << num_ended[4] << "\n";
+  std::cout << "seeds " << first << " to " << first + num_runs - 1 << ": " << tally.num_steps
+            << " steps, " << tally.stats.num_preemptions << " preemptions ("
+            << tally.stats.num_swaps << " swaps), " << tally.stats.num_wasted_rows
+            << " wasted rows, " << tally.num_forks << " copied blocks, " << tally.num_page_ins
+            << " page-ins, " << tally.stats.prefix_device_hit_tokens << " + "
+            << tally.stats.prefix_host_hit_tokens << " tokens hit; ended by stop "
+            << tally.num_ended[0] << ", length " << tally.num_ended[1] << ", cancel "
+            << tally.num_ended[2] << ", deadline " << tally.num_ended[3] << ", error "
+            << tally.num_ended[4] << "\n";
   if (named.has_value()) return;
   // The simulation itself must not go blind: each kind of event has to happen.
-  CHECK(num_preemptions > 0);
-  for (const int64_t ended : num_ended) CHECK(ended > 0);
+  CHECK(tally.stats.num_preemptions > tally.stats.num_swaps);
+  CHECK(tally.stats.num_swaps > 0);
+  CHECK(tally.stats.num_wasted_rows > 0);
+  CHECK(tally.stats.prefix_device_hit_tokens > 0);
+  CHECK(tally.stats.prefix_host_hit_tokens > 0);
+  CHECK(tally.num_forks > 0);
+  CHECK(tally.num_page_ins > 0);
+  CHECK(tally.num_flushes > 0);
+  CHECK(tally.num_failures > 0);
+  for (const int64_t ended : tally.num_ended) CHECK(ended > 0);
 }
 
 }  // namespace
