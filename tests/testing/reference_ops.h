@@ -42,7 +42,8 @@ std::vector<double> ReferenceAttention(const std::vector<double>& q,
 // Log-softmax of one row.
 std::vector<double> ReferenceLogSoftmax(const std::vector<float>& logits);
 
-// The logits after penalties, bias, mask and banned tokens; -infinity where a token cannot be chosen.
+// The logits after penalties, bias, mask and banned tokens; -infinity where a token cannot be
+// chosen.
 std::vector<double> ReferenceRuledLogits(const std::vector<float>& logits,
                                          const SampleRow& row);
 
