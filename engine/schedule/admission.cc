@@ -68,6 +68,11 @@ absl::Status Validate(const SchedulerOptions& options) {
                                                    " is not a multiple of block_size ",
                                                    options.block_size));
   }
+  if (options.num_host_blocks % std::max(1, options.host_chunk_tokens / options.block_size) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("num_host_blocks: ", options.num_host_blocks,
+                                                   " are no whole chunks of ",
+                                                   options.host_chunk_tokens / options.block_size));
+  }
   return absl::OkStatus();
 }
 

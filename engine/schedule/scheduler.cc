@@ -14,6 +14,12 @@ namespace {
 // What the host tier keeps when it makes room.
 constexpr int32_t kHostKeepPercent = 75;
 
+const SchedulerOptions& Checked(const SchedulerOptions& options) {
+  const absl::Status valid = Validate(options);
+  CHECK(valid.ok()) << std::string(valid.message());
+  return options;
+}
+
 FinishedSequence RecordOf(const Sequence& sequence, FinishReason reason) {
   FinishedSequence record;
   record.id = sequence.id;
@@ -31,13 +37,11 @@ FinishedSequence RecordOf(const Sequence& sequence, FinishReason reason) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options),
+    : options_(Checked(options)),
       blocks_per_chunk_(std::max(1, options.host_chunk_tokens / options.block_size)),
       blocks_(options.num_blocks, options.block_size, 100),
       host_(options.num_host_blocks / blocks_per_chunk_, options.host_chunk_tokens,
             kHostKeepPercent) {
-  const absl::Status valid = Validate(options);
-  CHECK(valid.ok()) << std::string(valid.message());
   running_.reserve(options.max_num_seqs);
   planned_.reserve(options.max_num_seqs);
   for (int32_t slot = options.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
@@ -72,6 +76,8 @@ void Scheduler::Add(NewSequence added) {
   CHECK(is_new) << "sequence " << added.id << " is already live";
   if (sequence->deadline_us != kNoDeadline) deadlines_.emplace(sequence->deadline_us, added.id);
   Sequence* leader = FindLive(sequence->leader);
+  CHECK(leader == nullptr || leader->num_prompt == num_prompt)
+      << "sequence " << added.id << " does not have the prompt of its leader " << added.leader;
   if (leader != nullptr && !leader->is_prefilled) {
     sequence->phase = Sequence::Phase::kHeld;
     leader->held_followers.push_back(sequence->id);
@@ -169,14 +175,19 @@ void Scheduler::ReleaseFollowers(Sequence* leader) {
       next_leader->held_followers.push_back(id);
       continue;
     }
+    if (!leader->is_prefilled) {
+      next_leader = follower;
+      next_leader->leader = 0;
+    }
     EnterWaiting(follower);
-    if (!leader->is_prefilled) next_leader = follower;
   }
   leader->held_followers.clear();
 }
 
 void Scheduler::EnterWaiting(Sequence* sequence) {
-  const bool shares_prompt = sequence->leader != 0 && sequence->num_output() == 0;
+  const Sequence* leader = FindLive(sequence->leader);
+  const bool shares_prompt =
+      leader != nullptr && leader->is_prefilled && sequence->num_output() == 0;
   const bool has_kv = !sequence->swap_chunks.empty();
   sequence->phase = Sequence::Phase::kWaiting;
   sequence->waiting_tokens = shares_prompt || has_kv ? 1 : sequence->num_tokens();

@@ -305,8 +305,7 @@ class Scheduler {
   std::vector<ScheduledSequence> spare_rows_;  // of earlier, longer plans: their storage
   std::vector<Sequence*> planned_;             // of the plan in the making, by row
   int32_t num_decode_rows_ = 0;                // those that lead it
-  int32_t num_stalled_ = 0;     // decode rows that wait for a block of the step in flight
-  bool has_preempted_ = false;  // in the plan in the making
+  int32_t num_stalled_ = 0;  // decode rows that wait for a block of the step in flight
 
   uint64_t last_arrival_ = 0;
   uint64_t last_step_ = 0;       // planned

@@ -20,7 +20,6 @@ void Scheduler::PlanStep(StepPlan* plan) {
   planned_.clear();
   num_decode_rows_ = 0;
   num_stalled_ = 0;
-  has_preempted_ = false;
   MakeRoomForUrgent();
   PlanDecodeRows(plan);
   PlanPrefills(plan);
@@ -60,7 +59,8 @@ void Scheduler::MakeRoomForUrgent() {
     --num_kept;
     num_unheld += static_cast<int32_t>(sequence->block_table.size());
   }
-  // Not even all of them together would make enough room.
+  // Not even all of them together would make enough room. (Blocks that they share count more than
+  // once: then some are preempted for nothing, and lose a little time.)
   if (num_kept >= options_.max_num_seqs || needed + num_kept > num_unheld) return;
   while (!running_.empty()) {
     const Sequence& last = *running_.back();
@@ -83,8 +83,7 @@ void Scheduler::PlanDecodeRows(StepPlan* plan) {
 }
 
 void Scheduler::PlanPrefills(StepPlan* plan) {
-  // A victim of this plan is not taken back by it, unless there is nothing else to run.
-  bool may_admit = !has_preempted_ || planned_.empty();
+  bool may_admit = true;
   size_t next = 0;  // of running_: those before it decode, or have their row
   while (plan->num_tokens < options_.max_num_batched_tokens) {
     while (next < running_.size() && !NeedsChunk(*running_[next])) ++next;
@@ -115,6 +114,8 @@ void Scheduler::AddChunk(Sequence* sequence, StepPlan* plan) {
 bool Scheduler::TryAdmit(Sequence* sequence, StepPlan* plan) {
   const bool has_row = static_cast<int32_t>(running_.size()) < options_.max_num_seqs;
   if (!has_row || sequence->num_pending > 0) return false;
+  // A victim of this plan is not taken back by it, unless there is nothing else to run.
+  if (sequence->preempted_in_step == last_step_ + 1 && !planned_.empty()) return false;
   FindStart(*sequence, &start_);
   if (!FitsNow(*sequence, start_)) {
     const bool is_last_chance = planned_.empty() && num_in_flight() == 0;
@@ -177,7 +178,7 @@ void Scheduler::PreemptLast() {
   Sequence* sequence = running_.back();
   ++sequence->num_preemptions;
   ++counters_.num_preemptions;
-  has_preempted_ = true;
+  sequence->preempted_in_step = last_step_ + 1;
   if (TrySwapOut(sequence)) {
     ++counters_.num_swaps;
   } else {
@@ -256,6 +257,7 @@ void Scheduler::Admit(Sequence* sequence, StepPlan* plan) {
 void Scheduler::AdmitFromSwap(Sequence* sequence, StepPlan* plan) {
   const int32_t num_blocks = NumBlocksFor(sequence->num_tokens());
   for (int32_t i = 0; i < num_blocks; ++i) sequence->block_table.push_back(blocks_.Take());
+  if (!IsPrefilling(*sequence)) sequence->prefill_end = sequence->num_computed;
   AddPageIns(sequence->swap_chunks, 0, NumBlocksFor(sequence->num_computed), sequence, plan);
   // The step that is being planned reads them.
   for (const int32_t chunk : sequence->swap_chunks) host_.Release(chunk, last_step_ + 1);

@@ -115,9 +115,10 @@ struct Sequence {
   bool is_prefilled = false;  // its prompt was computed once; survives preemption
   int32_t num_scored = 0;     // prompt tokens whose scores were reported; survives preemption
   uint64_t row_in_step = 0;   // the last step that has a row of it, or is being planned with one
-  int32_t last_row = -1;      // the row
-  uint32_t epoch = 0;         // counts recomputes: rows of an earlier epoch extend KV that is gone
-  int32_t slot = -1;          // while running
+  uint64_t preempted_in_step = 0;  // while that was planned, last
+  int32_t last_row = -1;           // the row
+  uint32_t epoch = 0;  // counts recomputes: rows of an earlier epoch extend KV that is gone
+  int32_t slot = -1;   // while running
   bool history_started = false;  // since the last admission
 
   std::vector<int32_t> block_table;

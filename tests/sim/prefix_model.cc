@@ -115,6 +115,7 @@ PrefixExecutor::Touched PrefixExecutor::TouchedBy(const StepPlan& plan) const {
   Touched touched;
   for (const auto [from, to] : plan.page_outs) {
     touched.read.insert(from);
+    touched.host_filled.insert(to);
     Expect(touched.host_written.insert(to).second, 0, "a host block is written twice in a step");
   }
   // These, and poison, are done before the step writes anything.
@@ -151,6 +152,9 @@ void PrefixExecutor::Launch(const StepPlan& plan) {
       Expect(continues || (it == before.written.end() && !before.read.contains(block)), writer,
              "writes a block that the step in flight touches");
     }
+    for (const int32_t block : touched.host_read) {
+      Expect(!before.host_filled.contains(block), 0, "a host block is read before it is filled");
+    }
     for (const int32_t block : touched.host_written) {
       Expect(!before.host_read.contains(block) && !before.host_written.contains(block), 0,
              "a host block is written that the step in flight touches");
@@ -169,7 +173,6 @@ void PrefixExecutor::Move(const std::vector<KvBlockMove>& moves, const std::vect
 }
 
 void PrefixExecutor::MoveBlocks(const StepPlan& plan) {
-  Move(plan.page_outs, slots_, &host_slots_);
   Move(plan.swap_outs, slots_, &host_slots_);
   for (const int32_t block : plan.poisoned_blocks) {
     for (int32_t i = 0; i < block_size_; ++i) slots_.at(int64_t{block} * block_size_ + i) = ~0ull;
@@ -192,6 +195,7 @@ StepResult PrefixExecutor::Run() {
     const SequenceResult& row_result = result.sequences.back();
     sampled.push_back(row_result.sampled ? row_result.next.token : -1);
   }
+  Move(plan.page_outs, slots_, &host_slots_);  // as late as a device may
   // A second look, when all have written: no row may have overwritten another's slots.
   for (const ScheduledSequence& row : plan.sequences) {
     const Truth& truth = truths_.at(row.id);

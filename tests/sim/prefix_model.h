@@ -103,6 +103,7 @@ class PrefixExecutor {
     std::map<int32_t, SequenceId> written;
     std::set<int32_t> host_read;
     std::set<int32_t> host_written;
+    std::set<int32_t> host_filled;  // of these, by fills
   };
   Touched TouchedBy(const StepPlan& plan) const;
   void MoveBlocks(const StepPlan& plan);
