@@ -1,5 +1,7 @@
 #include "server/admin_service.h"
 
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
 #include "server/proto_convert.h"
@@ -11,6 +13,11 @@ grpc::ServerUnaryReactor* NotServed(grpc::CallbackServerContext* context, const 
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(absl::UnimplementedError(
       absl::StrCat("Admin/", method, " is not served by this version"))));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* Refused(grpc::ServerUnaryReactor* reactor, const absl::Status& status) {
+  reactor->Finish(ToGrpcStatus(status));
   return reactor;
 }
 
@@ -31,6 +38,9 @@ std::string PrometheusText(const EngineStats& stats, const std::string& model_na
   add("num_requests_waiting", "gauge", stats.num_waiting);
   add("kv_cache_usage_perc", "gauge",
       stats.num_blocks == 0 ? 0 : static_cast<double>(used_blocks) / stats.num_blocks);
+  add("prefix_cache_queries_total", "counter", static_cast<double>(stats.prefix_query_tokens));
+  add("prefix_cache_hits_total", "counter",
+      static_cast<double>(stats.prefix_device_hit_tokens + stats.prefix_host_hit_tokens));
   add("num_preemptions_total", "counter", static_cast<double>(stats.num_preemptions));
   add("prompt_tokens_total", "counter", static_cast<double>(stats.prompt_tokens));
   add("generation_tokens_total", "counter", static_cast<double>(stats.output_tokens));
@@ -46,15 +56,7 @@ grpc::ServerUnaryReactor* AdminService::GetStats(grpc::CallbackServerContext* co
   const auto engine = gate_->Loaded();
   if (engine.ok()) {
     const EngineStats stats = (*engine)->stats();
-    response->set_num_running(stats.num_running);
-    response->set_num_waiting(stats.num_waiting);
-    response->set_num_free_blocks(stats.num_free_blocks);
-    response->set_num_blocks(stats.num_blocks);
-    response->set_num_preemptions(stats.num_preemptions);
-    response->set_num_steps(stats.num_steps);
-    response->set_prompt_tokens(stats.prompt_tokens);
-    response->set_output_tokens(stats.output_tokens);
-    response->set_finished_requests(stats.finished_requests);
+    ToProto(stats, response);
     response->set_prometheus_text(PrometheusText(stats, (*engine)->model_info().name));
   }
   reactor->Finish(ToGrpcStatus(engine.status()));
@@ -64,13 +66,23 @@ grpc::ServerUnaryReactor* AdminService::GetStats(grpc::CallbackServerContext* co
 grpc::ServerUnaryReactor* AdminService::ListRequests(
     grpc::CallbackServerContext* context, const v1::ListRequestsRequest* request,
     v1::ListRequestsResponse* response) {
-  return NotServed(context, "ListRequests");
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto engine = gate_->Loaded();
+  if (!engine.ok()) return Refused(reactor, engine.status());
+  (*engine)->ListRequests([reactor, response](std::vector<RequestInfo> requests) {
+    for (const RequestInfo& info : requests) ToProto(info, response->add_requests());
+    reactor->Finish(grpc::Status::OK);
+  });
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::Drain(
     grpc::CallbackServerContext* context, const v1::DrainRequest* request,
     v1::DrainResponse* response) {
-  return NotServed(context, "Drain");
+  start_drain_();
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::StartProfile(
@@ -88,19 +100,35 @@ grpc::ServerUnaryReactor* AdminService::StopProfile(
 grpc::ServerUnaryReactor* AdminService::FlushPrefixCache(
     grpc::CallbackServerContext* context, const v1::FlushPrefixCacheRequest* request,
     v1::FlushPrefixCacheResponse* response) {
-  return NotServed(context, "FlushPrefixCache");
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto engine = gate_->Loaded();
+  if (!engine.ok()) return Refused(reactor, engine.status());
+  (*engine)->FlushPrefixCache([reactor, response](int32_t num_blocks) {
+    response->set_num_blocks(num_blocks);
+    reactor->Finish(grpc::Status::OK);
+  });
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::Pause(
     grpc::CallbackServerContext* context, const v1::PauseRequest* request,
     v1::PauseResponse* response) {
-  return NotServed(context, "Pause");
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto engine = gate_->Loaded();
+  if (!engine.ok()) return Refused(reactor, engine.status());
+  (*engine)->Pause([reactor] { reactor->Finish(grpc::Status::OK); });
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::Resume(
     grpc::CallbackServerContext* context, const v1::ResumeRequest* request,
     v1::ResumeResponse* response) {
-  return NotServed(context, "Resume");
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto engine = gate_->Loaded();
+  if (!engine.ok()) return Refused(reactor, engine.status());
+  (*engine)->Resume();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* AdminService::Sleep(

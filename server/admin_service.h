@@ -1,8 +1,12 @@
-// AdminService: fastgen.v1.Admin: what an operator asks and orders. GetStats is served; every other method answers
-// UNIMPLEMENTED with its name.
+// AdminService: fastgen.v1.Admin: what an operator asks and orders. What the engine answers between two steps
+// (ListRequests, Pause, FlushPrefixCache) finishes its call from the engine's thread. Profiling, sleep and new weights
+// answer UNIMPLEMENTED with their name.
 // Thread rule: gRPC's callback threads, concurrently.
 // Tested by tests/server/inference_service_test.cc.
 #pragma once
+
+#include <functional>
+#include <utility>
 
 #include "fastgen/v1/admin.grpc.pb.h"
 #include "server/engine_gate.h"
@@ -11,7 +15,9 @@ namespace fastgen {
 
 class AdminService final : public v1::Admin::CallbackService {
  public:
-  explicit AdminService(EngineGate* gate) : gate_(gate) {}
+  // `start_drain` is called from gRPC's threads, any number of times, and must not block.
+  AdminService(EngineGate* gate, std::function<void()> start_drain)
+      : gate_(gate), start_drain_(std::move(start_drain)) {}
 
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const v1::GetStatsRequest* request,
@@ -49,6 +55,7 @@ class AdminService final : public v1::Admin::CallbackService {
 
  private:
   EngineGate* const gate_;
+  const std::function<void()> start_drain_;
 };
 
 }  // namespace fastgen

@@ -31,7 +31,8 @@ ServiceOptions ServiceOptionsOf(const DaemonOptions& options) {
   ServiceOptions service;
   service.strict_model = options.strict_model;
   service.strict_fields = options.strict_fields;
-  service.max_outbox_tokens = options.max_outbox_tokens;
+  service.stream.max_outbox_tokens = options.max_outbox_tokens;
+  service.stream.resume_ring_tokens = options.resume_ring_tokens;
   return service;
 }
 
@@ -43,18 +44,23 @@ absl::Status CheckRange(const char* flag, int64_t value, int64_t low, int64_t hi
 
 }  // namespace
 
-// Members are destroyed from the last to the first: the listeners before the services, the gate with the engine last.
+// Members are destroyed from the last to the first, after the engine: the listeners before the services, the gate last.
 struct Daemon::State {
   State(const DaemonOptions& daemon_options, DaemonParts daemon_parts)
       : options(daemon_options),
         parts(std::move(daemon_parts)),
         gate([this] { OnEngineFailure(); }),
         inference(&gate, ServiceOptionsOf(options)),
-        admin(&gate) {}
+        admin(&gate, [this] { DrainByCall(); }) {}
+  // The engine's last calls reach streams, services and the owner: it ends before any of them.
+  ~State() { gate.Close(); }
 
   absl::Status Listen();
   void Load(const LoadProgress& progress);
   void OnEngineFailure();
+  void StartDrain();
+  // Admin.Drain: the owner is told, as by a signal.
+  void DrainByCall();
   void CloseGateway();
   // Makes grpc.health agree with the gate. The lock keeps two changes from overtaking each other.
   void UpdateHealth();
@@ -126,6 +132,17 @@ void Daemon::State::OnEngineFailure() {
   NotifyOwner();
 }
 
+void Daemon::State::StartDrain() {
+  gate.StartDrain();
+  inference.StartDrain();
+  UpdateHealth();
+}
+
+void Daemon::State::DrainByCall() {
+  StartDrain();
+  if (options.on_drain) options.on_drain();
+}
+
 void Daemon::State::CloseGateway() {
   if (std::exchange(gateway_accepting, false)) gateway->StopAccepting();
 }
@@ -142,6 +159,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::StartWith(const DaemonOptions& o
                                                           DaemonParts parts) {
   RETURN_IF_ERROR(CheckRange("--max-request-bytes", options.max_request_bytes, 1024, 1 << 30));
   RETURN_IF_ERROR(CheckRange("--max-outbox-tokens", options.max_outbox_tokens, 1, 1 << 24));
+  RETURN_IF_ERROR(CheckRange("--resume-ring-tokens", options.resume_ring_tokens, 1, 1 << 24));
   std::unique_ptr<Daemon> daemon(new Daemon(std::make_unique<State>(options, std::move(parts))));
   State* state = daemon->state_.get();
   RETURN_IF_ERROR(state->Listen());
@@ -173,10 +191,7 @@ const std::vector<std::string>& Daemon::http_addresses() const { return state_->
 
 absl::Status Daemon::health() const { return state_->gate.health(); }
 
-void Daemon::StartDrain() {
-  state_->gate.StartDrain();
-  state_->UpdateHealth();
-}
+void Daemon::StartDrain() { state_->StartDrain(); }
 
 bool Daemon::WaitDrained(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;

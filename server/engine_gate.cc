@@ -32,6 +32,7 @@ absl::StatusOr<Engine*> EngineGate::Loaded() const {
   MutexLock lock(&mutex_);
   if (engine_ != nullptr) return engine_.get();
   if (phase_ == Phase::kFailed) return failure_;
+  if (closed_) return absl::UnavailableError("this server has ended");
   return absl::UnavailableError("loading the model");
 }
 
@@ -72,6 +73,8 @@ void EngineGate::ReportEngineFailure(absl::Status status) {
     if (phase_ == Phase::kFailed) return;
     phase_ = Phase::kFailed;
     failure_ = absl::UnavailableError(absl::StrCat("the engine failed: ", status.message()));
+    // While closing, those who would be told are going away themselves.
+    if (closed_) return;
   }
   if (on_failure_) on_failure_();
 }
@@ -81,6 +84,18 @@ void EngineGate::StartDrain() {
   if (phase_ == Phase::kDraining || phase_ == Phase::kFailed) return;
   phase_ = Phase::kDraining;
   if (engine_ != nullptr) engine_->StartDrain();
+}
+
+void EngineGate::Close() {
+  std::unique_ptr<Engine> engine;
+  {
+    MutexLock lock(&mutex_);
+    closed_ = true;
+    if (phase_ != Phase::kFailed) phase_ = Phase::kDraining;
+    engine.swap(engine_);
+  }
+  // Outside the lock: the engine's last calls ask the gate.
+  engine.reset();
 }
 
 EngineGate::Stream::Stream(EngineGate* gate) : gate_(gate) {

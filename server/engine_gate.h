@@ -1,8 +1,8 @@
 // EngineGate: what stands between the calls and the engine: loading, serving, draining or failed.
 //
-// A call asks the gate for the engine and gets either it or the status to answer with. The gate owns the engine; it
-// is destroyed after the gRPC server, so an Engine* that a call got stays good until that call is done. It also counts
-// the streams that are open, so that a drain knows when the last byte has been handed over.
+// A call asks the gate for the engine and gets either it or the status to answer with. The gate owns the engine until
+// Close, which comes after the gRPC server has been shut down, so an Engine* that a call got stays good until that call
+// is done. It also counts the streams that are open, so that a drain knows when the last byte has been handed over.
 // Phases only go forward: loading -> serving -> draining, and any -> failed.
 // Thread rule: any thread.
 // Tested by tests/server/in_process_test.cc.
@@ -44,6 +44,9 @@ class EngineGate {
   // The engine failed. Only the first call counts.
   void ReportEngineFailure(absl::Status status);
   void StartDrain();
+  // Ends the engine, and with it its last calls to sinks and to this gate, while all that they touch is still there.
+  // Nobody may use the engine any more: the gRPC server has been shut down.
+  void Close();
 
   // One open stream; the destructor counts it out.
   class Stream {
@@ -64,7 +67,8 @@ class EngineGate {
   mutable Mutex mutex_;
   CondVar streams_changed_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kLoading;
-  std::unique_ptr<Engine> engine_ ABSL_GUARDED_BY(mutex_);  // set once
+  std::unique_ptr<Engine> engine_ ABSL_GUARDED_BY(mutex_);  // set once, until Close
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   int64_t loaded_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t total_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -30,6 +30,10 @@ struct DaemonOptions {
   bool strict_fields = false;  // protobuf fields that nobody knows are refused, not only named in x-fastgen-ignored
   int32_t max_request_bytes = 16 << 20;      // of one gRPC message or HTTP body
   int32_t max_outbox_tokens = 4096;          // tokens a slow reader may be behind before its request is cancelled
+  int32_t resume_ring_tokens = 16384;        // tokens of one request that Attach may replay
+  // Called from any thread, and must not block, when a client has begun a drain (Admin.Drain): the owner then waits for
+  // WaitDrained and stops.
+  std::function<void()> on_drain;
   // Called from any thread, and must not block, when loading has ended, well or not, and when the engine has failed:
   // the owner then looks at WaitLoaded() and health().
   std::function<void()> on_change;
@@ -54,7 +58,7 @@ class Daemon {
   absl::Status WaitLoaded();
   // A channel inside the process, the same services as on the listeners. Not to be used after Stop.
   std::shared_ptr<grpc::Channel> channel();
-  // Only after WaitLoaded returned OK.
+  // Only after WaitLoaded returned OK, until Stop.
   const Engine& engine() const;
   // Addresses actually bound (port 0 resolved), "host:port" or "unix:/path".
   const std::vector<std::string>& grpc_addresses() const;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "server/generate_reactor.h"
@@ -16,6 +17,8 @@ namespace {
 
 constexpr char kIgnoredHeader[] = "x-fastgen-ignored";
 constexpr int kMaxCancelIds = 4096;
+// Longer than any context, and still answered in a moment.
+constexpr int kMaxDetokenizeIds = 256 << 10;
 
 // A stream that ends before its first event.
 class RefusedStream final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
@@ -29,6 +32,13 @@ grpc::ServerUnaryReactor* FinishUnary(grpc::CallbackServerContext* context,
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
   return reactor;
+}
+
+// When the client gives up.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture()
+                                                                  : absl::FromChrono(deadline);
 }
 
 std::string DrawIdPrefix() {
@@ -57,25 +67,55 @@ absl::Status InferenceService::CheckUnknownFields(grpc::CallbackServerContext* c
   return absl::OkStatus();
 }
 
-absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::StartGenerate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest& request) {
-  ASSIGN_OR_RETURN(Engine * engine, gate_->ForNewWork());
-  RETURN_IF_ERROR(CheckUnknownFields(context, request));
+absl::StatusOr<ConvertedRequest> InferenceService::Convert(grpc::CallbackServerContext* context,
+                                                           const Engine& engine,
+                                                           const v1::GenerateRequest& request) {
   ASSIGN_OR_RETURN(ConvertedRequest converted, FromProto(request));
-  const std::string& served = engine->model_info().name;
+  const std::string& served = engine.model_info().name;
   if (options_.strict_model && !request.model().empty() && request.model() != served) {
     return absl::NotFoundError(absl::StrCat("model: \"", request.model().substr(0, 200),
                                             "\" is not served here; this server has \"", served,
                                             "\""));
   }
+  converted.request.deadline = DeadlineOf(*context);
+  if (converted.request.request_id.empty()) converted.request.request_id = DrawRequestId();
+  return converted;
+}
+
+absl::Status InferenceService::Submit(Engine* engine, ConvertedRequest converted,
+                                      const std::shared_ptr<RequestStream>& stream) {
+  if (stream->has_window()) {
+    RETURN_IF_ERROR(live_streams_.Add(stream));
+  } else {
+    live_streams_.RemoveEnded(stream->request_id());
+  }
+  const absl::Status status = engine->Submit(std::move(converted.request), stream);
+  if (status.ok()) return status;
+  if (stream->has_window()) live_streams_.Remove(stream.get());
+  // An engine that failed without a live stream is noticed here.
+  const absl::Status health = engine->health();
+  if (!health.ok()) gate_->ReportEngineFailure(health);
+  return absl::IsResourceExhausted(status) ? WithRetryAfter(status, engine->RetryAfter()) : status;
+}
+
+absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::StartGenerate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest& request) {
+  ASSIGN_OR_RETURN(Engine * engine, gate_->ForNewWork());
+  RETURN_IF_ERROR(CheckUnknownFields(context, request));
+  ASSIGN_OR_RETURN(ConvertedRequest converted, Convert(context, *engine, request));
   if (context->deadline() <= std::chrono::system_clock::now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request was read");
   }
-  if (converted.request.request_id.empty()) converted.request.request_id = DrawRequestId();
-  ASSIGN_OR_RETURN(GenerateReactor * reactor,
-                   GenerateReactor::Start(context, gate_, engine, std::move(converted),
-                                          options_.max_outbox_tokens));
-  return reactor;
+  auto stream = std::make_shared<RequestStream>(gate_, engine, &live_streams_, converted,
+                                                options_.stream);
+  const auto reactor = GenerateReactor::Make(context, gate_, stream);
+  stream->SetReader(reactor);
+  // From here on the completion thread may call; gRPC keeps what is started before it knows the reactor.
+  const absl::Status status = Submit(engine, std::move(converted), stream);
+  if (status.ok()) return reactor.get();
+  stream->Refuse(reactor.get(), status);
+  reactor->Abandon();
+  return status;
 }
 
 grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
@@ -85,10 +125,36 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
   return *reactor;
 }
 
+absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::StartAttach(
+    grpc::CallbackServerContext* context, const v1::AttachRequest& request) {
+  // Also while draining: what is live is finished for its readers.
+  RETURN_IF_ERROR(gate_->Loaded().status());
+  RETURN_IF_ERROR(CheckUnknownFields(context, request));
+  if (request.from_token() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("from_token: ", request.from_token(), " is negative"));
+  }
+  const auto stream = live_streams_.Find(request.request_id());
+  if (stream == nullptr) {
+    return absl::NotFoundError(absl::StrCat(
+        "request_id: \"", request.request_id().substr(0, 256),
+        "\" is not that of a request whose resume window is open"));
+  }
+  const auto reactor = GenerateReactor::Make(context, gate_, stream);
+  const absl::Status status = stream->Attach(reactor, request.from_token());
+  if (!status.ok()) {
+    reactor->Abandon();
+    return status;
+  }
+  reactor->Pump();
+  return reactor.get();
+}
+
 grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Attach(
     grpc::CallbackServerContext* context, const v1::AttachRequest* request) {
-  return new RefusedStream(absl::UnimplementedError(
-      "Attach is not served by this version: a stream that broke cannot be taken up again"));
+  const auto reactor = StartAttach(context, *request);
+  if (!reactor.ok()) return new RefusedStream(reactor.status());
+  return *reactor;
 }
 
 grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* context,
@@ -106,6 +172,8 @@ grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* 
     if ((*engine)->Cancel(id)) {
       response->add_cancelled(id);
     } else {
+      // What it left behind for a reader that comes back goes as well.
+      live_streams_.RemoveEnded(id);
       response->add_not_found(id);
     }
   }
@@ -115,8 +183,19 @@ grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* InferenceService::Plan(grpc::CallbackServerContext* context,
                                                  const v1::PlanRequest* request,
                                                  v1::PlanResponse* response) {
-  return FinishUnary(context, absl::UnimplementedError(
-                                  "Plan is not served by this version: send the request itself"));
+  const auto engine = gate_->ForNewWork();
+  if (!engine.ok()) return FinishUnary(context, engine.status());
+  const absl::Status known = CheckUnknownFields(context, *request);
+  if (!known.ok()) return FinishUnary(context, known);
+  auto converted = Convert(context, **engine, request->request());
+  if (!converted.ok()) return FinishUnary(context, converted.status());
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  (*engine)->Plan(std::move(converted->request),
+                  [reactor, response](absl::StatusOr<PlanInfo> plan) {
+                    if (plan.ok()) ToProto(*plan, response);
+                    reactor->Finish(ToGrpcStatus(plan.status()));
+                  });
+  return reactor;
 }
 
 absl::Status InferenceService::DoTokenize(const v1::TokenizeRequest& request,
@@ -149,6 +228,10 @@ grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerConte
   if (!engine.ok()) return FinishUnary(context, engine.status());
   const absl::Status known = CheckUnknownFields(context, *request);
   if (!known.ok()) return FinishUnary(context, known);
+  if (request->ids_size() > kMaxDetokenizeIds) {
+    return FinishUnary(context, absl::InvalidArgumentError(absl::StrCat(
+                                    "ids: ", request->ids_size(), " ids exceed the limit of ", kMaxDetokenizeIds)));
+  }
   auto text = (*engine)->Detokenize({request->ids().data(), static_cast<size_t>(request->ids_size())},
                                     request->skip_special_tokens());
   if (text.ok()) response->set_text(*std::move(text));

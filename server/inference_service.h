@@ -1,5 +1,6 @@
 // InferenceService: fastgen.v1.Inference over gRPC's callback API. Each method is one short function: ask the gate for
-// the engine, convert, call, convert back.
+// the engine, convert, call, convert back. What the engine answers later (Plan) finishes its call from the engine's
+// thread.
 //
 // Order of refusals: model not ready (UNAVAILABLE), unknown fields under strict_fields and fields that are not served
 // (INVALID_ARGUMENT), another model under strict_model (NOT_FOUND), a deadline that has passed (DEADLINE_EXCEEDED),
@@ -11,17 +12,21 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "fastgen/v1/inference.grpc.pb.h"
 #include "server/engine_gate.h"
+#include "server/live_streams.h"
+#include "server/proto_convert.h"
+#include "server/request_stream.h"
 
 namespace fastgen {
 
 struct ServiceOptions {
   bool strict_model = false;
   bool strict_fields = false;
-  int32_t max_outbox_tokens = 4096;
+  StreamLimits stream;
 };
 
 class InferenceService final : public v1::Inference::CallbackService {
@@ -51,12 +56,23 @@ class InferenceService final : public v1::Inference::CallbackService {
                                          const v1::GetModelInfoRequest* request,
                                          v1::ModelInfo* response) override;
 
+  // Windows of requests without a reader close, and those without one end.
+  void StartDrain() { live_streams_.StartDrain(); }
+
  private:
   // Refuses or announces the fields of `request` that nobody knows.
   absl::Status CheckUnknownFields(grpc::CallbackServerContext* context,
                                   const google::protobuf::Message& request) const;
+  // Everything that Generate and Plan refuse before the engine is asked.
+  absl::StatusOr<ConvertedRequest> Convert(grpc::CallbackServerContext* context,
+                                           const Engine& engine,
+                                           const v1::GenerateRequest& request);
   absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> StartGenerate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest& request);
+  absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> StartAttach(
+      grpc::CallbackServerContext* context, const v1::AttachRequest& request);
+  absl::Status Submit(Engine* engine, ConvertedRequest converted,
+                      const std::shared_ptr<RequestStream>& stream);
   absl::Status DoTokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse* response) const;
   absl::Status DoRenderChat(const v1::RenderChatRequest& request,
                             v1::RenderChatResponse* response) const;
@@ -66,6 +82,7 @@ class InferenceService final : public v1::Inference::CallbackService {
   const ServiceOptions options_;
   const std::string id_prefix_;  // differs between runs of the daemon, so that logs of two runs can be told apart
   std::atomic<uint64_t> num_ids_drawn_ = 0;
+  LiveStreams live_streams_;
 };
 
 }  // namespace fastgen

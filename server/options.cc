@@ -33,6 +33,16 @@ CLI::Option* AddChoice(CLI::App& app, const std::string& name,
       ->default_str(preset);
 }
 
+// A size of memory in GiB.
+void AddGib(CLI::App& app, const std::string& name, int64_t* num_bytes, const std::string& help) {
+  app.add_option_function<double>(
+         name, [num_bytes](double gib) { *num_bytes = static_cast<int64_t>(gib * kGib); }, help)
+      ->check(CLI::Range(0.0, 1e6))
+      ->type_name("GIB")
+      ->default_str("0")
+      ->group("Batching and memory");
+}
+
 void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model) {
   app.add_option(model == ModelArgument::kPositional ? "model,--model" : "--model", options->model,
                  "A Hugging Face directory or a .gguf file. Without it: the small default model,\n"
@@ -74,6 +84,12 @@ void AddListenOptions(CLI::App& app, DaemonOptions* options) {
       ->type_name("N")
       ->capture_default_str()
       ->group("Listeners");
+  app.add_option("--resume-ring-tokens", options->resume_ring_tokens,
+                 "How many of its latest tokens a request with a resume window keeps for Attach")
+      ->check(CLI::Range(1, 1 << 24))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Listeners");
   app.add_flag("--strict", options->strict_fields,
                "Refuse fields that this version does not know (else they are named in the header\n"
                "x-fastgen-ignored)")
@@ -100,13 +116,26 @@ void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
   add("--max-queued-requests", &engine->max_queued_requests,
       "Requests that may wait; beyond it RESOURCE_EXHAUSTED (HTTP 429)")
       ->check(CLI::Range(1, 1'000'000));
-  app.add_option_function<double>(
-         "--kv-cache-gib",
-         [engine](double gib) { engine->kv_cache_bytes = static_cast<int64_t>(gib * kGib); },
-         "Memory for keys and values; 0: chosen from what is free")
-      ->check(CLI::Range(0.0, 1e6))
-      ->type_name("GIB")
-      ->default_str("0")
+  app.add_option("--max-queued-tokens", engine->max_queued_tokens,
+                 "Prompt tokens of the requests that may wait, likewise")
+      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000'000}))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Batching and memory");
+  app.add_option_function<int64_t>(
+         "--deadline-margin",
+         [engine](int64_t ms) { engine->deadline_margin = absl::Milliseconds(ms); },
+         "How long before its client's deadline a request is ended, at least one step")
+      ->check(CLI::Range(int64_t{0}, int64_t{10'000}))
+      ->type_name("MS")
+      ->default_str(absl::StrCat(absl::ToInt64Milliseconds(engine->deadline_margin)))
+      ->group("Batching and memory");
+  AddGib(app, "--kv-cache-gib", &engine->kv_cache_bytes,
+         "Memory for keys and values; 0: chosen from what is free");
+  AddGib(app, "--host-kv-gib", &engine->host_kv_bytes,
+         "Host memory for keys and values that have no room beside the model; 0: none");
+  app.add_flag_callback("--no-prefix-cache", [engine] { engine->prefix_cache = false; },
+                        "Compute every prompt whole: nothing is kept for later requests")
       ->group("Batching and memory");
 }
 

@@ -1,54 +1,25 @@
 #include "server/proto_convert.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
-#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
-#include "base/strings.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 #include "server/build_info.h"
+#include "server/grpc_status.h"
 
 namespace fastgen {
 namespace {
 
-constexpr char kBadRequestType[] = "type.googleapis.com/google.rpc.BadRequest";
-// A client that was turned away may come back after that long.
-constexpr int64_t kRetrySeconds = 1;
-
+// Counts and bytes; ranges of values are the engine's to check.
 constexpr int kMaxMessages = 4096;
-
-// What is wrong with one request, field by field.
-class Violations {
- public:
-  // The status travels in trailers, which clients bound at 8 KiB by default: what follows the first few says no more.
-  static constexpr int kMaxViolations = 16;
-
-  void Add(const std::string& field, const std::string& description) {
-    if (bad_request_.field_violations_size() >= kMaxViolations) return;
-    auto* violation = bad_request_.add_field_violations();
-    violation->set_field(field);
-    violation->set_description(description);
-  }
-
-  void NotServed(const std::string& field) { Add(field, "is not served by this version"); }
-
-  absl::Status ToStatus() const {
-    if (bad_request_.field_violations().empty()) return absl::OkStatus();
-    std::string message;
-    for (const auto& violation : bad_request_.field_violations()) {
-      absl::StrAppend(&message, message.empty() ? "" : "; ", violation.field(), ": ",
-                      violation.description());
-    }
-    absl::Status status = absl::InvalidArgumentError(message);
-    status.SetPayload(kBadRequestType, absl::Cord(bad_request_.SerializeAsString()));
-    return status;
-  }
-
- private:
-  google::rpc::BadRequest bad_request_;
-};
+constexpr int32_t kMaxChoices = 128;
+constexpr size_t kMaxCacheSaltBytes = 256;
+constexpr size_t kMaxLogitBiases = 1024;
+constexpr int kMaxAllowedTokenIds = 256 << 10;
+constexpr int kMaxBadWords = 256;
+constexpr size_t kMaxBadWordBytes = 256;
+constexpr absl::Duration kMaxResumeWindow = absl::Hours(1);
 
 bool IsPlainIdentifier(const std::string& id) {
   for (const char c : id) {
@@ -64,6 +35,49 @@ void CheckRequestId(const std::string& id, Violations* violations) {
   }
 }
 
+std::string TooMany(int64_t count, const char* what, int64_t limit) {
+  return absl::StrCat(count, " ", what, " exceed the limit of ", limit);
+}
+
+void ConvertLogitBias(const v1::Sampling& proto, SamplingParams* sampling, Violations* violations) {
+  if (proto.logit_bias().size() > kMaxLogitBiases) {
+    violations->Add("sampling.logit_bias",
+                    TooMany(static_cast<int64_t>(proto.logit_bias().size()), "tokens",
+                            kMaxLogitBiases));
+    return;
+  }
+  for (const auto& [token, bias] : proto.logit_bias()) {
+    if (!std::isfinite(bias)) {
+      violations->Add("sampling.logit_bias",
+                      absl::StrCat("the bias of token ", token, " is not a finite number"));
+      return;
+    }
+    sampling->logit_bias.emplace_back(token, bias);
+  }
+  // A map comes in any order; what the engine gets does not depend on it.
+  std::sort(sampling->logit_bias.begin(), sampling->logit_bias.end());
+}
+
+void ConvertBadWords(const v1::Sampling& proto, SamplingParams* sampling, Violations* violations) {
+  if (proto.bad_words_size() > kMaxBadWords) {
+    violations->Add("sampling.bad_words", TooMany(proto.bad_words_size(), "strings", kMaxBadWords));
+    return;
+  }
+  for (const std::string& word : proto.bad_words()) {
+    if (word.empty()) {
+      violations->Add("sampling.bad_words", "an empty string is in every output");
+      return;
+    }
+    if (word.size() > kMaxBadWordBytes) {
+      violations->Add("sampling.bad_words",
+                      absl::StrCat("a string of ", word.size(), " bytes exceeds the limit of ",
+                                   kMaxBadWordBytes));
+      return;
+    }
+    sampling->bad_words.push_back(word);
+  }
+}
+
 SamplingParams ConvertSampling(const v1::Sampling& proto, Violations* violations) {
   SamplingParams sampling;
   if (proto.has_temperature()) sampling.temperature = proto.temperature();
@@ -71,25 +85,18 @@ SamplingParams ConvertSampling(const v1::Sampling& proto, Violations* violations
   if (proto.has_top_k()) sampling.top_k = proto.top_k();
   if (proto.has_min_p()) sampling.min_p = proto.min_p();
   if (proto.has_seed()) sampling.seed = proto.seed();
-  // A penalty at its neutral value asks for nothing. A NaN equals nothing and is refused.
-  const auto refuse_unless = [&](const char* field, float value, float neutral) {
-    if (value != neutral) {
-      violations->Add(field, absl::StrCat("only the neutral value ", neutral,
-                                          " is served by this version, not ", value));
-    }
-  };
-  if (proto.has_presence_penalty()) {
-    refuse_unless("sampling.presence_penalty", proto.presence_penalty(), 0);
+  if (proto.has_presence_penalty()) sampling.presence_penalty = proto.presence_penalty();
+  if (proto.has_frequency_penalty()) sampling.frequency_penalty = proto.frequency_penalty();
+  if (proto.has_repetition_penalty()) sampling.repetition_penalty = proto.repetition_penalty();
+  ConvertLogitBias(proto, &sampling, violations);
+  if (proto.allowed_token_ids_size() > kMaxAllowedTokenIds) {
+    violations->Add("sampling.allowed_token_ids", TooMany(proto.allowed_token_ids_size(), "ids",
+                                                          kMaxAllowedTokenIds));
+  } else {
+    sampling.allowed_token_ids.assign(proto.allowed_token_ids().begin(),
+                                      proto.allowed_token_ids().end());
   }
-  if (proto.has_frequency_penalty()) {
-    refuse_unless("sampling.frequency_penalty", proto.frequency_penalty(), 0);
-  }
-  if (proto.has_repetition_penalty()) {
-    refuse_unless("sampling.repetition_penalty", proto.repetition_penalty(), 1);
-  }
-  if (!proto.logit_bias().empty()) violations->NotServed("sampling.logit_bias");
-  if (!proto.allowed_token_ids().empty()) violations->NotServed("sampling.allowed_token_ids");
-  if (!proto.bad_words().empty()) violations->NotServed("sampling.bad_words");
+  ConvertBadWords(proto, &sampling, violations);
   return sampling;
 }
 
@@ -105,7 +112,7 @@ StoppingParams ConvertStopping(const v1::Stopping& proto) {
   return stopping;
 }
 
-void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted, Violations* violations) {
+void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted) {
   OutputParams& output = converted->request.output;
   DeltaFields& fields = converted->fields;
   if (proto.has_text()) fields.text = proto.text();
@@ -118,12 +125,8 @@ void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted, Violati
   output.echo = proto.echo();
   // An echoed prompt is output as well: its tokens come with the logprobs that output tokens come with.
   fields.prompt_logprobs = proto.has_prompt_logprobs() || (proto.echo() && proto.has_logprobs());
-  if (proto.progress()) violations->NotServed("output.progress");
-  if (proto.bytes()) {
-    fields.raw_bytes = true;
-    // A token's own bytes leave the engine with its logprob.
-    if (!output.logprobs.has_value()) output.logprobs = 0;
-  }
+  output.progress = proto.progress();
+  fields.raw_bytes = proto.bytes();
 }
 
 const char* ConstraintKind(const v1::Constraint& constraint) {
@@ -139,23 +142,48 @@ const char* ConstraintKind(const v1::Constraint& constraint) {
   return "an empty constraint";
 }
 
-// Known fields that this version does not honour, and that would change the answer.
-void RefuseWhatIsNotServed(const v1::GenerateRequest& proto, Violations* violations) {
-  const auto refuse_unless_one = [&](const char* field, int32_t value) {
-    if (value != 1) {
-      violations->Add(field, absl::StrCat("only 1 is served by this version, not ", value));
-    }
+void ConvertCounts(const v1::GenerateRequest& proto, GenerateRequest* request,
+                   Violations* violations) {
+  const auto outside = [](int32_t value, int32_t low) {
+    return absl::StrCat(value, " is outside [", low, ", ", kMaxChoices, "]");
   };
-  if (proto.has_n()) refuse_unless_one("n", proto.n());
-  if (proto.has_best_of()) refuse_unless_one("best_of", proto.best_of());
+  request->n = proto.has_n() ? proto.n() : 1;
+  if (request->n < 1 || request->n > kMaxChoices) {
+    violations->Add("n", outside(request->n, 1));
+    return;
+  }
+  request->best_of = proto.has_best_of() ? proto.best_of() : request->n;
+  if (request->best_of < request->n || request->best_of > kMaxChoices) {
+    violations->Add("best_of", absl::StrCat(outside(request->best_of, request->n),
+                                            "; n is ", request->n));
+  }
+}
+
+void ConvertScheduling(const v1::GenerateRequest& proto, ConvertedRequest* converted,
+                       Violations* violations) {
+  converted->request.priority = proto.priority();
+  if (proto.cache_salt().size() > kMaxCacheSaltBytes) {
+    violations->Add("cache_salt", absl::StrCat(proto.cache_salt().size(),
+                                               " bytes exceed the limit of ", kMaxCacheSaltBytes));
+  } else {
+    converted->request.cache_salt = proto.cache_salt();
+  }
+  const auto& window = proto.resume_window();
+  const absl::Duration resume_window =
+      absl::Seconds(window.seconds()) + absl::Nanoseconds(window.nanos());
+  if (window.seconds() < 0 || window.nanos() < 0 || window.nanos() > 999'999'999 ||
+      resume_window > kMaxResumeWindow) {
+    violations->Add("resume_window",
+                    absl::StrCat(absl::FormatDuration(resume_window), " is outside [0, ",
+                                 absl::FormatDuration(kMaxResumeWindow), "]"));
+  } else {
+    converted->resume_window = resume_window;
+  }
+  // Known, and it would change the answer, but this version cannot keep it.
   if (proto.has_constraint()) {
     violations->Add("constraint", absl::StrCat(ConstraintKind(proto.constraint()),
                                                " is not served by this version"));
   }
-  if (proto.priority() != 0) violations->NotServed("priority");
-  if (!proto.cache_salt().empty()) violations->NotServed("cache_salt");
-  const auto& window = proto.resume_window();
-  if (window.seconds() != 0 || window.nanos() != 0) violations->NotServed("resume_window");
 }
 
 ChatPrompt ConvertChat(const v1::Chat& proto, const std::string& path, Violations* violations) {
@@ -285,34 +313,6 @@ void CollectUnknownFields(const google::protobuf::Message& message, const std::s
   }
 }
 
-// "sampling.top_p: must be ..." -> "sampling.top_p"; "" when the message does not open with a field's name.
-std::string LeadingField(const std::string& message) {
-  const size_t colon = message.find(": ");
-  if (colon == std::string::npos) return "";
-  for (size_t i = 0; i < colon; ++i) {
-    const char c = message[i];
-    const bool name = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-                      c == '[' || c == ']';
-    if (!name) return "";
-  }
-  return message.substr(0, colon);
-}
-
-void AddBadRequest(const absl::Status& status, google::rpc::Status* rich) {
-  google::rpc::BadRequest bad_request;
-  if (const auto payload = status.GetPayload(kBadRequestType)) {
-    bad_request.ParseFromString(std::string(*payload));
-  } else {
-    const std::string message(status.message());
-    const std::string field = LeadingField(message);
-    if (field.empty()) return;
-    auto* violation = bad_request.add_field_violations();
-    violation->set_field(field);
-    violation->set_description(message.substr(field.size() + 2));
-  }
-  rich->add_details()->PackFrom(bad_request);
-}
-
 }  // namespace
 
 absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto) {
@@ -324,10 +324,11 @@ absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto) {
   ConvertPrompt(proto, &request, &violations);
   request.sampling = ConvertSampling(proto.sampling(), &violations);
   request.stopping = ConvertStopping(proto.stopping());
-  ConvertOutput(proto.output(), &converted, &violations);
+  ConvertOutput(proto.output(), &converted);
   if (proto.has_add_special_tokens()) request.add_special_tokens = proto.add_special_tokens();
   if (proto.has_parse_special()) request.parse_special = proto.parse_special();
-  RefuseWhatIsNotServed(proto, &violations);
+  ConvertCounts(proto, &request, &violations);
+  ConvertScheduling(proto, &converted, &violations);
   const absl::Status status = violations.ToStatus();
   if (!status.ok()) return status;
   return converted;
@@ -364,6 +365,7 @@ void ToProto(const AcceptedInfo& info, const DeltaFields& fields, v1::Accepted* 
 }
 
 void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto) {
+  proto->set_index(delta.index);
   proto->set_num_tokens(proto->num_tokens() + NumOutputTokens(delta));
   if (fields.text) {
     if (proto->text().empty()) {
@@ -375,14 +377,15 @@ void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto
   if (fields.token_ids) {
     proto->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
   }
-  const bool echoes = delta.num_prompt_tokens > 0;
-  for (const TokenLogprob& logprob : delta.prompt_logprobs) {
-    if (fields.raw_bytes && echoes) proto->mutable_raw()->append(logprob.bytes);
-    if (fields.prompt_logprobs) ConvertLogprob(logprob, proto->add_prompt_logprobs());
+  if (fields.prompt_logprobs) {
+    for (const TokenLogprob& logprob : delta.prompt_logprobs) {
+      ConvertLogprob(logprob, proto->add_prompt_logprobs());
+    }
   }
-  for (const TokenLogprob& logprob : delta.logprobs) {
-    if (fields.raw_bytes) proto->mutable_raw()->append(logprob.bytes);
-    if (fields.logprobs) ConvertLogprob(logprob, proto->add_logprobs());
+  if (fields.logprobs) {
+    for (const TokenLogprob& logprob : delta.logprobs) {
+      ConvertLogprob(logprob, proto->add_logprobs());
+    }
   }
 }
 
@@ -391,6 +394,7 @@ int32_t NumOutputTokens(const TokenDelta& delta) {
 }
 
 void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto) {
+  proto->set_index(info.index);
   proto->set_reason(ConvertReason(info.reason));
   if (!info.matched_stop.empty()) {
     proto->set_matched_stop(info.matched_stop);
@@ -408,6 +412,7 @@ void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto
   receipt->set_num_chunks(info.receipt.num_chunks);
   receipt->set_num_steps(info.receipt.num_steps);
   receipt->set_num_preemptions(info.receipt.num_preemptions);
+  receipt->set_num_page_ins(info.receipt.num_page_ins);
   receipt->set_seed(info.receipt.seed);
   receipt->set_weights_hash(model.weights_hash);
   receipt->set_build(std::string(BuildInfo()));
@@ -432,37 +437,64 @@ void ToProto(const ModelInfo& info, const MemoryReport& memory, v1::ModelInfo* p
   proto->set_block_size(memory.block_size);
 }
 
-grpc::Status StatusOfFinish(const FinishInfo& info) {
+void ToProto(const PlanInfo& info, v1::PlanResponse* proto) {
+  proto->set_fits(info.fits);
+  proto->set_reason(info.reason);
+  proto->set_prompt_tokens(info.prompt_tokens);
+  proto->set_cached_tokens_device(info.cached_tokens_device);
+  proto->set_cached_tokens_host(info.cached_tokens_host);
+  proto->set_queue_position(info.queue_position);
+  ConvertDuration(info.estimated_ttft, proto->mutable_estimated_ttft());
+}
+
+void ToProto(const RequestInfo& info, v1::RequestInfo* proto) {
+  proto->set_request_id(info.request_id);
+  switch (info.phase) {
+    case RequestInfo::Phase::kQueued: proto->set_phase("queued"); break;
+    case RequestInfo::Phase::kPrefill: proto->set_phase("prefill"); break;
+    case RequestInfo::Phase::kDecode: proto->set_phase("decode"); break;
+  }
+  proto->set_prompt_tokens(info.prompt_tokens);
+  proto->set_output_tokens(info.output_tokens);
+  proto->set_priority(info.priority);
+  ConvertDuration(info.age, proto->mutable_age());
+}
+
+void ToProto(const EngineStats& stats, v1::Stats* proto) {
+  proto->set_num_running(stats.num_running);
+  proto->set_num_waiting(stats.num_waiting);
+  proto->set_num_free_blocks(stats.num_free_blocks);
+  proto->set_num_blocks(stats.num_blocks);
+  proto->set_num_preemptions(stats.num_preemptions);
+  proto->set_num_steps(stats.num_steps);
+  proto->set_prompt_tokens(stats.prompt_tokens);
+  proto->set_output_tokens(stats.output_tokens);
+  proto->set_finished_requests(stats.finished_requests);
+  proto->set_prefix_query_tokens(stats.prefix_query_tokens);
+  proto->set_prefix_device_hit_tokens(stats.prefix_device_hit_tokens);
+  proto->set_prefix_host_hit_tokens(stats.prefix_host_hit_tokens);
+  proto->set_num_cached_blocks(stats.num_cached_blocks);
+  proto->set_num_host_blocks(stats.num_host_blocks);
+  proto->set_num_free_host_blocks(stats.num_free_host_blocks);
+  proto->set_num_swaps(stats.num_swaps);
+  proto->set_num_wasted_rows(stats.num_wasted_rows);
+  proto->set_num_queued_tokens(stats.num_queued_tokens);
+  proto->set_paused(stats.paused);
+}
+
+absl::Status StatusOfFinish(const FinishInfo& info) {
   switch (info.reason) {
     case FinishReason::kStop:
     case FinishReason::kLength:
-      return grpc::Status::OK;
+      return absl::OkStatus();
     case FinishReason::kCancelled:
-      return ToGrpcStatus(absl::CancelledError("the request was cancelled"));
+      return absl::CancelledError("the request was cancelled");
     case FinishReason::kDeadline:
-      return ToGrpcStatus(absl::DeadlineExceededError("the request's deadline has passed"));
+      return absl::DeadlineExceededError("the request's deadline has passed");
     case FinishReason::kError:
       break;
   }
-  return ToGrpcStatus(absl::InternalError(info.error.empty() ? "the request failed" : info.error));
-}
-
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  // absl::StatusCode and grpc::StatusCode number the same canonical codes alike.
-  const auto code = static_cast<grpc::StatusCode>(status.code());
-  const std::string message(status.message());
-  google::rpc::Status rich;
-  rich.set_code(static_cast<int32_t>(code));
-  rich.set_message(message);
-  if (code == grpc::StatusCode::INVALID_ARGUMENT) {
-    AddBadRequest(status, &rich);
-  } else if (code == grpc::StatusCode::RESOURCE_EXHAUSTED || code == grpc::StatusCode::UNAVAILABLE) {
-    google::rpc::RetryInfo retry;
-    retry.mutable_retry_delay()->set_seconds(kRetrySeconds);
-    rich.add_details()->PackFrom(retry);
-  }
-  return grpc::Status(code, message, rich.SerializeAsString());
+  return absl::InternalError(info.error.empty() ? "the request failed" : info.error);
 }
 
 }  // namespace fastgen

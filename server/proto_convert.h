@@ -1,10 +1,9 @@
-// The border between fastgen.v1 and the engine's plain types; also the only absl::Status -> grpc::Status table.
+// The border between fastgen.v1 and the engine's plain types.
 //
 // Requests: every field is either honoured, or refused by name with a google.rpc.BadRequest violation, all violations
-// of one request together. Ranges that need the model (context length, vocabulary) are the engine's to check: its
-// INVALID_ARGUMENT messages open with "field: " and become violations as well.
-// Errors: grpc::Status carries a serialised google.rpc.Status (trailer grpc-status-details-bin) with BadRequest for
-// INVALID_ARGUMENT, RetryInfo for RESOURCE_EXHAUSTED and UNAVAILABLE.
+// of one request together. Counts and bytes are bounded here, before anything is copied; ranges of values, and what
+// needs the model (context length, vocabulary), are the engine's to check: its INVALID_ARGUMENT messages open with
+// "field: " and become violations as well (server/grpc_status).
 // Thread rule: pure functions, any thread.
 // Tested by tests/server/proto_convert_test.cc; fuzzed by tests/fuzz/proto_fuzzer.cc.
 #pragma once
@@ -13,14 +12,14 @@
 #include <vector>
 
 #include <google/protobuf/message.h>
-#include <grpcpp/support/status.h>
-
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/request.h"
 #include "engine/token_sink.h"
+#include "fastgen/v1/admin.pb.h"
 #include "fastgen/v1/inference.pb.h"
+#include "server/grpc_status.h"
 
 namespace fastgen {
 
@@ -36,6 +35,7 @@ struct DeltaFields {
 struct ConvertedRequest {
   GenerateRequest request;
   DeltaFields fields;
+  absl::Duration resume_window;
 };
 
 // INVALID_ARGUMENT with all violations. `request_id` is copied as it is: empty when the client gave none.
@@ -55,14 +55,18 @@ absl::Status RefuseFields(const std::vector<std::string>& paths, const std::stri
 void ToProto(const AcceptedInfo& info, const DeltaFields& fields, v1::Accepted* proto);
 // Tokens that the model made; an echoed prompt's are not among them.
 int32_t NumOutputTokens(const TokenDelta& delta);
-// Appends, so that deltas which wait together become one message.
+// Appends, so that deltas of one choice which wait together become one message. Delta.raw is the caller's: the bytes are
+// the tokenizer's to tell.
 void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto);
 void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto);
 void ToProto(const ModelInfo& info, const MemoryReport& memory, v1::ModelInfo* proto);
 
-// What the stream's status is after `info` was delivered: OK, CANCELLED, DEADLINE_EXCEEDED or INTERNAL.
-grpc::Status StatusOfFinish(const FinishInfo& info);
+void ToProto(const PlanInfo& info, v1::PlanResponse* proto);
+void ToProto(const RequestInfo& info, v1::RequestInfo* proto);
+// All but the Prometheus text.
+void ToProto(const EngineStats& stats, v1::Stats* proto);
 
-grpc::Status ToGrpcStatus(const absl::Status& status);
+// What a choice that ended so asks the call's status to be: OK, CANCELLED, DEADLINE_EXCEEDED or INTERNAL.
+absl::Status StatusOfFinish(const FinishInfo& info);
 
 }  // namespace fastgen

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -117,6 +118,12 @@ std::string FgchatCommand() {
   return ShellQuoted(absl::StrContains(relative, "/") ? relative : "./" + relative);
 }
 
+std::string HostTier(const MemoryReport& memory) {
+  if (memory.num_host_blocks == 0) return "no host KV cache";
+  return absl::StrCat("host KV cache ", FormatBytes(memory.host_kv_bytes), " (",
+                      memory.num_host_blocks, " blocks)");
+}
+
 void SayReady(const std::string& program, const Daemon& daemon, absl::Duration took) {
   const ModelInfo& model = daemon.engine().model_info();
   const MemoryReport& memory = daemon.engine().memory_report();
@@ -124,7 +131,7 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
                             ", context ", model.context_length, ") on ", model.backend));
   Say(program, absl::StrCat("memory: weights ", FormatBytes(memory.weights_bytes), ", KV cache ",
                             FormatBytes(memory.kv_bytes), " (", memory.num_blocks, " blocks of ",
-                            memory.block_size, " tokens), workspace ",
+                            memory.block_size, " tokens), ", HostTier(memory), ", workspace ",
                             FormatBytes(memory.workspace_bytes)));
   std::string ready = absl::StrCat("ready after ", absl::FormatDuration(absl::Trunc(
                                                        took, absl::Milliseconds(1))));
@@ -152,7 +159,7 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
   for (const std::string& address : daemon.grpc_addresses()) {
     if (address.rfind("unix:", 0) == 0) unlink(address.c_str() + 5);
   }
-  Say(program, "stopped by a signal while loading");
+  Say(program, "stopped while loading");
   std::_Exit(1);
 }
 
@@ -193,6 +200,11 @@ int RunDaemon(const std::string& program, const DaemonOptions& options,
   DaemonOptions with_events = options;
   bool load_ended = false;
   with_events.on_change = [&] { events.NotifyChange(); };
+  std::atomic<bool> drain_ordered = false;
+  with_events.on_drain = [&] {
+    drain_ordered = true;
+    events.NotifyChange();
+  };
   auto started = Daemon::Start(with_events, bar.Progress());
   if (!started.ok()) {
     SayStatus(program, started.status());
@@ -201,9 +213,9 @@ int RunDaemon(const std::string& program, const DaemonOptions& options,
   Daemon& daemon = **started;
   while (true) {
     events.Wait();
-    const bool signalled = events.TakeSignal();
+    const bool leave = events.TakeSignal() || drain_ordered;
     if (!load_ended) {
-      if (signalled) LeaveWhileLoading(program, daemon);
+      if (leave) LeaveWhileLoading(program, daemon);
       bar.Finish();
       const absl::Status loaded = daemon.WaitLoaded();
       if (!loaded.ok()) {
@@ -217,7 +229,7 @@ int RunDaemon(const std::string& program, const DaemonOptions& options,
       SayStatus(program, daemon.health());
       return 1;
     }
-    if (signalled) return Drain(program, &events, &daemon);
+    if (leave) return Drain(program, &events, &daemon);
   }
 }
 

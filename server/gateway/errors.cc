@@ -22,7 +22,7 @@ struct GrpcRow {
 // CANCELLED is 400: only the client's own side cancels. ALREADY_EXISTS is a request id in use.
 constexpr GrpcRow kGrpcRows[] = {
     {grpc::StatusCode::INVALID_ARGUMENT, 400, "invalid_value", 0},
-    {grpc::StatusCode::OUT_OF_RANGE, 400, "context_length_exceeded", 0},
+    {grpc::StatusCode::OUT_OF_RANGE, 400, "out_of_range", 0},
     {grpc::StatusCode::FAILED_PRECONDITION, 400, "failed_precondition", 0},
     {grpc::StatusCode::ALREADY_EXISTS, 400, "already_exists", 0},
     {grpc::StatusCode::CANCELLED, 400, "cancelled", 0},
@@ -92,6 +92,7 @@ void AddDetails(const grpc::Status& status, const ParamNames& names, ApiError* e
   for (const google::protobuf::Any& any : details.details()) {
     google::rpc::BadRequest bad_request;
     google::rpc::RetryInfo retry;
+    google::rpc::ErrorInfo info;
     if (any.UnpackTo(&bad_request) && bad_request.field_violations_size() > 0) {
       // Said again in the names that this client used.
       error->message.clear();
@@ -104,6 +105,8 @@ void AddDetails(const grpc::Status& status, const ParamNames& names, ApiError* e
     } else if (any.UnpackTo(&retry)) {
       const int64_t seconds = retry.retry_delay().seconds() + (retry.retry_delay().nanos() > 0);
       error->retry_after_s = static_cast<int>(std::clamp<int64_t>(seconds, 1, 3600));
+    } else if (any.UnpackTo(&info) && info.reason() == "CONTEXT_LENGTH_EXCEEDED") {
+      error->code = "context_length_exceeded";
     }
   }
 }

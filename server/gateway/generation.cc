@@ -31,6 +31,12 @@ std::string StopReasonJson(const v1::Finished& finished,
   return "null";
 }
 
+// By its deadline or alone: whether that is an error of the whole call is told by the status.
+bool HasFailed(const ChoiceState& choice) {
+  return choice.finished && choice.reason != v1::STOP && choice.reason != v1::LENGTH &&
+         choice.reason != v1::CANCELLED;
+}
+
 }  // namespace
 
 // ---- GenerateCall
@@ -176,10 +182,6 @@ void Generation::HandleFinished(const GenerateCall& call, const v1::Finished& fi
   ChoiceState* choice = ChoiceOf(call, finished.index());
   if (choice == nullptr || choice->finished) return;
   choice->reason = finished.reason();
-  if (choice->reason != v1::STOP && choice->reason != v1::LENGTH &&
-      choice->reason != v1::CANCELLED) {
-    return;  // the call's status tells what went wrong
-  }
   choice->finished = true;
   choice->stop_reason_json = StopReasonJson(finished, request_.options.stop_token_ids);
   PromptState& prompt = prompts_[static_cast<size_t>(choice->prompt)];
@@ -188,10 +190,7 @@ void Generation::HandleFinished(const GenerateCall& call, const v1::Finished& fi
     prompt.prompt_tokens = finished.usage().prompt_tokens();
     prompt.cached_tokens = finished.usage().cached_tokens();
   }
-  if (!request_.options.stream) return;
-  OpenStream();
-  OpenChoice(choice);
-  format_->AppendFinish(*choice, prompt, &writer_->events());
+  if (request_.options.stream && !HasFailed(*choice)) StreamFinish(choice);
 }
 
 ChoiceState* Generation::ChoiceOf(const GenerateCall& call, int index) {
@@ -215,34 +214,52 @@ void Generation::OpenChoice(ChoiceState* choice) {
                          &writer_->events());
 }
 
-bool Generation::IsComplete(const GenerateCall& call) const {
+bool Generation::AnyOf(const GenerateCall& call, bool (*is)(const ChoiceState&)) const {
   for (const ChoiceState& choice : choices_) {
-    if (choice.prompt == call.prompt() && !choice.finished) return false;
+    if (choice.prompt == call.prompt() && is(choice)) return true;
   }
-  return true;
+  return false;
 }
 
 void Generation::OnCallDone(GenerateCall* call) {
   ++num_done_;
   if (ended_) return;
-  if (!IsComplete(*call)) {
+  if (AnyOf(*call, [](const ChoiceState& choice) { return !choice.finished; })) {
     Fail(call->status().ok()
              ? ApiError{.status = 500,
                         .message = "the daemon ended the stream without finishing it",
                         .code = "internal_error"}
              : ErrorFromGrpc(call->status(), request_.names));
-  } else if (WasCancelled(*call)) {
+    return;
+  }
+  const bool cancelled = AnyOf(*call, [](const ChoiceState& choice) {
+    return choice.reason == v1::CANCELLED;
+  });
+  // Choices that failed beside others which did not are part of the answer; else the status says what went wrong.
+  if (AnyOf(*call, &HasFailed) && !cancelled && !call->status().ok()) {
+    Fail(ErrorFromGrpc(call->status(), request_.names));
+    return;
+  }
+  FinishFailedChoices(*call);
+  if (cancelled) {
     EndAsCancelled();
   } else if (num_done_ == calls_.size()) {
     Complete();
   }
 }
 
-bool Generation::WasCancelled(const GenerateCall& call) const {
-  for (const ChoiceState& choice : choices_) {
-    if (choice.prompt == call.prompt() && choice.reason == v1::CANCELLED) return true;
+void Generation::FinishFailedChoices(const GenerateCall& call) {
+  if (!request_.options.stream) return;
+  for (ChoiceState& choice : choices_) {
+    if (choice.prompt == call.prompt() && HasFailed(choice)) StreamFinish(&choice);
   }
-  return false;
+}
+
+void Generation::StreamFinish(ChoiceState* choice) {
+  OpenStream();
+  OpenChoice(choice);
+  format_->AppendFinish(*choice, prompts_[static_cast<size_t>(choice->prompt)],
+                        &writer_->events());
 }
 
 // The id that was cancelled stands for the whole request: its other prompts end with what they
@@ -252,10 +269,7 @@ void Generation::EndAsCancelled() {
   for (ChoiceState& choice : choices_) {
     if (std::exchange(choice.finished, true)) continue;
     choice.reason = v1::CANCELLED;
-    if (!request_.options.stream) continue;
-    OpenStream();
-    OpenChoice(&choice);
-    format_->AppendFinish(choice, prompts_[static_cast<size_t>(choice.prompt)], &writer_->events());
+    if (request_.options.stream) StreamFinish(&choice);
   }
   Complete();
 }

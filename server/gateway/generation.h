@@ -94,10 +94,12 @@ class Generation final : public Exchange, public std::enable_shared_from_this<Ge
   void HandleDelta(const GenerateCall& call, const v1::Delta& delta);
   void HandleFinished(const GenerateCall& call, const v1::Finished& finished);
   ChoiceState* ChoiceOf(const GenerateCall& call, int index);
-  bool IsComplete(const GenerateCall& call) const;
+  bool AnyOf(const GenerateCall& call, bool (*is)(const ChoiceState&)) const;
   void OpenStream();
   void OpenChoice(ChoiceState* choice);
-  bool WasCancelled(const GenerateCall& call) const;
+  // What ends a choice in a stream.
+  void StreamFinish(ChoiceState* choice);
+  void FinishFailedChoices(const GenerateCall& call);
   void EndAsCancelled();
   void Complete();
   void Fail(const ApiError& error);

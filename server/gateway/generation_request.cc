@@ -15,11 +15,12 @@ namespace {
 
 constexpr size_t kMaxStopStrings = 64;
 constexpr size_t kMaxStopIds = 1024;
-constexpr size_t kMaxBiases = 4096;
-constexpr size_t kMaxBadWords = 1024;
-constexpr size_t kMaxAllowedIds = 1 << 20;
+// The daemon's own limits, here so that nothing larger is ever copied.
+constexpr size_t kMaxBiases = 1024;
+constexpr size_t kMaxBadWords = 256;
+constexpr size_t kMaxAllowedIds = 256 << 10;
 constexpr size_t kMaxModelBytes = 1024;
-constexpr size_t kMaxSaltBytes = 1024;
+constexpr size_t kMaxSaltBytes = 256;
 constexpr int32_t kMaxAnswers = 128;
 constexpr size_t kMaxNameBytes = 64;  // of a name that the client made up, in a message
 
@@ -118,14 +119,10 @@ void ReadLogitBias(JsonFields* fields, v1::Sampling* sampling) {
   }
 }
 
-// Penalties travel only when they penalise: a daemon without them accepts what asks for nothing.
 void ReadPenalties(JsonFields* fields, v1::Sampling* sampling) {
-  if (auto v = fields->Float("presence_penalty"); v.value_or(0) != 0)
-    sampling->set_presence_penalty(*v);
-  if (auto v = fields->Float("frequency_penalty"); v.value_or(0) != 0)
-    sampling->set_frequency_penalty(*v);
-  if (auto v = fields->Float("repetition_penalty"); v.value_or(1) != 1)
-    sampling->set_repetition_penalty(*v);
+  if (auto v = fields->Float("presence_penalty")) sampling->set_presence_penalty(*v);
+  if (auto v = fields->Float("frequency_penalty")) sampling->set_frequency_penalty(*v);
+  if (auto v = fields->Float("repetition_penalty")) sampling->set_repetition_penalty(*v);
   ReadLogitBias(fields, sampling);
   if (auto ids = fields->Ids("allowed_token_ids", kMaxAllowedIds)) {
     sampling->mutable_allowed_token_ids()->Add(ids->begin(), ids->end());
@@ -247,6 +244,16 @@ void ReadCount(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest*
   if (auto v = fields->Int("best_of", 1, kMaxAnswers);
       v.value_or(request->num_answers) != request->num_answers) {
     call->set_best_of(static_cast<int32_t>(*v));
+    if (*v < request->num_answers) {
+      fields->Fail("best_of", absl::StrCat("best_of ", *v, " is below n, which is ",
+                                           request->num_answers));
+    }
+    // Which ones are the best is known at the end only.
+    const json::value* stream = fields->Find("stream");
+    if (stream != nullptr && stream->is_bool() && stream->get_bool()) {
+      fields->Fail("best_of", absl::StrCat("best_of ", *v, " above n (", request->num_answers,
+                                           ") cannot be combined with stream"));
+    }
   }
 }
 

@@ -128,6 +128,7 @@ void HttpConnection::Close() {
 void HttpConnection::CloseWhenIdle() {
   asio::dispatch(socket_.get_executor(), [self = shared_from_this()] {
     if (self->phase_ == Phase::kIdle) self->Shut();
+    if (self->phase_ == Phase::kReading) self->SetDeadline(self->ReadDeadline());
   });
 }
 
@@ -210,7 +211,7 @@ void HttpConnection::Advance() {
       head_ = "HTTP/1.1 100 Continue\r\n\r\n";
       Write();
     }
-    SetDeadline(request_start_ + TransferTime(num_bytes_in_));
+    SetDeadline(ReadDeadline());
   }
   Read();
 }
@@ -387,6 +388,14 @@ void HttpConnection::Shut() {
 HttpConnection::Clock::duration HttpConnection::TransferTime(size_t num_bytes) const {
   return absl::ToChronoNanoseconds(options_.transfer_timeout) +
          std::chrono::milliseconds(num_bytes * 1000 / kBytesPerSecond);
+}
+
+// A large body gets the time that it needs, as long as nobody waits for the end; a head, or whatever else stands before
+// a body, does not earn time by growing.
+HttpConnection::Clock::time_point HttpConnection::ReadDeadline() const {
+  const bool body = reader_.state() == HttpRequestReader::State::kBody;
+  const bool patient = body && !draining_.load(std::memory_order_relaxed);
+  return request_start_ + TransferTime(patient ? num_bytes_in_ : 0);
 }
 
 void HttpConnection::SetDeadline(Clock::time_point at) {

@@ -74,6 +74,7 @@ class HttpConnection final : public ResponseWriter,
   void Shut();
   void SetDeadline(Clock::time_point at);
   void OnTimer();
+  Clock::time_point ReadDeadline() const;
   Clock::duration TransferTime(size_t num_bytes) const;
 
   // First, so that the I/O context lives until all other members are gone.

@@ -80,6 +80,7 @@ void HttpRequestReader::Reset() {
   parser_->beast.eager(true);
   state_ = State::kHead;
   continue_wish_ = false;
+  num_blank_bytes_ = 0;
 }
 
 void HttpRequestReader::Fail(ApiError error) {
@@ -94,6 +95,13 @@ size_t HttpRequestReader::Feed(std::string_view bytes) {
     // RFC 9112, 2.2: empty lines before a request line are passed over.
     while (consumed < bytes.size() && (bytes[consumed] == '\r' || bytes[consumed] == '\n'))
       ++consumed;
+    num_blank_bytes_ += static_cast<int64_t>(consumed);
+    if (num_blank_bytes_ > max_head_bytes_) {
+      Fail({.status = 431,
+            .message = absl::StrCat("more than ", max_head_bytes_, " bytes of empty lines"),
+            .code = "head_too_large"});
+      return consumed;
+    }
   }
   while (consumed < bytes.size()) {
     boost::beast::error_code error;

@@ -46,6 +46,7 @@ class HttpRequestReader {
   const int64_t max_body_bytes_;
   State state_ = State::kHead;
   bool continue_wish_ = false;
+  int64_t num_blank_bytes_ = 0;  // empty lines before the request line
   ApiError error_;
   std::unique_ptr<Parser> parser_;
 };

@@ -21,7 +21,7 @@ namespace {
 using Writer = std::shared_ptr<ResponseWriter>;
 namespace health = grpc::health::v1;
 
-constexpr size_t kMaxTokenIds = 4 << 20;
+constexpr size_t kMaxTokenIds = 256 << 10;  // the daemon's
 constexpr size_t kMaxCancels = 4096;
 
 void Answer(const Writer& writer, std::string json, const std::vector<std::string>& ignored = {}) {

@@ -2,7 +2,8 @@
 #include <chrono>
 #include <thread>
 
-#include "server/generate_reactor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "tests/server/test_daemon.h"
 
 namespace fastgen {
@@ -56,14 +57,14 @@ TEST_CASE("drawn request ids differ", "[server]") {
 
 TEST_CASE("deltas that are ready are coalesced into one message", "[server]") {
   TestDaemon daemon;
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   grpc::ClientContext context;
   auto reader = daemon.stub->Generate(&context, TextRequest("hi", 101));
   v1::GenerateEvent event;
   REQUIRE(reader->Read(&event));
   REQUIRE(event.has_accepted());
   // Nobody reads: the first delta's write is in flight, the other hundred wait together.
-  daemon.engine->Resume();
+  daemon.engine->ReleaseRounds();
   REQUIRE(daemon.engine->WaitProduced(101));
   Stream stream;
   while (reader->Read(&event)) Take(event, &stream);
@@ -133,8 +134,8 @@ TEST_CASE("a slow reader over TCP does not hold up the others", "[server]") {
 
 TEST_CASE("a cancelled call reaches Engine::Cancel", "[server]") {
   TestDaemon daemon;
-  daemon.engine->Pause();
-  daemon.engine->Step(1);
+  daemon.engine->HoldRounds();
+  daemon.engine->LetRounds(1);
   v1::GenerateRequest request = TextRequest("hi", 100'000);
   request.set_request_id("gone");
   grpc::ClientContext context;
@@ -150,8 +151,8 @@ TEST_CASE("a closed connection reaches Engine::Cancel", "[server]") {
   DaemonOptions options;
   options.grpc_listen = {"127.0.0.1:0"};
   TestDaemon daemon(options);
-  daemon.engine->Pause();
-  daemon.engine->Step(1);
+  daemon.engine->HoldRounds();
+  daemon.engine->LetRounds(1);
   {
     auto stub = v1::Inference::NewStub(grpc::CreateChannel(daemon.daemon->grpc_addresses()[0],
                                                            grpc::InsecureChannelCredentials()));
@@ -166,7 +167,7 @@ TEST_CASE("a closed connection reaches Engine::Cancel", "[server]") {
 
 TEST_CASE("an expired deadline cancels the work", "[server]") {
   TestDaemon daemon;
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   v1::GenerateRequest request = TextRequest("hi", 10);
   request.set_request_id("late");
   grpc::ClientContext context;
@@ -178,12 +179,12 @@ TEST_CASE("an expired deadline cancels the work", "[server]") {
 
 TEST_CASE("the Cancel call ends a stream with its event, status and usage", "[server]") {
   TestDaemon daemon;
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   v1::GenerateRequest request = TextRequest("hi", 10);
   request.set_request_id("a");
   grpc::ClientContext context;
   auto reader = daemon.stub->Generate(&context, request);
-  daemon.engine->Step(2);
+  daemon.engine->LetRounds(2);
   REQUIRE(daemon.engine->WaitProduced(2));
   v1::CancelRequest cancel;
   cancel.add_request_ids("a");
@@ -204,7 +205,7 @@ TEST_CASE("the Cancel call ends a stream with its event, status and usage", "[se
 
 TEST_CASE("a request that fails alone ends with ERROR and INTERNAL", "[server]") {
   TestDaemon daemon;
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   v1::GenerateRequest request = TextRequest("hi", 10);
   request.set_request_id("nan");
   grpc::ClientContext context;
@@ -230,7 +231,7 @@ TEST_CASE("an engine failure ends all streams UNAVAILABLE and is told to the own
   DaemonOptions options;
   options.on_change = [&] { ++num_changes; };
   TestDaemon daemon(options);
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   grpc::ClientContext contexts[2];
   auto first = daemon.stub->Generate(&contexts[0], TextRequest("a", 5));
   auto second = daemon.stub->Generate(&contexts[1], TextRequest("b", 5));
@@ -262,7 +263,7 @@ TEST_CASE("what the engine refuses is the call's status", "[server]") {
   CHECK(empty.status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
   CHECK(ViolatedFields(empty.status) == std::vector<std::string>{"prompt"});
 
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   v1::GenerateRequest request = TextRequest("a", 1);
   request.set_request_id("twin");
   grpc::ClientContext context;
@@ -271,7 +272,7 @@ TEST_CASE("what the engine refuses is the call's status", "[server]") {
   REQUIRE(first->Read(&event));
   CHECK(Generate(daemon.stub.get(), request).status.error_code() ==
         grpc::StatusCode::ALREADY_EXISTS);
-  daemon.engine->Resume();
+  daemon.engine->ReleaseRounds();
   while (first->Read(&event)) {
   }
   CHECK(first->Finish().ok());
@@ -289,8 +290,230 @@ TEST_CASE("raw bytes come without logprobs that were not asked for", "[server]")
     raw += event.delta().raw();
     CHECK(event.delta().logprobs().empty());
   }
-  CHECK(raw == "tt");
+  CHECK(raw == "\x01\x02");  // a token of the fake engine is a byte
   CHECK(stream.text.empty());
+}
+
+TEST_CASE("n choices stream under their own index and end one by one", "[server]") {
+  TestDaemon daemon;
+  daemon.engine->HoldRounds();
+  v1::GenerateRequest request = TextRequest("hi", 3);
+  request.set_request_id("many");
+  request.set_n(3);
+  grpc::ClientContext context;
+  auto reader = daemon.stub->Generate(&context, request);
+  REQUIRE(daemon.engine->WaitSubmitted(1));
+  daemon.engine->LetRounds(1);
+  REQUIRE(daemon.engine->WaitProduced(3));
+  FinishInfo stopped;
+  stopped.reason = FinishReason::kStop;
+  daemon.engine->FinishChoice("many", 1, stopped);
+  daemon.engine->ReleaseRounds();
+  Stream stream;
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) Take(event, &stream);
+  CHECK(reader->Finish().ok());
+  REQUIRE(stream.finishes.size() == 3);
+  CHECK(stream.texts[0] == "ttt");
+  CHECK(stream.texts[1] == "t");
+  CHECK(stream.texts[2] == "ttt");
+  CHECK(stream.finishes[0].reason() == v1::LENGTH);
+  CHECK(stream.finishes[1].reason() == v1::STOP);
+  CHECK(stream.finishes[1].usage().output_tokens() == 1);
+  CHECK(stream.finishes[2].usage().output_tokens() == 3);
+  CHECK(daemon.engine->submitted()[0].n == 3);
+}
+
+TEST_CASE("deltas of different choices are never one message", "[server]") {
+  TestDaemon daemon;
+  v1::GenerateRequest request = TextRequest("hi", 300);
+  request.set_n(4);
+  grpc::ClientContext context;
+  auto reader = daemon.stub->Generate(&context, request);
+  REQUIRE(daemon.engine->WaitProduced(1200));
+  Stream stream;
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) Take(event, &stream);
+  CHECK(reader->Finish().ok());
+  for (int i = 0; i < 4; ++i) CHECK(stream.texts[i] == std::string(300, 't'));
+  // And yet those of one choice that waited together are.
+  CHECK(stream.num_deltas <= 4 * 4);
+}
+
+TEST_CASE("the status is that of the choices when none of them ended well", "[server]") {
+  struct Case {
+    std::vector<FinishReason> reasons;
+    grpc::StatusCode status;
+  };
+  const std::vector<Case> cases = {
+      {{FinishReason::kStop, FinishReason::kDeadline}, grpc::StatusCode::OK},
+      {{FinishReason::kError, FinishReason::kLength}, grpc::StatusCode::OK},
+      {{FinishReason::kDeadline, FinishReason::kDeadline}, grpc::StatusCode::DEADLINE_EXCEEDED},
+      {{FinishReason::kError, FinishReason::kDeadline}, grpc::StatusCode::DEADLINE_EXCEEDED},
+      {{FinishReason::kDeadline, FinishReason::kCancelled}, grpc::StatusCode::CANCELLED},
+      {{FinishReason::kError, FinishReason::kError}, grpc::StatusCode::INTERNAL},
+  };
+  TestDaemon daemon;
+  daemon.engine->HoldRounds();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    INFO(i);
+    v1::GenerateRequest request = TextRequest("hi", 3);
+    request.set_request_id(absl::StrCat("r", i));
+    request.set_n(2);
+    grpc::ClientContext context;
+    auto reader = daemon.stub->Generate(&context, request);
+    REQUIRE(daemon.engine->WaitSubmitted(i + 1));
+    for (int k = 0; k < 2; ++k) {
+      FinishInfo info;
+      info.reason = cases[i].reasons[static_cast<size_t>(k)];
+      info.error = "a NaN logit";
+      daemon.engine->FinishChoice(request.request_id(), k, info);
+    }
+    Stream stream;
+    v1::GenerateEvent event;
+    while (reader->Read(&event)) Take(event, &stream);
+    CHECK(reader->Finish().error_code() == cases[i].status);
+    CHECK(stream.finishes.size() == 2);
+  }
+}
+
+TEST_CASE("a deadline's finished event and partial usage come before its status", "[server]") {
+  TestDaemon daemon;
+  daemon.engine->HoldRounds();
+  v1::GenerateRequest request = TextRequest("hi", 10);
+  request.set_request_id("late");
+  grpc::ClientContext context;
+  context.set_deadline(In(std::chrono::seconds(30)));
+  auto reader = daemon.stub->Generate(&context, request);
+  daemon.engine->LetRounds(2);
+  REQUIRE(daemon.engine->WaitProduced(2));
+  FinishInfo info;
+  info.reason = FinishReason::kDeadline;
+  daemon.engine->FinishWith("late", info);
+  Stream stream;
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) Take(event, &stream);
+  CHECK(reader->Finish().error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
+  REQUIRE(stream.finished.has_value());
+  CHECK(stream.finished->reason() == v1::DEADLINE);
+  CHECK(stream.finished->usage().output_tokens() == 2);
+  CHECK(Metadata(context.GetServerTrailingMetadata(), "x-fastgen-usage") == "prompt=3,output=2");
+  // The engine was told when.
+  const absl::Time deadline = daemon.engine->submitted()[0].deadline;
+  CHECK(deadline < absl::Now() + absl::Seconds(31));
+  CHECK(deadline > absl::Now() + absl::Seconds(10));
+  CHECK(daemon.engine->submitted()[0].n == 1);
+}
+
+TEST_CASE("a call without a deadline has none in the engine", "[server]") {
+  DaemonOptions options;
+  options.grpc_listen = {"127.0.0.1:0"};
+  TestDaemon daemon(options);
+  auto remote = v1::Inference::NewStub(grpc::CreateChannel(daemon.daemon->grpc_addresses()[0],
+                                                           grpc::InsecureChannelCredentials()));
+  CHECK(Generate(daemon.stub.get(), TextRequest("a", 1)).status.ok());
+  CHECK(Generate(remote.get(), TextRequest("a", 1)).status.ok());
+  for (const GenerateRequest& request : daemon.engine->submitted()) {
+    CHECK(request.deadline == absl::InfiniteFuture());
+  }
+}
+
+TEST_CASE("progress comes before the first delta, when asked for", "[server]") {
+  TestDaemon daemon;
+  v1::GenerateRequest request = TextRequest("a", 2);
+  CHECK(Generate(daemon.stub.get(), request).events[1].has_delta());
+  request.mutable_output()->set_progress(true);
+  const Stream stream = Generate(daemon.stub.get(), request);
+  REQUIRE(stream.status.ok());
+  REQUIRE(stream.events.size() >= 3);
+  CHECK(stream.events[0].has_accepted());
+  size_t last = 0;
+  for (size_t i = 1; i < stream.events.size() && stream.events[i].has_progress(); ++i) last = i;
+  REQUIRE(last > 0);
+  CHECK(stream.events[last].progress().processed() == 3);
+  CHECK(stream.events[last].progress().total() == 3);
+  CHECK(stream.events[last + 1].has_delta());
+}
+
+TEST_CASE("the scores of a long prompt arrive whole, in messages of 256", "[server]") {
+  DaemonOptions options;
+  options.max_outbox_tokens = 16;
+  TestDaemon daemon(options);
+  daemon.engine->set_num_prompt_tokens(3000);
+  v1::GenerateRequest request = TextRequest("a", 1);
+  request.mutable_output()->set_prompt_logprobs(0);
+  const Stream stream = Generate(daemon.stub.get(), request);
+  REQUIRE(stream.status.ok());
+  int num_scores = 0;
+  for (const auto& event : stream.events) {
+    CHECK(event.delta().prompt_logprobs_size() <= 256);
+    for (const auto& score : event.delta().prompt_logprobs()) {
+      CHECK((score.rank() == 0) == (num_scores == 0));
+      ++num_scores;
+    }
+  }
+  CHECK(num_scores == 3000);
+}
+
+TEST_CASE("128 choices with a reader that does not read end at the bound", "[server]") {
+  DaemonOptions options;
+  options.max_outbox_tokens = 500;
+  TestDaemon daemon(options);
+  v1::GenerateRequest request = TextRequest("hi", 100'000);
+  request.set_request_id("wide");
+  request.set_n(128);
+  grpc::ClientContext context;
+  auto reader = daemon.stub->Generate(&context, request);
+  REQUIRE(daemon.engine->WaitCancelCalled("wide"));
+  REQUIRE(daemon.engine->WaitIdle(absl::Seconds(10)));
+  v1::GenerateEvent event;
+  int num_tokens = 0;
+  while (reader->Read(&event)) num_tokens += event.delta().num_tokens();
+  CHECK(reader->Finish().error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(num_tokens <= 1000);
+}
+
+TEST_CASE("a full queue says when to come again", "[server]") {
+  TestDaemon daemon;
+  daemon.engine->set_retry_after(absl::Milliseconds(7500));
+  daemon.engine->RefuseNext(absl::ResourceExhaustedError("1024 requests are waiting"));
+  const Stream full = Generate(daemon.stub.get(), TextRequest("a", 1));
+  google::rpc::RetryInfo retry;
+  REQUIRE(RichStatus(full.status).details_size() == 1);
+  REQUIRE(RichStatus(full.status).details(0).UnpackTo(&retry));
+  CHECK(retry.retry_delay().seconds() == 7);
+  CHECK(retry.retry_delay().nanos() == 500'000'000);
+}
+
+TEST_CASE("a deadline that cannot be met is refused before acceptance", "[server]") {
+  TestDaemon daemon;
+  daemon.engine->RefuseNext(absl::DeadlineExceededError("the first token would come too late"));
+  const Stream refused = Generate(daemon.stub.get(), TextRequest("a", 1));
+  CHECK(refused.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
+  CHECK(refused.events.empty());
+}
+
+TEST_CASE("a client that leaves does not cancel the next request of the same id", "[server]") {
+  TestDaemon daemon;
+  for (int i = 0; i < 50; ++i) {
+    v1::GenerateRequest request = TextRequest("hi", 2);
+    request.set_request_id("again");
+    grpc::ClientContext first_context;
+    auto first = daemon.stub->Generate(&first_context, request);
+    v1::GenerateEvent event;
+    while (first->Read(&event) && !event.has_finished()) {
+    }
+    REQUIRE(daemon.engine->WaitIdle(absl::Seconds(5)));
+    // The stream is still open on the server's side when the id is used again.
+    grpc::ClientContext second_context;
+    auto second = daemon.stub->Generate(&second_context, request);
+    first_context.TryCancel();
+    first->Finish();
+    Stream stream;
+    while (second->Read(&event)) Take(event, &stream);
+    CHECK(second->Finish().ok());
+    CHECK(stream.num_tokens == 2);
+  }
 }
 
 // Stops reading after `num_tokens`, until told to go on. It has asked for the status from the beginning.

@@ -97,7 +97,7 @@ TEST_CASE("a load that fails is told to WaitLoaded and to calls", "[server]") {
 
 TEST_CASE("a drain refuses new requests and lets streams finish", "[server]") {
   TestDaemon daemon;
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   grpc::ClientContext context;
   auto reader = daemon.stub->Generate(&context, TextRequest("a", 4));
   v1::GenerateEvent event;
@@ -111,7 +111,7 @@ TEST_CASE("a drain refuses new requests and lets streams finish", "[server]") {
   v1::ModelInfo info;
   grpc::ClientContext info_context;
   CHECK(daemon.stub->GetModelInfo(&info_context, {}, &info).ok());
-  daemon.engine->Resume();
+  daemon.engine->ReleaseRounds();
   // The engine is done; the stream is not, as long as its last events wait for the reader.
   REQUIRE(daemon.engine->WaitIdle(absl::Seconds(5)));
   CHECK_FALSE(daemon.daemon->WaitDrained(absl::Milliseconds(20)));
@@ -139,7 +139,7 @@ TEST_CASE("Stop cancels what is live and delivers its end", "[server]") {
   DaemonOptions options;
   options.grpc_listen = {"127.0.0.1:0"};
   TestDaemon daemon(options);
-  daemon.engine->Pause();
+  daemon.engine->HoldRounds();
   auto stub = v1::Inference::NewStub(grpc::CreateChannel(daemon.daemon->grpc_addresses()[0],
                                                          grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;

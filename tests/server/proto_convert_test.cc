@@ -33,21 +33,41 @@ TEST_CASE("every field that is not served is refused by its name", "[server]") {
     std::function<void(v1::GenerateRequest*)> change;
   };
   const std::vector<Case> cases = {
-      {"n", [](auto* r) { r->set_n(2); }},
       {"n", [](auto* r) { r->set_n(0); }},
-      {"best_of", [](auto* r) { r->set_best_of(3); }},
-      {"sampling.presence_penalty",
-       [](auto* r) { r->mutable_sampling()->set_presence_penalty(0.1f); }},
-      {"sampling.frequency_penalty",
-       [](auto* r) { r->mutable_sampling()->set_frequency_penalty(-1); }},
-      {"sampling.repetition_penalty",
-       [](auto* r) { r->mutable_sampling()->set_repetition_penalty(0); }},
-      {"sampling.repetition_penalty",
-       [](auto* r) { r->mutable_sampling()->set_repetition_penalty(std::nanf("")); }},
-      {"sampling.logit_bias", [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[5] = 1; }},
+      {"n", [](auto* r) { r->set_n(129); }},
+      {"n", [](auto* r) { r->set_n(INT32_MIN); }},
+      {"best_of", [](auto* r) { r->set_best_of(129); }},
+      {"best_of", [](auto* r) { r->set_best_of(0); }},
+      {"best_of",
+       [](auto* r) {
+         r->set_n(3);
+         r->set_best_of(2);
+       }},
+      {"cache_salt", [](auto* r) { r->set_cache_salt(std::string(257, 's')); }},
+      {"sampling.logit_bias",
+       [](auto* r) {
+         for (int i = 0; i < 1025; ++i) (*r->mutable_sampling()->mutable_logit_bias())[i] = 1;
+       }},
+      {"sampling.logit_bias",
+       [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[5] = std::nanf(""); }},
+      {"sampling.logit_bias",
+       [](auto* r) { (*r->mutable_sampling()->mutable_logit_bias())[5] = -INFINITY; }},
       {"sampling.allowed_token_ids",
-       [](auto* r) { r->mutable_sampling()->add_allowed_token_ids(1); }},
-      {"sampling.bad_words", [](auto* r) { r->mutable_sampling()->add_bad_words("x"); }},
+       [](auto* r) {
+         r->mutable_sampling()->mutable_allowed_token_ids()->Resize((256 << 10) + 1, 3);
+       }},
+      {"sampling.bad_words",
+       [](auto* r) {
+         for (int i = 0; i < 257; ++i) r->mutable_sampling()->add_bad_words("x");
+       }},
+      {"sampling.bad_words",
+       [](auto* r) { r->mutable_sampling()->add_bad_words(std::string(257, 'x')); }},
+      {"sampling.bad_words", [](auto* r) { r->mutable_sampling()->add_bad_words(""); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(-1); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_nanos(-1); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_nanos(1'000'000'000); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(3601); }},
+      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(INT64_MAX); }},
       {"constraint", [](auto* r) { r->mutable_constraint()->set_json_schema("{}"); }},
       {"constraint", [](auto* r) { r->mutable_constraint()->set_json_object(true); }},
       {"constraint", [](auto* r) { r->mutable_constraint()->set_regex("a"); }},
@@ -57,11 +77,6 @@ TEST_CASE("every field that is not served is refused by its name", "[server]") {
       {"constraint",
        [](auto* r) { r->mutable_constraint()->set_structural_tag("s"); }},
       {"constraint", [](auto* r) { r->mutable_constraint(); }},
-      {"priority", [](auto* r) { r->set_priority(-1); }},
-      {"cache_salt", [](auto* r) { r->set_cache_salt("pepper"); }},
-      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(1); }},
-      {"resume_window", [](auto* r) { r->mutable_resume_window()->set_nanos(1); }},
-      {"output.progress", [](auto* r) { r->mutable_output()->set_progress(true); }},
       {"request_id", [](auto* r) { r->set_request_id("with space"); }},
       {"request_id", [](auto* r) { r->set_request_id("line\nbreak"); }},
       {"prompt", [](auto* r) { r->clear_text(); }},
@@ -90,25 +105,67 @@ TEST_CASE("every field that is not served is refused by its name", "[server]") {
   }
 }
 
-TEST_CASE("neutral values of fields that are not served are accepted", "[server]") {
+TEST_CASE("the largest counts and sizes are taken", "[server]") {
   CHECK(FieldsRefused([](v1::GenerateRequest* r) {
-          r->set_n(1);
-          r->set_best_of(1);
-          r->set_priority(0);
-          r->mutable_resume_window();
-          r->mutable_sampling()->set_presence_penalty(0);
-          r->mutable_sampling()->set_frequency_penalty(-0.0f);
-          r->mutable_sampling()->set_repetition_penalty(1);
-          r->mutable_output()->set_progress(false);
+          r->set_n(128);
+          r->set_best_of(128);
+          r->set_cache_salt(std::string(256, 's'));
+          r->mutable_resume_window()->set_seconds(3600);
+          for (int i = 0; i < 1024; ++i) (*r->mutable_sampling()->mutable_logit_bias())[i] = 1;
+          for (int i = 0; i < 256; ++i) r->mutable_sampling()->add_bad_words(std::string(256, 'x'));
+          r->mutable_sampling()->mutable_allowed_token_ids()->Resize(256 << 10, 3);
         }).empty());
 }
 
 TEST_CASE("all violations of a request come together", "[server]") {
   CHECK(FieldsRefused([](v1::GenerateRequest* r) {
-          r->set_n(2);
-          r->set_cache_salt("s");
-          r->mutable_sampling()->add_bad_words("x");
+          r->set_n(200);
+          r->set_cache_salt(std::string(300, 's'));
+          r->mutable_sampling()->add_bad_words("");
         }) == std::vector<std::string>{"sampling.bad_words", "n", "cache_salt"});
+}
+
+TEST_CASE("what steers scheduling and sampling arrives", "[server]") {
+  v1::GenerateRequest proto = ValidRequest();
+  proto.set_n(2);
+  proto.set_best_of(5);
+  proto.set_priority(-7);
+  proto.set_cache_salt("pepper");
+  proto.mutable_resume_window()->set_seconds(1);
+  proto.mutable_resume_window()->set_nanos(500'000'000);
+  v1::Sampling* sampling = proto.mutable_sampling();
+  sampling->set_presence_penalty(0.5f);
+  sampling->set_frequency_penalty(-1);
+  sampling->set_repetition_penalty(1.5f);
+  (*sampling->mutable_logit_bias())[9] = -100;
+  (*sampling->mutable_logit_bias())[2] = 3;
+  sampling->add_allowed_token_ids(4);
+  sampling->add_bad_words("no");
+  proto.mutable_output()->set_progress(true);
+  proto.mutable_output()->set_bytes(true);
+  const auto converted = FromProto(proto);
+  REQUIRE(converted.ok());
+  const GenerateRequest& request = converted->request;
+  CHECK(request.n == 2);
+  CHECK(request.best_of == 5);
+  CHECK(request.priority == -7);
+  CHECK(request.cache_salt == "pepper");
+  CHECK(converted->resume_window == absl::Milliseconds(1500));
+  CHECK(request.sampling.presence_penalty == 0.5f);
+  CHECK(request.sampling.frequency_penalty == -1);
+  CHECK(request.sampling.repetition_penalty == 1.5f);
+  CHECK(request.sampling.logit_bias ==
+        std::vector<std::pair<int32_t, float>>{{2, 3.0f}, {9, -100.0f}});
+  CHECK(request.sampling.allowed_token_ids == std::vector<int32_t>{4});
+  CHECK(request.sampling.bad_words == std::vector<std::string>{"no"});
+  CHECK(request.output.progress);
+  CHECK_FALSE(request.output.logprobs.has_value());
+  CHECK(converted->fields.raw_bytes);
+  // Absent: one choice, and as many computed as are asked for.
+  proto.clear_best_of();
+  CHECK(FromProto(proto)->request.best_of == 2);
+  proto.clear_n();
+  CHECK(FromProto(proto)->request.best_of == 1);
 }
 
 TEST_CASE("absent scalars keep the engine's defaults and zeros are values", "[server]") {
@@ -209,11 +266,6 @@ TEST_CASE("a delta holds only what was asked for", "[server]") {
   CHECK(proto.logprobs().empty());
   CHECK(proto.raw().empty());
   CHECK(proto.num_tokens() == 1);
-  DeltaFields raw;
-  raw.raw_bytes = true;
-  AppendToProto(delta, raw, &proto);
-  CHECK(proto.raw() == "\xff");
-  CHECK(proto.logprobs().empty());
 }
 
 TEST_CASE("an echoed prompt does not count as output", "[server]") {
@@ -224,11 +276,9 @@ TEST_CASE("an echoed prompt does not count as output", "[server]") {
   delta.prompt_logprobs.resize(2);
   delta.prompt_logprobs[1].bytes = "b";
   DeltaFields fields;
-  fields.raw_bytes = true;
   v1::Delta proto;
   AppendToProto(delta, fields, &proto);
   CHECK(proto.num_tokens() == 0);
-  CHECK(proto.raw() == "b");
   CHECK(proto.prompt_logprobs().empty());
   fields.prompt_logprobs = true;
   AppendToProto(delta, fields, &proto);
@@ -242,6 +292,8 @@ TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
   info.usage = {10, 4, 7};
   info.receipt.queue_time = absl::Milliseconds(1500);
   info.receipt.seed = 99;
+  info.receipt.num_page_ins = 6;
+  info.index = 3;
   ModelInfo model;
   model.weights_hash = "beef";
   v1::Finished proto;
@@ -254,6 +306,8 @@ TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
   CHECK(proto.receipt().queue_time().seconds() == 1);
   CHECK(proto.receipt().queue_time().nanos() == 500'000'000);
   CHECK(proto.receipt().seed() == 99);
+  CHECK(proto.receipt().num_page_ins() == 6);
+  CHECK(proto.index() == 3);
   CHECK(proto.receipt().weights_hash() == "beef");
   CHECK(proto.receipt().build().rfind("fastgen ", 0) == 0);
   info.matched_stop = "END";
@@ -265,13 +319,12 @@ TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
 TEST_CASE("reasons that are not a success end with their status", "[server]") {
   FinishInfo info;
   info.reason = FinishReason::kCancelled;
-  CHECK(StatusOfFinish(info).error_code() == grpc::StatusCode::CANCELLED);
+  CHECK(StatusOfFinish(info).code() == absl::StatusCode::kCancelled);
   info.reason = FinishReason::kDeadline;
-  CHECK(StatusOfFinish(info).error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
+  CHECK(StatusOfFinish(info).code() == absl::StatusCode::kDeadlineExceeded);
   info.reason = FinishReason::kError;
   info.error = "a NaN logit";
-  CHECK(StatusOfFinish(info).error_code() == grpc::StatusCode::INTERNAL);
-  CHECK(StatusOfFinish(info).error_message() == "a NaN logit");
+  CHECK(StatusOfFinish(info) == absl::InternalError("a NaN logit"));
 }
 
 TEST_CASE("an engine's message that opens with a field becomes a violation", "[server]") {
@@ -296,6 +349,41 @@ TEST_CASE("statuses keep code and message, and say when to come back", "[server]
   CHECK(not_found.error_code() == grpc::StatusCode::NOT_FOUND);
   CHECK_FALSE(HasRetryInfo(not_found));
   CHECK(ToGrpcStatus(absl::OkStatus()).ok());
+}
+
+google::rpc::RetryInfo RetryOf(const absl::Status& status) {
+  google::rpc::Status rich;
+  REQUIRE(rich.ParseFromString(ToGrpcStatus(status).error_details()));
+  google::rpc::RetryInfo retry;
+  REQUIRE(rich.details_size() == 1);
+  REQUIRE(rich.details(0).UnpackTo(&retry));
+  return retry;
+}
+
+TEST_CASE("a hint when to come again is sent as it is, within reason", "[server]") {
+  const absl::Status full = absl::ResourceExhaustedError("queue full");
+  CHECK(RetryOf(full).retry_delay().seconds() == 1);
+  const auto hint = RetryOf(WithRetryAfter(full, absl::Milliseconds(2300))).retry_delay();
+  CHECK(hint.seconds() == 2);
+  CHECK(hint.nanos() == 300'000'000);
+  CHECK(RetryOf(WithRetryAfter(full, absl::ZeroDuration())).retry_delay().nanos() == 100'000'000);
+  CHECK(RetryOf(WithRetryAfter(full, absl::InfiniteDuration())).retry_delay().seconds() == 3600);
+}
+
+TEST_CASE("a request that can never fit the context says so to programs", "[server]") {
+  const auto reason = [](const std::string& message) {
+    google::rpc::Status rich;
+    REQUIRE(rich.ParseFromString(
+        ToGrpcStatus(absl::InvalidArgumentError(message)).error_details()));
+    google::rpc::ErrorInfo info;
+    for (const auto& detail : rich.details()) detail.UnpackTo(&info);
+    return info.reason();
+  };
+  CHECK(reason("prompt: its 9000 tokens are more than the 8192 of the context (max_model_len)") ==
+        "CONTEXT_LENGTH_EXCEEDED");
+  CHECK(reason("stopping.max_tokens: 70 after a prompt of 10 tokens is more than the 65 that the KV "
+               "cache can hold (4 blocks of 16)") == "CONTEXT_LENGTH_EXCEEDED");
+  CHECK(reason("prompt: it has no tokens, at least 1 is needed").empty());
 }
 
 TEST_CASE("unknown fields are found at every depth, once each", "[server]") {

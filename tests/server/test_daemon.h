@@ -2,6 +2,7 @@
 // Thread rule: the test's main thread.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,7 +78,9 @@ struct Stream {
   std::vector<v1::GenerateEvent> events;
   grpc::Status status;
   std::string text;
-  std::optional<v1::Finished> finished;
+  std::optional<v1::Finished> finished;  // the latest
+  std::map<int, std::string> texts;      // by choice
+  std::map<int, v1::Finished> finishes;
   int num_deltas = 0;
   int num_tokens = 0;
 };
@@ -86,10 +89,14 @@ inline void Take(const v1::GenerateEvent& event, Stream* stream) {
   stream->events.push_back(event);
   if (event.has_delta()) {
     stream->text += event.delta().text();
+    stream->texts[event.delta().index()] += event.delta().text();
     stream->num_tokens += event.delta().num_tokens();
     ++stream->num_deltas;
   }
-  if (event.has_finished()) stream->finished = event.finished();
+  if (event.has_finished()) {
+    stream->finished = event.finished();
+    stream->finishes[event.finished().index()] = event.finished();
+  }
 }
 
 inline Stream Generate(v1::Inference::Stub* stub, const v1::GenerateRequest& request,
@@ -137,7 +144,9 @@ inline bool HasRetryInfo(const grpc::Status& status) {
   const google::rpc::Status rich = RichStatus(status);
   for (const auto& detail : rich.details()) {
     google::rpc::RetryInfo retry;
-    if (detail.UnpackTo(&retry) && retry.retry_delay().seconds() > 0) return true;
+    if (detail.UnpackTo(&retry) && retry.retry_delay().seconds() + retry.retry_delay().nanos() > 0) {
+      return true;
+    }
   }
   return false;
 }

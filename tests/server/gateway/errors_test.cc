@@ -2,6 +2,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
 namespace fastgen::gateway {
 namespace {
 
@@ -39,6 +42,35 @@ TEST_CASE("broken status details do not hide the error", "[gateway]") {
   CHECK(error.status == 400);
   CHECK(error.message == "no");
   CHECK(error.param.empty());
+}
+
+TEST_CASE("a context overflow has the code that clients look for", "[gateway]") {
+  google::rpc::Status rich;
+  google::rpc::BadRequest bad_request;
+  bad_request.add_field_violations()->set_field("prompt");
+  google::rpc::ErrorInfo info;
+  info.set_reason("CONTEXT_LENGTH_EXCEEDED");
+  rich.add_details()->PackFrom(bad_request);
+  rich.add_details()->PackFrom(info);
+  const ApiError error = ErrorFromGrpc(
+      grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "too long", rich.SerializeAsString()));
+  CHECK(error.status == 400);
+  CHECK(error.code == "context_length_exceeded");
+  CHECK(error.param == "prompt");
+}
+
+TEST_CASE("Retry-After is whole seconds, rounded up", "[gateway]") {
+  google::rpc::Status rich;
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(2);
+  retry.mutable_retry_delay()->set_nanos(1);
+  rich.add_details()->PackFrom(retry);
+  const auto header = [&](grpc::StatusCode code) {
+    return ErrorFromGrpc(grpc::Status(code, "full", rich.SerializeAsString())).retry_after_s;
+  };
+  CHECK(header(grpc::StatusCode::RESOURCE_EXHAUSTED) == 3);
+  CHECK(header(grpc::StatusCode::UNAVAILABLE) == 3);
+  CHECK(header(grpc::StatusCode::INVALID_ARGUMENT) == 0);
 }
 
 TEST_CASE("an error is JSON whatever its text", "[gateway]") {

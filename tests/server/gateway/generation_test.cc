@@ -102,6 +102,76 @@ TEST_CASE("an error after the first event is an event, then the end", "[gateway]
   CHECK(gateway.Post("/v1/completions", kPrompt).status == 503);
 }
 
+TEST_CASE("a choice that fails beside one that does not is part of the answer", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    GenerateScript script;
+    script.events = {testing::AcceptedEvent(1), testing::DeltaEvent("a", {}, 0),
+                     testing::FinishedEvent(v1::DEADLINE, 1, 1, 0),
+                     testing::DeltaEvent("b", {}, 1), testing::FinishedEvent(v1::STOP, 1, 1, 1)};
+    return script;
+  };
+  const auto whole = Json(gateway.Post("/v1/completions", R"({"prompt":"x","n":2})").body);
+  CHECK(At(whole, "/choices/0/finish_reason") == "abort");
+  CHECK(At(whole, "/choices/0/text") == "a");
+  CHECK(At(whole, "/choices/1/finish_reason") == "stop");
+  const auto events = gateway.Post("/v1/completions", R"({"prompt":"x","n":2,"stream":true})").events();
+  REQUIRE(events.size() == 5);
+  CHECK(At(Json(events[2]), "/choices/0/finish_reason") == "stop");
+  CHECK(At(Json(events[3]), "/choices/0/finish_reason") == "abort");
+  CHECK(At(Json(events[3]), "/choices/0/index") == "0");
+  CHECK(events[4] == "[DONE]");
+}
+
+TEST_CASE("a deadline of all choices is a timeout, before and after the first event", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    GenerateScript script;
+    script.events = {testing::AcceptedEvent(1), testing::DeltaEvent("a"),
+                     testing::FinishedEvent(v1::DEADLINE, 1, 1)};
+    script.status = grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "too late");
+    return script;
+  };
+  const HttpReply whole = gateway.Post("/v1/completions", kPrompt);
+  CHECK(whole.status == 408);
+  CHECK(At(Json(whole.body), "/error/type") == "timeout_error");
+  const auto events = gateway.Post("/v1/completions", kStream).events();
+  REQUIRE(events.size() == 3);
+  CHECK(At(Json(events[1]), "/error/code") == "deadline_exceeded");
+}
+
+TEST_CASE("the scores of a prompt may come in several deltas", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    GenerateScript script;
+    script.events.push_back(testing::AcceptedEvent(600));
+    for (int done = 0; done < 600; done += 256) {
+      v1::GenerateEvent event;
+      for (int i = done; i < std::min(600, done + 256); ++i) {
+        auto* score = event.mutable_delta()->add_prompt_logprobs();
+        score->set_bytes("w");
+        score->set_rank(i == 0 ? 0 : 1);
+        event.mutable_delta()->mutable_text()->append("w");
+      }
+      script.events.push_back(event);
+    }
+    script.events.push_back(testing::FinishedEvent(v1::LENGTH, 600, 0));
+    return script;
+  };
+  const auto json = Json(gateway.Post(
+      "/v1/completions", R"({"prompt":"x","echo":true,"logprobs":0,"max_tokens":0})").body);
+  CHECK(At(json, "/choices/0/logprobs/token_logprobs/0") == "(null)");
+  CHECK(At(json, "/choices/0/logprobs/tokens/599") == "w");
+  CHECK(At(json, "/choices/0/logprobs/tokens/600") == "(none)");
+  CHECK(At(json, "/choices/0/logprobs/text_offset/599") == "599");
+  CHECK(At(json, "/choices/0/text").size() == 600);
+  const auto events = gateway.Post(
+      "/v1/completions",
+      R"({"prompt":"x","echo":true,"logprobs":0,"max_tokens":0,"stream":true})").events();
+  REQUIRE(events.size() == 5);
+  CHECK(At(Json(events[2]), "/choices/0/logprobs/text_offset/87") == "599");
+}
+
 TEST_CASE("a request cancelled by its id ends with what it had", "[gateway]") {
   Gateway gateway;
   gateway.daemon.on_generate = [](const v1::GenerateRequest&) {

@@ -229,6 +229,45 @@ TEST_CASE("a request that dribbles in is given up", "[gateway]") {
   CHECK(absl::Now() - start < absl::Seconds(5));
 }
 
+TEST_CASE("empty lines are no way to stay connected", "[gateway]") {
+  GatewayOptions options;
+  options.transfer_timeout = absl::Milliseconds(300);
+  Gateway gateway(options);
+  // Fast enough to earn time, if they counted as a transfer.
+  HttpClient fast(gateway.address());
+  HttpClient slow(gateway.address());
+  const absl::Time start = absl::Now();
+  std::thread sender([&] {
+    for (int i = 0; i < 40; ++i) {
+      fast.Send(std::string(2048, '\n'));
+      slow.Send("\r\n");
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+  });
+  CHECK(slow.Read().status == 408);
+  sender.join();
+  const int status = fast.Read().status;
+  CHECK((status == 408 || status == 431));
+  CHECK(absl::Now() - start < absl::Seconds(5));
+}
+
+TEST_CASE("a body that trickles in does not hold up a drain", "[gateway]") {
+  GatewayOptions options;
+  options.transfer_timeout = absl::Milliseconds(300);
+  Gateway gateway(options);
+  HttpClient client(gateway.address());
+  client.Send(
+      "POST /completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+      "Content-Length: 8000000\r\n\r\n");
+  // Without a drain these would earn eight seconds more.
+  client.Send(std::string(512 << 10, ' '));
+  absl::SleepFor(absl::Milliseconds(50));
+  const absl::Time start = absl::Now();
+  gateway.server->StopAccepting();
+  CHECK(gateway.server->WaitIdle(absl::Seconds(20)));
+  CHECK(absl::Now() - start < absl::Seconds(5));
+}
+
 TEST_CASE("an idle connection is closed after its time", "[gateway]") {
   GatewayOptions options;
   options.idle_timeout = absl::Milliseconds(200);

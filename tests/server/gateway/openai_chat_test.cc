@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "tests/server/gateway/gateway_fixture.h"
 
 namespace fastgen::gateway {
@@ -45,6 +46,7 @@ TEST_CASE("chat request travels as fastgen.v1", "[gateway]") {
       "stream_options":{"include_usage":true,"continuous_usage_stats":true},"return_token_ids":true,
       "add_generation_prompt":false,"continue_final_message":true,"chat_template_kwargs":{"k":[1]},
       "frequency_penalty":0,"presence_penalty":0.5,"n":1,"logit_bias":{"5":-100},"priority":4,"cache_salt":"s",
+      "repetition_penalty":1.25,"allowed_token_ids":[4,5],"bad_words":["no"],
       "user":"u","metadata":{"a":"b"}})",
                                           &request);
   REQUIRE(call.model() == "m");
@@ -71,7 +73,10 @@ TEST_CASE("chat request travels as fastgen.v1", "[gateway]") {
   CHECK_FALSE(call.chat().add_generation_prompt());
   CHECK(call.chat().continue_final_message());
   CHECK(call.chat().chat_template_kwargs_json() == R"({"k":[1]})");
-  CHECK_FALSE(call.sampling().has_frequency_penalty());
+  CHECK((call.sampling().has_frequency_penalty() && call.sampling().frequency_penalty() == 0));
+  CHECK(call.sampling().repetition_penalty() == 1.25f);
+  CHECK(call.sampling().allowed_token_ids_size() == 2);
+  CHECK(call.sampling().bad_words(0) == "no");
   CHECK(call.sampling().presence_penalty() == 0.5f);
   CHECK_FALSE(call.has_n());
   CHECK(call.sampling().logit_bias().at(5) == -100);
@@ -80,6 +85,51 @@ TEST_CASE("chat request travels as fastgen.v1", "[gateway]") {
   CHECK(request.ignored.empty());
   CHECK((request.options.stream && request.options.include_usage &&
          request.options.continuous_usage));
+}
+
+TEST_CASE("n and best_of travel, and best_of needs a whole answer", "[gateway]") {
+  GenerationRequest request;
+  v1::GenerateRequest call = Parsed(Body(R"(,"n":3,"best_of":5,"stream":false)"), &request);
+  CHECK(call.n() == 3);
+  CHECK(call.best_of() == 5);
+  CHECK(request.num_answers == 3);
+  request = {};
+  // As many as are delivered: there is nothing to choose, so a stream may begin at once.
+  call = Parsed(Body(R"(,"n":3,"best_of":3,"stream":true)"), &request);
+  CHECK_FALSE(call.has_best_of());
+  for (const char* fields : {R"(,"n":2,"best_of":3,"stream":true)", R"(,"best_of":2,"stream":true)",
+                             R"(,"n":3,"best_of":2)"}) {
+    INFO(fields);
+    request = {};
+    const auto error = ParseChatRequest(Body(fields), &request);
+    REQUIRE(error.has_value());
+    CHECK(error->status == 400);
+    CHECK(error->param == "best_of");
+  }
+}
+
+TEST_CASE("lists of sampling fields are bounded before they cost anything", "[gateway]") {
+  std::string bias, words, ids;
+  for (int i = 0; i < 1025; ++i) absl::StrAppend(&bias, i ? "," : "", "\"", i, "\":1");
+  for (int i = 0; i < 257; ++i) words += i ? ",\"w\"" : "\"w\"";
+  for (int i = 0; i <= (256 << 10); ++i) ids += i ? ",1" : "1";
+  struct Row {
+    std::string fields;
+    std::string param;
+  };
+  for (const Row& row : {Row{",\"logit_bias\":{" + bias + "}", "logit_bias"},
+                         Row{",\"bad_words\":[" + words + "]", "bad_words"},
+                         Row{",\"allowed_token_ids\":[" + ids + "]", "allowed_token_ids"},
+                         Row{",\"logit_bias\":{\"5\":101}", "logit_bias"},
+                         Row{",\"logit_bias\":{\"5\":1e999}", "logit_bias"},
+                         Row{",\"logit_bias\":{\"-5\":1}", "logit_bias"},
+                         Row{",\"cache_salt\":\"" + std::string(257, 's') + "\"", "cache_salt"}}) {
+    INFO(row.param);
+    GenerationRequest request;
+    const auto error = ParseChatRequest(Body(row.fields), &request);
+    REQUIRE(error.has_value());
+    CHECK((error->param == row.param || error->code == "invalid_json"));
+  }
 }
 
 TEST_CASE("absent and null fields stay unset", "[gateway]") {
@@ -315,6 +365,53 @@ TEST_CASE("a stream shows no usage unless asked, and a running one when asked", 
   REQUIRE(events.size() == 5);
   CHECK(At(Json(events[1]), "/usage/completion_tokens") == "1");
   CHECK(At(Json(events[2]), "/usage/total_tokens") == "7");
+}
+
+TEST_CASE("n chat answers stream under their index, each with one role and one finish", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
+    CHECK(request.n() == 2);
+    GenerateScript script;
+    script.events = {testing::AcceptedEvent(4, 3), testing::DeltaEvent("b1", {}, 1),
+                     testing::DeltaEvent("a1", {}, 0), testing::DeltaEvent("b2", {}, 1),
+                     testing::FinishedEvent(v1::STOP, 4, 2, 1),
+                     testing::DeltaEvent("a2", {}, 0),
+                     testing::FinishedEvent(v1::LENGTH, 4, 3, 0)};
+    for (auto& event : script.events) {
+      if (event.has_finished()) event.mutable_finished()->mutable_usage()->set_cached_tokens(3);
+    }
+    return script;
+  };
+  const auto events =
+      gateway.Post("/v1/chat/completions",
+                   Body(R"(,"n":2,"stream":true,"stream_options":{"include_usage":true})")).events();
+  std::string texts[2], reasons[2];
+  int roles[2] = {};
+  for (size_t i = 0; i + 2 < events.size(); ++i) {
+    const auto json = Json(events[i]);
+    const size_t index = At(json, "/choices/0/index") == "1" ? 1 : 0;
+    if (At(json, "/choices/0/delta/role") == "assistant") ++roles[index];
+    const std::string text = At(json, "/choices/0/delta/content");
+    if (text != "(none)") texts[index] += text;
+    const std::string reason = At(json, "/choices/0/finish_reason");
+    if (reason != "(null)") reasons[index] += reason;
+  }
+  CHECK(texts[0] == "a1a2");
+  CHECK(texts[1] == "b1b2");
+  CHECK((roles[0] == 1 && roles[1] == 1));
+  CHECK(reasons[0] == "length");
+  CHECK(reasons[1] == "stop");
+  const auto usage = Json(events[events.size() - 2]);
+  CHECK(At(usage, "/usage/prompt_tokens") == "4");
+  CHECK(At(usage, "/usage/completion_tokens") == "5");
+  CHECK(At(usage, "/usage/prompt_tokens_details/cached_tokens") == "3");
+  CHECK(events.back() == "[DONE]");
+  const auto whole = Json(gateway.Post("/v1/chat/completions", Body(R"(,"n":2)")).body);
+  CHECK(At(whole, "/choices/0/message/content") == "a1a2");
+  CHECK(At(whole, "/choices/1/message/content") == "b1b2");
+  CHECK(At(whole, "/choices/1/finish_reason") == "stop");
+  CHECK(At(whole, "/usage/completion_tokens") == "5");
+  CHECK(At(whole, "/usage/prompt_tokens_details/cached_tokens") == "3");
 }
 
 TEST_CASE("chat token ids come when asked for", "[gateway]") {
