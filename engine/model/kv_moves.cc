@@ -16,21 +16,25 @@ KvMoves::KvMoves(const MemoryPlan& plan)
 }
 
 void KvMoves::Build(const StepPlan& plan) {
-  Fill(plan.page_outs, num_blocks_, num_host_blocks_, &page_outs_);
+  // In stream order both kinds of moves to the host may go first.
+  page_outs_.clear();
+  Append(plan.page_outs, num_blocks_, num_host_blocks_, &page_outs_);
+  Append(plan.swap_outs, num_blocks_, num_host_blocks_, &page_outs_);
   CheckIndependent(page_outs_, false);
   for (int32_t block : plan.poisoned_blocks) {
     CHECK(block >= 0 && block < num_blocks_) << "poisoned block " << block << " of " << num_blocks_;
   }
   poisoned_blocks_ = plan.poisoned_blocks;
-  Fill(plan.page_ins, num_host_blocks_, num_blocks_, &page_ins_);
+  page_ins_.clear();
+  Append(plan.page_ins, num_host_blocks_, num_blocks_, &page_ins_);
   CheckIndependent(page_ins_, false);
-  Fill(plan.copies, num_blocks_, num_blocks_, &copies_);
+  copies_.clear();
+  Append(plan.copies, num_blocks_, num_blocks_, &copies_);
   CheckIndependent(copies_, true);
 }
 
-void KvMoves::Fill(const std::vector<KvBlockMove>& moves, int32_t num_from, int32_t num_to,
-                   std::vector<BlockCopy>* copies) {
-  copies->clear();
+void KvMoves::Append(const std::vector<KvBlockMove>& moves, int32_t num_from, int32_t num_to,
+                     std::vector<BlockCopy>* copies) {
   CHECK_LE(moves.size(), static_cast<size_t>(num_to)) << "moves of KV blocks";
   for (const KvBlockMove& move : moves) {
     CHECK(move.from >= 0 && move.from < num_from) << "KV block " << move.from << " of " << num_from;

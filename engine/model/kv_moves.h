@@ -1,13 +1,12 @@
 // KvMoves: the KV blocks that a step moves, checked, as arrays that the backend's copies read.
 //
-// Per layer and side, in this order: page_outs (device -> host), poisoned blocks, page_ins (host ->
-// device), copies (device -> device). Apply does it for one cache, so that a layer's moves can be
-// issued just before the layer itself.
-// Copies of one call run in any order, hence in each list no block is written twice, nor both read
-// and written; that, and every number's range, is CHECKed: a scheduler's mistake must not become
-// another sequence's memory. Arrays are reserved for the largest step at construction.
-// Thread rule: the executor's thread; the arrays must stay as they are until Synchronize().
-// Tested by tests/engine/model/kv_moves_test.cc.
+// Per layer and side, in this order: page_outs and swap_outs (device -> host), poisoned blocks,
+// page_ins (host -> device), copies (device -> device). Apply does it for one cache, so that a
+// layer's moves can be issued just before the layer itself. Copies of one call run in any order,
+// hence in each list no block is written twice, nor both read and written; that, and every number's
+// range, is CHECKed: a scheduler's mistake must not become another sequence's memory. Arrays are
+// reserved for the largest step at construction. Thread rule: the executor's thread; the arrays
+// must stay as they are until Synchronize(). Tested by tests/engine/model/kv_moves_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +35,8 @@ class KvMoves {
              Backend* backend) const;
 
  private:
-  void Fill(const std::vector<KvBlockMove>& moves, int32_t num_from, int32_t num_to,
-            std::vector<BlockCopy>* copies);
+  void Append(const std::vector<KvBlockMove>& moves, int32_t num_from, int32_t num_to,
+              std::vector<BlockCopy>* copies);
   // CHECKs that no block is twice in `copies` as it may not be.
   void CheckIndependent(const std::vector<BlockCopy>& copies, bool is_one_cache);
 

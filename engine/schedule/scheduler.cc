@@ -221,7 +221,12 @@ void Scheduler::ReleaseBlocks(Sequence* sequence) {
 }
 
 void Scheduler::ReleaseSwap(Sequence* sequence) {
-  for (const int32_t chunk : sequence->swap_chunks) host_.Release(chunk, last_step_);
+  for (const int32_t chunk : sequence->swap_chunks) {
+    // Moves that no plan has taken yet would overwrite what the chunk is given to next.
+    std::erase_if(swap_outs_,
+                  [&](const KvBlockMove& move) { return move.to / blocks_per_chunk_ == chunk; });
+    host_.Release(chunk, last_step_);
+  }
   sequence->swap_chunks.clear();
 }
 
