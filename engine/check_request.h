@@ -2,10 +2,13 @@
 //
 // Errors are INVALID_ARGUMENT and open with the field's name as inference.proto spells it:
 // "sampling.top_p: 1.5 is outside (0, 1]". Nothing is corrected in silence; NaN is outside every
-// range. Thread rule: pure functions, any thread. Tested by tests/engine/check_request_test.cc.
+// range.
+// Thread rule: pure functions, any thread.
+// Tested by tests/engine/check_request_test.cc and tests/engine/deadline_test.cc.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,6 +16,8 @@
 #include "engine/request.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/schedule/sequence.h"
+#include "engine/schedule/step_cost.h"
+#include "engine/text/tokenizer.h"
 
 namespace fastgen {
 
@@ -21,6 +26,11 @@ inline constexpr int32_t kMaxStopStrings = 64;
 inline constexpr int32_t kMaxStopStringBytes = 4096;
 inline constexpr int32_t kMaxStopTokenIds = 1024;
 inline constexpr int32_t kMaxRequestIdBytes = 256;
+inline constexpr int32_t kMaxCacheSaltBytes = 256;
+inline constexpr int32_t kMaxLogitBiases = 1024;
+inline constexpr int32_t kMaxAllowedTokenIds = 262144;
+inline constexpr int32_t kMaxBadWords = 256;
+inline constexpr int32_t kMaxBadWordBytes = 256;
 
 struct RequestLimits {
   SchedulerOptions scheduler;
@@ -39,8 +49,26 @@ absl::StatusOr<int32_t> CheckPrompt(const GenerateRequest& request, absl::Span<c
 StopCondition MakeStopCondition(const StoppingParams& stopping, int32_t max_output_tokens,
                                 absl::Span<const int32_t> eos_ids);
 
-// How tokens are chosen and scored. A temperature below 1e-5 is greedy: the draw could only pick
-// the best token.
+// DEADLINE_EXCEEDED when a first token in `first_token_us` would come later than the margin before
+// the deadline: the option's, or a typical step where that is longer. All times in microseconds;
+// kNoDeadline never fails.
+absl::Status CheckDeadline(int64_t deadline_us, int64_t now_us, int64_t first_token_us,
+                           const SchedulerOptions& options, const StepCost& step_cost);
+
+// Rules about single tokens; null when there are none. Bad words are tokenised as they stand and
+// after a space, since a word's tokens depend on whether it follows one. INVALID_ARGUMENT for a
+// word without tokens, and for allowed_token_ids that leave nothing to choose: `stop` bans its ids
+// while under min_tokens.
+absl::StatusOr<std::shared_ptr<const TokenRules>> MakeTokenRules(const SamplingParams& sampling,
+                                                                 const StopCondition& stop,
+                                                                 const Tokenizer& tokenizer);
+
+// Whether prompt tokens are scored: asked for, or echoed beside logprobs, as the output's are.
+bool ScoresPrompt(const GenerateRequest& request);
+
+// How tokens of the leader (choice 0) are chosen and scored, but for the rules. A temperature below
+// 1e-5 is greedy: the draw could only pick the best token. With best_of > n output tokens are
+// scored whether or not it was asked for.
 SequenceSampling MakeSampling(const GenerateRequest& request, uint64_t seed);
 
 }  // namespace fastgen

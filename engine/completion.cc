@@ -3,10 +3,23 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/choice_id.h"
 
 namespace fastgen {
 
-Completion::Completion(RequestQueue* queue) : queue_(queue), thread_([this] { Run(); }) {}
+Completion::Completion(RequestQueue* queue, int32_t max_num_seqs) : queue_(queue) {
+  {
+    MutexLock lock(&mutex_);
+    events_.reserve(2 * kMaxPendingSteps);
+    for (int i = 0; i < kMaxPendingSteps; ++i) {
+      auto event = std::make_unique<StepEvent>();
+      event->result.outputs.reserve(max_num_seqs);
+      event->result.finished.reserve(max_num_seqs);
+      spare_events_.push_back(std::move(event));
+    }
+  }
+  thread_ = std::thread([this] { Run(); });
+}
 
 Completion::~Completion() {
   {
@@ -15,21 +28,23 @@ Completion::~Completion() {
     has_events_.Signal();
   }
   thread_.join();
-  CHECK(streams_.empty()) << streams_.size() << " streams were never finished";
+  CHECK(choices_.empty()) << choices_.size() << " streams were never finished";
 }
 
-void Completion::Open(SequenceId id, std::unique_ptr<OutputStream> stream) {
-  Post(OpenEvent{id, std::move(stream)});
+void Completion::Open(std::unique_ptr<RequestStream> stream, int32_t cached_tokens) {
+  Post(OpenEvent{std::move(stream), cached_tokens});
 }
 
-void Completion::PostStep(CommitResult result, absl::Time begin, absl::Time end) {
-  {
-    MutexLock lock(&mutex_);
-    while (num_pending_steps_ >= kMaxPendingSteps) has_room_.Wait(&mutex_);
-    ++num_pending_steps_;
-  }
-  Post(StepEvent{std::move(result), begin, end});
+std::unique_ptr<Completion::StepEvent> Completion::TakeStepEvent() {
+  MutexLock lock(&mutex_);
+  while (spare_events_.empty()) has_spare_.Wait(&mutex_);
+  // The last one given back: its storage is the warmest.
+  std::unique_ptr<StepEvent> event = std::move(spare_events_.back());
+  spare_events_.pop_back();
+  return event;
 }
+
+void Completion::PostStep(std::unique_ptr<StepEvent> event) { Post(std::move(event)); }
 
 void Completion::PostFinished(FinishedSequence finished, absl::Time now) {
   Post(FinishedEvent{std::move(finished), now});
@@ -45,6 +60,7 @@ void Completion::Post(Event event) {
 
 void Completion::Run() {
   std::vector<Event> events;
+  events.reserve(2 * kMaxPendingSteps);
   while (true) {
     {
       MutexLock lock(&mutex_);
@@ -60,62 +76,70 @@ void Completion::Run() {
 }
 
 void Completion::Handle(OpenEvent event) {
-  event.stream->Accept();
-  const bool is_new = streams_.emplace(event.id, OpenStream{std::move(event.stream)}).second;
-  CHECK(is_new) << "sequence " << event.id << " was opened twice";
+  const std::shared_ptr<RequestStream> stream = std::move(event.stream);
+  const SequenceId leader = stream->request().leader;
+  for (int32_t i = 0; i < stream->request().best_of; ++i) {
+    const bool is_new = choices_.emplace(leader + i, OpenChoice{stream}).second;
+    CHECK(is_new) << "sequence " << leader + i << " was opened twice";
+  }
+  stream->Accept(event.cached_tokens);
 }
 
-void Completion::Handle(StepEvent event) {
-  {
-    MutexLock lock(&mutex_);
-    --num_pending_steps_;
-    has_room_.Signal();
-  }
-  for (const FinishedSequence& finished : event.result.finished) {
-    const auto it = streams_.find(finished.id);
-    CHECK(it != streams_.end()) << "sequence " << finished.id << " has no stream";
+void Completion::Handle(std::unique_ptr<StepEvent> event) {
+  for (const FinishedSequence& finished : event->result.finished) {
+    const auto it = choices_.find(finished.id);
+    CHECK(it != choices_.end()) << "sequence " << finished.id << " has no stream";
     it->second.finished = &finished;
   }
-  for (CommitResult::Output& output : event.result.outputs) {
-    DeliverOutput(std::move(output), event.begin, event.end);
+  for (CommitResult::Output& output : event->result.outputs) {
+    DeliverOutput(&output, event->begin, event->end);
   }
-  for (const FinishedSequence& finished : event.result.finished) {
-    FinishStream(finished, event.end);
+  for (const FinishedSequence& finished : event->result.finished) {
+    FinishChoice(finished, event->end);
+  }
+  MutexLock lock(&mutex_);
+  spare_events_.push_back(std::move(event));
+  has_spare_.Signal();
+}
+
+void Completion::DeliverOutput(CommitResult::Output* output, absl::Time begin, absl::Time end) {
+  const auto it = choices_.find(output->id);
+  CHECK(it != choices_.end()) << "sequence " << output->id << " has no stream";
+  RequestStream& stream = *it->second.stream;
+  const int32_t choice = ChoiceOf(output->id);
+  const RequestStream::Progress progress =
+      stream.Deliver(choice, output, it->second.finished, begin, end);
+  output_tokens_ += progress.num_new_tokens;
+  if (progress.prefilled) prompt_tokens_ += static_cast<int64_t>(stream.request().prompt.size());
+  if (progress.stopped && it->second.finished == nullptr) {
+    queue_->FinishAt(output->id, stream.num_output(choice));
   }
 }
 
-void Completion::DeliverOutput(CommitResult::Output output, absl::Time begin, absl::Time end) {
-  const auto it = streams_.find(output.id);
-  CHECK(it != streams_.end()) << "sequence " << output.id << " has no stream";
-  OutputStream& stream = *it->second.stream;
-  const SequenceId id = output.id;
-  const int32_t num_output_before = stream.num_output();
-  const bool was_prefilled = stream.prefilled();
-  const bool stopped = stream.Deliver(std::move(output), it->second.finished, begin, end);
-  output_tokens_ += stream.num_output() - num_output_before;
-  if (!was_prefilled && stream.prefilled()) prompt_tokens_ += stream.num_prompt();
-  if (stopped && it->second.finished == nullptr) queue_->FinishAt(id, stream.num_output());
-}
+void Completion::Handle(FinishedEvent event) { FinishChoice(event.finished, event.now); }
 
-void Completion::Handle(FinishedEvent event) { FinishStream(event.finished, event.now); }
-
-void Completion::FinishStream(const FinishedSequence& finished, absl::Time now) {
-  auto node = streams_.extract(finished.id);
+void Completion::FinishChoice(const FinishedSequence& finished, absl::Time now) {
+  auto node = choices_.extract(finished.id);
   CHECK(!node.empty()) << "sequence " << finished.id << " has no stream";
-  OutputStream& stream = *node.mapped().stream;
-  finished_requests_ += 1;
-  queue_->Retire(stream.request_id());
-  stream.Finish(finished, now);
-  queue_->Delivered();
+  RequestStream& stream = *node.mapped().stream;
+  const bool is_last = stream.num_open() == 1;
+  if (is_last) {
+    finished_requests_ += 1;
+    queue_->Retire(stream.request().request_id);
+  }
+  stream.Finish(ChoiceOf(finished.id), finished, now);
+  if (is_last) queue_->Delivered();
 }
 
 void Completion::Handle(FailureEvent event) {
-  for (auto& [id, open] : streams_) {
-    queue_->Retire(open.stream->request_id());
-    open.stream->Fail(event.message);
+  for (auto& [id, choice] : choices_) {
+    RequestStream& stream = *choice.stream;
+    if (stream.num_open() == 0) continue;  // its other choices were told
+    queue_->Retire(stream.request().request_id);
+    stream.Fail(event.message);
     queue_->Delivered();
   }
-  streams_.clear();
+  choices_.clear();
 }
 
 Completion::Counters Completion::counters() const {

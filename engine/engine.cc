@@ -11,6 +11,7 @@
 #include "engine/model/model_executor.h"
 #include "engine/model/weights.h"
 #include "engine/running_engine.h"
+#include "engine/schedule/admission.h"
 
 namespace fastgen {
 namespace {
@@ -29,6 +30,7 @@ MemoryRequest MakeMemoryRequest(const EngineOptions& options) {
   request.max_num_batched_tokens = options.max_num_batched_tokens;
   request.block_size = options.block_size;
   request.kv_cache_bytes = options.kv_cache_bytes;
+  request.host_kv_bytes = options.host_kv_bytes;
   return request;
 }
 
@@ -39,16 +41,27 @@ MemoryReport MakeMemoryReport(const MemoryPlan& plan) {
   report.workspace_bytes = plan.workspace_bytes;
   report.num_blocks = plan.num_blocks;
   report.block_size = plan.block_size;
+  report.host_kv_bytes = plan.host_kv_bytes;
+  report.num_host_blocks = plan.num_host_blocks;
   return report;
 }
 
-SchedulerOptions MakeSchedulerOptions(const MemoryPlan& plan) {
+absl::StatusOr<SchedulerOptions> MakeSchedulerOptions(const EngineOptions& engine,
+                                                      const MemoryPlan& plan,
+                                                      const Executor& executor) {
   SchedulerOptions options;
   options.max_num_seqs = plan.max_num_seqs;
   options.max_num_batched_tokens = plan.max_num_batched_tokens;
   options.max_model_len = plan.max_model_len;
   options.block_size = plan.block_size;
   options.num_blocks = plan.num_blocks;
+  options.num_host_blocks = plan.num_host_blocks;
+  options.host_chunk_tokens = kHostChunkTokens;
+  options.prefix_cache = engine.prefix_cache;
+  options.max_steps_in_flight = engine.max_steps_in_flight;
+  options.deadline_margin_us = absl::ToInt64Microseconds(engine.deadline_margin);
+  options.page_us_per_token = executor.page_us_per_token();
+  RETURN_IF_ERROR(Validate(options));
   return options;
 }
 
@@ -101,6 +114,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   ASSIGN_OR_RETURN(
       std::unique_ptr<Executor> executor,
       ModelExecutor::Create(backend.get(), checkpoint->config(), std::move(weights), plan));
+  ASSIGN_OR_RETURN(const SchedulerOptions scheduler,
+                   MakeSchedulerOptions(options, plan, *executor));
   ModelInfo info = MakeModelInfo(*checkpoint, text, *backend, plan);
   return MakeEngine({.backend = std::move(backend),
                      .executor = std::move(executor),
@@ -109,8 +124,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
                      .clock = nullptr,
                      .info = std::move(info),
                      .memory = MakeMemoryReport(plan),
-                     .scheduler = MakeSchedulerOptions(plan),
-                     .max_queued_requests = options.max_queued_requests});
+                     .scheduler = scheduler,
+                     .queue = {.max_requests = options.max_queued_requests,
+                               .max_tokens = options.max_queued_tokens}});
 }
 
 }  // namespace fastgen

@@ -45,6 +45,8 @@ struct ModelInfo {
 
 // How memory was divided at start. Nothing is taken after it.
 struct MemoryReport {
+  int64_t host_kv_bytes = 0;
+  int32_t num_host_blocks = 0;
   int64_t weights_bytes = 0;
   int64_t kv_bytes = 0;
   int64_t workspace_bytes = 0;
@@ -63,6 +65,39 @@ struct EngineStats {
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
   int64_t finished_requests = 0;
+  // Prefix cache, counted in prompt tokens of admitted sequences: asked for, found in device memory, found in host
+  // memory only.
+  int64_t prefix_query_tokens = 0;
+  int64_t prefix_device_hit_tokens = 0;
+  int64_t prefix_host_hit_tokens = 0;
+  int32_t num_cached_blocks = 0;  // of num_free_blocks: those that hold a prefix which may be hit
+  int32_t num_host_blocks = 0;
+  int32_t num_free_host_blocks = 0;
+  int64_t num_swaps = 0;          // preemptions that kept their KV in host memory
+  int64_t num_wasted_rows = 0;    // rows computed for sequences that had ended one step before
+  int64_t num_queued_tokens = 0;  // prompt tokens of num_waiting
+  bool paused = false;
+};
+
+// What a dry run says.
+struct PlanInfo {
+  bool fits = false;   // Submit would take it now
+  std::string reason;  // why not
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens_device = 0;
+  int32_t cached_tokens_host = 0;  // beyond those in device memory
+  int32_t queue_position = 0;      // requests that would run before it and have not started
+  absl::Duration estimated_ttft;   // from measured step costs; zero before the first steps
+};
+
+// A live request, for operators.
+struct RequestInfo {
+  std::string request_id;
+  enum class Phase { kQueued, kPrefill, kDecode } phase = Phase::kQueued;
+  int32_t prompt_tokens = 0;
+  int32_t output_tokens = 0;  // of all choices
+  int32_t priority = 0;
+  absl::Duration age;
 };
 
 class Engine {
@@ -74,13 +109,29 @@ class Engine {
 
   // Takes a request. Errors, before any call of `sink`: INVALID_ARGUMENT (prompt empty or too long for the context, id
   // out of range, a bad parameter - the message opens with the field's name as inference.proto spells it, then ": "),
-  // RESOURCE_EXHAUSTED (queue full), ALREADY_EXISTS (request_id is live), UNAVAILABLE (draining or failed).
-  // On OK the sink is held until its last call.
+  // RESOURCE_EXHAUSTED (queue full; RetryAfter tells when to come again), ALREADY_EXISTS (request_id is live),
+  // DEADLINE_EXCEEDED (by the measured step costs the first token would come too late), UNAVAILABLE (draining or
+  // failed). On OK the sink is held until its last call.
   virtual absl::Status Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) = 0;
 
   // Ends a live request in any phase: its blocks are free before the next step, its sink gets OnFinished with
-  // kCancelled. False when no such request is live. Idempotent, never blocks on a step.
-  virtual bool Cancel(std::string_view request_id) = 0;
+  // kCancelled for every choice that had not ended. False when no such request is live. Idempotent, never blocks on a
+  // step. With `only`, a request of that id is ended only if it feeds that sink: an id may have been used again.
+  virtual bool Cancel(std::string_view request_id, const TokenSink* only = nullptr) = 0;
+
+  // Asks the engine thread, which answers between two steps by calling `done` (once, on its own thread; at once and on
+  // the calling thread where no step is needed to answer). `done` must not block and must not call the engine.
+  // Plan errors: as Submit's INVALID_ARGUMENT; what Submit would refuse for the moment comes as fits = false.
+  virtual void Plan(GenerateRequest request,
+                    std::function<void(absl::StatusOr<PlanInfo>)> done) = 0;
+  virtual void ListRequests(std::function<void(std::vector<RequestInfo>)> done) = 0;
+  // Stops planning steps; `done` is called when none is in flight. Requests are still taken, cancelled and expired.
+  virtual void Pause(std::function<void()> done) = 0;
+  virtual void Resume() = 0;
+  // Forgets all cached prefixes in both tiers, also those of live requests; answers with the number of blocks freed.
+  virtual void FlushPrefixCache(std::function<void(int32_t)> done) = 0;
+  // A hint for a client that was refused: how long until what waits now has begun.
+  virtual absl::Duration RetryAfter() const = 0;
 
   virtual absl::StatusOr<std::vector<int32_t>> Tokenize(std::string_view text,
                                                         const EncodeOptions& options) const = 0;

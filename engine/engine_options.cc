@@ -39,6 +39,18 @@ absl::Status Validate(const EngineOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("kv_cache_bytes: ", options.kv_cache_bytes, " is negative; 0 chooses"));
   }
+  if (options.host_kv_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("host_kv_bytes: ", options.host_kv_bytes, " is negative; 0 turns it off"));
+  }
+  if (options.deadline_margin < absl::ZeroDuration() ||
+      options.deadline_margin > absl::Seconds(10)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("deadline_margin: ", absl::FormatDuration(options.deadline_margin),
+                     " is outside [0, 10s]"));
+  }
+  RETURN_IF_ERROR(CheckRange("max_steps_in_flight", options.max_steps_in_flight, 1, 2));
+  RETURN_IF_ERROR(CheckRange("max_queued_tokens", options.max_queued_tokens, 1, 1'000'000'000));
   return CheckRange("max_queued_requests", options.max_queued_requests, 1, 1'000'000);
 }
 

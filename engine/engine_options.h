@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/time/time.h"
 #include "kernels/make_backend.h"
 
 namespace fastgen {
@@ -19,6 +20,12 @@ struct EngineOptions {
   int32_t block_size = 64;               // tokens in a KV block; 16, 32, 64 or 128
   int64_t kv_cache_bytes = 0;            // 0: chosen at start from free memory and the model's context
   int32_t max_queued_requests = 1024;    // refused with RESOURCE_EXHAUSTED beyond; [1, 1e6]
+  int64_t max_queued_tokens = 4 << 20;   // prompt tokens that wait, likewise; [1, 1e9]
+  int64_t host_kv_bytes = 0;             // second tier of the KV cache, in host memory; 0: none
+  bool prefix_cache = true;              // keep computed prefixes for later requests
+  absl::Duration deadline_margin = absl::Milliseconds(20);  // a request is ended so long before its deadline, at least
+                                                            // one measured step; [0, 10 s]
+  int32_t max_steps_in_flight = 2;       // 2: the next step is planned while one runs; 1: it is not
 };
 
 // INVALID_ARGUMENT naming the option, its value and the range.

@@ -1,17 +1,16 @@
-// OutputStream: one request's way from scored tokens to its TokenSink.
+// OutputStream: one choice's way from sampled tokens to deltas and a FinishInfo.
 //
 // Text, ids, logprobs and usage end at the same token: once a stop string has matched, whatever the
 // scheduler still produces is dropped here, so the answer does not depend on when FinishAt reaches
 // the engine thread. An eos or stop id counts and is listed, but gives no text (unless
-// include_stop). One delta a step; tokens whose text is held back wait for the next delta when only
-// text was asked for.
+// include_stop). One delta a step at most; tokens whose text is held back wait for the next delta
+// when only text was asked for. The prompt's echo and scores are RequestStream's.
 //
-// Thread rule: completion thread only. Holds the sink until its last call.
+// Thread rule: completion thread only.
 // Tested by tests/engine/engine_stop_test.cc and tests/engine/engine_scoring_test.cc.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,10 +25,12 @@
 
 namespace fastgen {
 
-// What a stream needs to know of its request.
+// What the completion side needs to know of a request.
 struct StreamRequest {
   std::string request_id;
-  SequenceId id = 0;
+  SequenceId leader = 0;
+  int32_t n = 1;
+  int32_t best_of = 1;
   std::vector<int32_t> prompt;
   StoppingParams stopping;
   OutputParams output;
@@ -38,45 +39,43 @@ struct StreamRequest {
   absl::Time submitted;
 };
 
+TokenLogprob MakeTokenLogprob(const Tokenizer& tokenizer, const TokenScore& score);
+
 class OutputStream {
  public:
-  OutputStream(const Tokenizer* tokenizer, StreamRequest request, std::shared_ptr<TokenSink> sink);
+  // Both must outlive the object.
+  OutputStream(const Tokenizer* tokenizer, const StreamRequest* request);
 
-  const std::string& request_id() const { return request_.request_id; }
   // Output tokens that the client gets, so far.
   int32_t num_output() const { return num_output_; }
-  int32_t num_prompt() const { return static_cast<int32_t>(request_.prompt.size()); }
   bool prefilled() const { return prefill_end_.has_value(); }
+  bool stopped() const { return detokenizer_.stopped(); }
+  // Of those tokens, when they were scored; minus infinity without any.
+  double MeanLogprob() const;
 
-  // The sink's OnAccepted, and the echo of a prompt that is not scored.
-  void Accept();
-
-  // What one step gave this sequence. `finished` is set when the same step ended it. Returns true
+  // What one step gave this choice. `finished` is set when the same step ended it. Returns true
   // when a stop string has just matched: the caller posts FinishAt(id, num_output()).
-  [[nodiscard]] bool Deliver(CommitResult::Output output, const FinishedSequence* finished,
+  [[nodiscard]] bool Deliver(const CommitResult::Output& output, const FinishedSequence* finished,
                              absl::Time step_begin, absl::Time step_end);
 
-  // The sink's last call, after what was held back; the sink is let go.
-  void Finish(const FinishedSequence& finished, absl::Time now);
-  void Fail(const std::string& message);
+  // How it ended; what was held back is in the next delta. `index` and cached tokens are the
+  // caller's to fill.
+  FinishInfo Finish(const FinishedSequence& finished, absl::Time now);
+
+  // What was not taken yet: when the client can use it, or all of it.
+  enum class Flush { kWhenUseful, kAll };
+  std::optional<TokenDelta> TakeDelta(Flush flush);
 
  private:
   void AddToken(const TokenScore& score, const FinishedSequence* finished);
-  void AddPromptScores(std::vector<TokenScore> scored);
-  TokenLogprob MakeLogprob(const TokenScore& score) const;
-  // Sends pending_ when the client can use it, or when `is_last`.
-  enum class Flush { kWhenUseful, kAll };
-  void Send(Flush flush);
   Receipt MakeReceipt(const FinishedSequence& finished, absl::Time now) const;
 
   const Tokenizer* const tokenizer_;
-  const StreamRequest request_;
-  std::shared_ptr<TokenSink> sink_;
+  const StreamRequest* const request_;
   Detokenizer detokenizer_;
   TokenDelta pending_;
-  std::vector<TokenLogprob> prompt_scores_;  // until all are there
-  bool prompt_sent_ = false;
   int32_t num_output_ = 0;
+  double sum_logprob_ = 0;
   std::optional<absl::Time> first_step_;
   std::optional<absl::Time> prefill_end_;
   absl::Time last_output_;

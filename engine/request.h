@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -23,6 +24,14 @@ struct SamplingParams {
   float top_p = 1;        // (0, 1]; 1: off
   float min_p = 0;        // [0, 1]; 0: off
   std::optional<uint64_t> seed;  // absent: drawn at admission and reported in the receipt
+  // Penalties, taken off the logits before the temperature. Presence and frequency look at the output alone,
+  // repetition at prompt and output.
+  float presence_penalty = 0;    // [-2, 2]; 0: off
+  float frequency_penalty = 0;   // [-2, 2]; 0: off
+  float repetition_penalty = 1;  // (0, 10]; 1: off; l > 0 is divided by it, l <= 0 multiplied
+  std::vector<std::pair<int32_t, float>> logit_bias;  // (token, added to its logit), [-100, 100], each token once
+  std::vector<int32_t> allowed_token_ids;             // empty: all; else nothing outside is sampled
+  std::vector<std::string> bad_words;                 // no output contains one of these as whole tokens
 };
 
 struct StoppingParams {
@@ -36,6 +45,7 @@ struct StoppingParams {
 };
 
 struct OutputParams {
+  bool progress = false;  // report how far the prompt is computed
   bool token_ids = false;
   std::optional<int32_t> logprobs;         // N best beside each output token's own; 0 is legal
   std::optional<int32_t> prompt_logprobs;  // the same for prompt tokens
@@ -81,6 +91,11 @@ struct GenerateRequest {
   SamplingParams sampling;
   StoppingParams stopping;
   OutputParams output;
+  int32_t n = 1;        // choices; each has its own index in deltas and FinishInfo
+  int32_t best_of = 1;  // choices computed, of which the n with the highest mean logprob are delivered, at the end; >= n
+  int32_t priority = 0; // classes: lower runs earlier; [-100, 100]
+  std::string cache_salt;  // cached prefixes are shared between requests of equal salt only
+  absl::Time deadline = absl::InfiniteFuture();  // when the client gives up
   bool add_special_tokens = true;  // text prompts: what the tokenizer adds (bos)
   bool parse_special = true;       // text prompts: special tokens written out in the text become ids
 };
@@ -120,10 +135,13 @@ struct Receipt {
   int32_t num_chunks = 0;
   int32_t num_steps = 0;
   int32_t num_preemptions = 0;
+  int32_t num_page_ins = 0;  // KV blocks brought back from host memory
   uint64_t seed = 0;
 };
 
+// How one choice ended.
 struct FinishInfo {
+  int32_t index = 0;
   FinishReason reason = FinishReason::kStop;
   std::string matched_stop;                 // the stop string, when one matched
   std::optional<int32_t> matched_token_id;  // eos or the stop id, when one matched

@@ -12,9 +12,10 @@
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "engine/check_request.h"
+#include "engine/choice_id.h"
 #include "engine/completion.h"
-#include "engine/output_stream.h"
 #include "engine/request_queue.h"
+#include "engine/request_stream.h"
 #include "engine/step_loop.h"
 
 namespace fastgen {
@@ -23,6 +24,11 @@ namespace {
 uint64_t DrawSeed() {
   std::random_device device;
   return (static_cast<uint64_t>(device()) << 32) | device();
+}
+
+absl::Status TooManyQueries() {
+  return absl::ResourceExhaustedError(
+      absl::StrCat(RequestQueue::kMaxQueries, " questions wait for an answer; that is the limit"));
 }
 
 // The same error, with the field that it concerns in front.
@@ -36,7 +42,15 @@ class RunningEngine final : public Engine {
   ~RunningEngine() override;
 
   absl::Status Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) override;
-  bool Cancel(std::string_view request_id) override { return queue_.Cancel(request_id); }
+  bool Cancel(std::string_view request_id, const TokenSink* only) override {
+    return queue_.Cancel(request_id, only);
+  }
+  void Plan(GenerateRequest request, std::function<void(absl::StatusOr<PlanInfo>)> done) override;
+  void ListRequests(std::function<void(std::vector<RequestInfo>)> done) override;
+  void Pause(std::function<void()> done) override;
+  void Resume() override { queue_.Resume(); }
+  void FlushPrefixCache(std::function<void(int32_t)> done) override;
+  absl::Duration RetryAfter() const override;
   absl::StatusOr<std::vector<int32_t>> Tokenize(std::string_view text,
                                                 const EncodeOptions& options) const override;
   absl::StatusOr<std::string> Detokenize(absl::Span<const int32_t> ids,
@@ -53,13 +67,27 @@ class RunningEngine final : public Engine {
 
  private:
   RequestLimits limits() const { return {parts_.scheduler, parts_.info.vocab_size}; }
+  // A request that passed every check that needs no engine thread; its prompt, stopping and output
+  // are moved here.
+  struct Prepared {
+    std::vector<int32_t> prompt;
+    StopCondition stop;
+    std::shared_ptr<const TokenRules> rules;
+    int64_t deadline_us = kNoDeadline;
+  };
+  absl::StatusOr<Prepared> Prepare(GenerateRequest* request) const;
   absl::StatusOr<std::vector<int32_t>> PromptIds(GenerateRequest* request) const;
+  int64_t NowUs() const { return absl::ToUnixMicros(clock_->Now()); }
+  int64_t DeadlineUs(absl::Time deadline) const;
+  absl::Status CheckInTime(const GenerateRequest& request, const Prepared& prepared) const;
+  AddCommand MakeAddCommand(GenerateRequest request, Prepared prepared, uint64_t seed,
+                            std::shared_ptr<TokenSink> sink);
   absl::Status CheckIds(absl::Span<const int32_t> ids) const;
 
   const EngineParts parts_;
   const RealClock real_clock_;
   const Clock* const clock_;
-  std::atomic<SequenceId> next_id_ = 1;
+  std::atomic<uint64_t> next_request_ = 1;
   RequestQueue queue_;
   Completion completion_;
   StepLoop step_loop_;
@@ -69,8 +97,8 @@ class RunningEngine final : public Engine {
 RunningEngine::RunningEngine(EngineParts parts)
     : parts_(std::move(parts)),
       clock_(parts_.clock != nullptr ? parts_.clock.get() : &real_clock_),
-      queue_(parts_.max_queued_requests),
-      completion_(&queue_),
+      queue_(parts_.queue),
+      completion_(&queue_, parts_.scheduler.max_num_seqs),
       step_loop_(parts_.scheduler, parts_.executor.get(), clock_, &queue_, &completion_),
       engine_thread_([this] { step_loop_.Run(); }) {}
 
@@ -98,36 +126,161 @@ absl::StatusOr<std::vector<int32_t>> RunningEngine::PromptIds(GenerateRequest* r
   return ids;
 }
 
+absl::StatusOr<RunningEngine::Prepared> RunningEngine::Prepare(GenerateRequest* request) const {
+  RETURN_IF_ERROR(CheckRequest(*request, limits()));
+  Prepared prepared;
+  ASSIGN_OR_RETURN(prepared.prompt, PromptIds(request));
+  ASSIGN_OR_RETURN(const int32_t max_output_tokens,
+                   CheckPrompt(*request, prepared.prompt, limits()));
+  prepared.stop = MakeStopCondition(request->stopping, max_output_tokens, parts_.info.eos_ids);
+  ASSIGN_OR_RETURN(prepared.rules,
+                   MakeTokenRules(request->sampling, prepared.stop, *parts_.tokenizer));
+  prepared.deadline_us = DeadlineUs(request->deadline);
+  return prepared;
+}
+
+int64_t RunningEngine::DeadlineUs(absl::Time deadline) const {
+  // Beyond this a deadline is as good as none, and sums with it cannot overflow.
+  constexpr absl::Duration kNever = absl::Hours(24 * 365);
+  // The client's deadline is on the machine's clock, the engine has its own.
+  const absl::Duration left = std::max(deadline - absl::Now(), -kNever);
+  return left > kNever ? kNoDeadline : NowUs() + absl::ToInt64Microseconds(left);
+}
+
+absl::Status RunningEngine::CheckInTime(const GenerateRequest& request,
+                                        const Prepared& prepared) const {
+  if (prepared.deadline_us == kNoDeadline) return absl::OkStatus();
+  const EngineSnapshot snapshot = queue_.snapshot();
+  // What is cached is for the engine thread to find out; at most all that the caches hold.
+  int64_t num_cached = 0;
+  if (parts_.scheduler.prefix_cache && !ScoresPrompt(request)) {
+    const SchedulerStats& stats = snapshot.scheduler;
+    const int64_t num_blocks = int64_t{stats.num_blocks} - stats.num_free_blocks +
+                               stats.num_cached_blocks + stats.num_host_blocks -
+                               stats.num_free_host_blocks;
+    num_cached = num_blocks * parts_.scheduler.block_size;
+  }
+  const int64_t num_own =
+      std::max<int64_t>(static_cast<int64_t>(prepared.prompt.size()) - num_cached, 1);
+  const double first_token_us = snapshot.step_cost.PrefillUs(
+      queue_.NumTokensAhead(request.priority) + num_own, parts_.scheduler.max_num_batched_tokens);
+  return CheckDeadline(prepared.deadline_us, NowUs(), static_cast<int64_t>(first_token_us),
+                       parts_.scheduler, snapshot.step_cost);
+}
+
+AddCommand RunningEngine::MakeAddCommand(GenerateRequest request, Prepared prepared, uint64_t seed,
+                                         std::shared_ptr<TokenSink> sink) {
+  const absl::Time now = clock_->Now();
+  NewSequence sequence;
+  sequence.id = LeaderId(next_request_.fetch_add(1));
+  sequence.prompt = prepared.prompt;
+  sequence.stop = std::move(prepared.stop);
+  sequence.sampling = MakeSampling(request, seed);
+  sequence.sampling.rules = std::move(prepared.rules);
+  sequence.priority = request.priority;
+  sequence.arrival_us = absl::ToUnixMicros(now);
+  sequence.deadline_us = prepared.deadline_us;
+  sequence.cache_salt = std::move(request.cache_salt);
+  sequence.may_be_cut = !request.stopping.stop.empty();
+
+  StreamRequest stream;
+  stream.request_id = std::move(request.request_id);
+  stream.leader = sequence.id;
+  stream.n = request.n;
+  stream.best_of = request.best_of;
+  stream.prompt = std::move(prepared.prompt);
+  stream.stopping = std::move(request.stopping);
+  stream.output = request.output;
+  stream.seed = seed;
+  stream.scores_prompt = ScoresPrompt(request);
+  stream.submitted = now;
+
+  AddCommand command;
+  command.sequences.reserve(request.best_of);
+  for (int32_t i = 1; i < request.best_of; ++i) {
+    NewSequence follower = sequence;
+    follower.id = sequence.id + i;
+    follower.leader = sequence.id;
+    follower.sampling.choice_index = i;
+    follower.sampling.num_prompt_top_logprobs = -1;
+    command.sequences.push_back(std::move(follower));
+  }
+  command.sequences.insert(command.sequences.begin(), std::move(sequence));
+  command.stream =
+      std::make_unique<RequestStream>(parts_.tokenizer.get(), std::move(stream), std::move(sink));
+  return command;
+}
+
 absl::Status RunningEngine::Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) {
   CHECK(sink != nullptr);
   RETURN_IF_ERROR(queue_.CheckAccepting());
-  RETURN_IF_ERROR(CheckRequest(request, limits()));
-  ASSIGN_OR_RETURN(std::vector<int32_t> prompt, PromptIds(&request));
-  ASSIGN_OR_RETURN(const int32_t max_output_tokens, CheckPrompt(request, prompt, limits()));
-
+  ASSIGN_OR_RETURN(Prepared prepared, Prepare(&request));
+  const QueuePlace place = {static_cast<int32_t>(prepared.prompt.size()), request.priority};
+  // Before its choices are made: a full queue should cost little.
+  RETURN_IF_ERROR(queue_.CheckPush(request.request_id, place));
+  RETURN_IF_ERROR(CheckInTime(request, prepared));
   const uint64_t seed = request.sampling.seed.has_value() ? *request.sampling.seed : DrawSeed();
-  NewSequence sequence;
-  sequence.id = next_id_.fetch_add(1);
-  sequence.stop = MakeStopCondition(request.stopping, max_output_tokens, parts_.info.eos_ids);
-  sequence.sampling = MakeSampling(request, seed);
-  sequence.prompt = prompt;
+  const std::string request_id = request.request_id;
+  const TokenSink* const key = sink.get();
+  return queue_.Push(
+      request_id, key, place,
+      MakeAddCommand(std::move(request), std::move(prepared), seed, std::move(sink)));
+}
 
-  StreamRequest stream_request;
-  stream_request.request_id = std::move(request.request_id);
-  stream_request.id = sequence.id;
-  stream_request.prompt = std::move(prompt);
-  stream_request.stopping = std::move(request.stopping);
-  stream_request.output = request.output;
-  stream_request.seed = seed;
-  stream_request.scores_prompt = sequence.sampling.num_prompt_top_logprobs >= 0;
-  stream_request.submitted = clock_->Now();
+void RunningEngine::Plan(GenerateRequest request,
+                         std::function<void(absl::StatusOr<PlanInfo>)> done) {
+  PlanQuery query;
+  query.request_id = request.request_id;
+  // A dry run needs no name.
+  if (request.request_id.empty()) request.request_id = "plan";
+  absl::StatusOr<Prepared> prepared = Prepare(&request);
+  if (!prepared.ok()) {
+    done(prepared.status());
+    return;
+  }
+  PlanInfo unasked;
+  unasked.prompt_tokens = static_cast<int32_t>(prepared->prompt.size());
+  query.prompt = std::move(prepared->prompt);
+  query.cache_salt = std::move(request.cache_salt);
+  query.priority = request.priority;
+  query.deadline_us = prepared->deadline_us;
+  query.scores_prompt = ScoresPrompt(request);
+  query.done = std::move(done);
+  EngineCommand command = std::move(query);
+  const RequestQueue::Asked asked = queue_.Ask(std::move(command));
+  if (asked == RequestQueue::Asked::kTaken) return;
+  done = std::move(std::get<PlanQuery>(command).done);
+  if (asked == RequestQueue::Asked::kTooMany) {
+    done(TooManyQueries());
+    return;
+  }
+  unasked.reason = std::string(queue_.CheckAccepting().message());
+  done(std::move(unasked));
+}
 
-  const SequenceId id = sequence.id;
-  const std::string request_id = stream_request.request_id;
-  auto stream = std::make_unique<OutputStream>(parts_.tokenizer.get(), std::move(stream_request),
-                                               std::move(sink));
-  return queue_.Push(request_id, std::move(sequence),
-                     [&] { completion_.Open(id, std::move(stream)); });
+void RunningEngine::ListRequests(std::function<void(std::vector<RequestInfo>)> done) {
+  EngineCommand command = ListQuery{std::move(done)};
+  if (queue_.Ask(std::move(command)) == RequestQueue::Asked::kTaken) return;
+  std::get<ListQuery>(command).done({});
+}
+
+void RunningEngine::Pause(std::function<void()> done) {
+  EngineCommand command = PauseQuery{std::move(done)};
+  if (queue_.Ask(std::move(command)) == RequestQueue::Asked::kTaken) return;
+  std::get<PauseQuery>(command).done();
+}
+
+void RunningEngine::FlushPrefixCache(std::function<void(int32_t)> done) {
+  EngineCommand command = FlushQuery{std::move(done)};
+  if (queue_.Ask(std::move(command)) == RequestQueue::Asked::kTaken) return;
+  std::get<FlushQuery>(command).done(0);
+}
+
+absl::Duration RunningEngine::RetryAfter() const {
+  const EngineSnapshot snapshot = queue_.snapshot();
+  const double waiting_us = snapshot.step_cost.PrefillUs(queue_.NumTokensAhead(kMaxPriority),
+                                                         parts_.scheduler.max_num_batched_tokens);
+  return std::clamp(absl::Microseconds(waiting_us), absl::Seconds(1), absl::Seconds(60));
 }
 
 absl::StatusOr<std::vector<int32_t>> RunningEngine::Tokenize(std::string_view text,
@@ -173,17 +326,26 @@ absl::StatusOr<Engine::Rendered> RunningEngine::RenderChat(const ChatPrompt& cha
 }
 
 EngineStats RunningEngine::stats() const {
-  const StepLoop::Stats loop = step_loop_.stats();
+  const EngineSnapshot snapshot = queue_.snapshot();
+  const SchedulerStats& scheduler = snapshot.scheduler;
   const Completion::Counters counters = completion_.counters();
   EngineStats stats;
-  stats.num_running = loop.scheduler.num_running;
-  // Requests that the engine thread has not taken yet are in the queue's count alone, preempted
-  // ones in the scheduler's alone.
-  stats.num_waiting = std::max(loop.scheduler.num_waiting, queue_.num_queued());
-  stats.num_free_blocks = loop.scheduler.num_free_blocks;
-  stats.num_blocks = loop.scheduler.num_blocks;
-  stats.num_preemptions = loop.scheduler.num_preemptions;
-  stats.num_steps = loop.num_steps;
+  stats.num_running = scheduler.num_running;
+  stats.num_waiting = scheduler.num_waiting;
+  stats.num_queued_tokens = scheduler.num_waiting_tokens;
+  stats.num_free_blocks = scheduler.num_free_blocks;
+  stats.num_cached_blocks = scheduler.num_cached_blocks;
+  stats.num_blocks = scheduler.num_blocks;
+  stats.num_free_host_blocks = scheduler.num_free_host_blocks;
+  stats.num_host_blocks = scheduler.num_host_blocks;
+  stats.num_preemptions = scheduler.num_preemptions;
+  stats.num_swaps = scheduler.num_swaps;
+  stats.num_wasted_rows = scheduler.num_wasted_rows;
+  stats.prefix_query_tokens = scheduler.prefix_query_tokens;
+  stats.prefix_device_hit_tokens = scheduler.prefix_device_hit_tokens;
+  stats.prefix_host_hit_tokens = scheduler.prefix_host_hit_tokens;
+  stats.num_steps = snapshot.num_steps;
+  stats.paused = snapshot.paused;
   stats.prompt_tokens = counters.prompt_tokens;
   stats.output_tokens = counters.output_tokens;
   stats.finished_requests = counters.finished_requests;

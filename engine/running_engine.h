@@ -1,9 +1,9 @@
 // MakeEngine: an Engine from its parts. Engine::Create loads the parts from a model; tests bring a
 // fake executor.
 //
-// Starts the engine thread and the completion thread. The destructor refuses new requests, cancels
-// what is live, lets every sink have its last call and joins both threads. Thread rule: Engine's
-// own. Tested by tests/engine/engine_test.cc.
+// Starts the engine, rank and completion threads. The destructor refuses new requests, cancels what
+// is live, answers what was asked, lets every sink have its last call and joins the threads. Thread
+// rule: Engine's own. Tested by tests/engine/engine_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/model/executor.h"
+#include "engine/request_queue.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -32,7 +33,7 @@ struct EngineParts {
   ModelInfo info;
   MemoryReport memory;
   SchedulerOptions scheduler;
-  int32_t max_queued_requests = 1024;
+  QueueLimits queue;
 };
 
 std::unique_ptr<Engine> MakeEngine(EngineParts parts);

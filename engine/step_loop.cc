@@ -1,118 +1,246 @@
 #include "engine/step_loop.h"
 
-#include <string>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "engine/check_request.h"
+#include "engine/choice_id.h"
 
 namespace fastgen {
 
 StepLoop::StepLoop(const SchedulerOptions& options, Executor* executor, const Clock* clock,
                    RequestQueue* queue, Completion* completion)
-    : scheduler_(options),
-      executor_(executor),
+    : options_(options),
+      scheduler_(options),
       clock_(clock),
       queue_(queue),
-      completion_(completion) {
-  PublishStats();
+      completion_(completion),
+      rank_(executor, clock, [queue] { queue->Wake(); }) {
+  Publish();
 }
 
 void StepLoop::Run() {
   while (true) {
-    if ((failed_ || scheduler_.idle()) && !queue_->Wait()) return;
     ApplyCommands();
-    if (!failed_ && !scheduler_.idle()) RunStep();
+    Expire();
+    if (CommitOldest() || PlanNext()) continue;
+    if (rank_.num_outstanding() == 0 || !paused_) Answer(&pauses_);
+    CheckWhenIdle();
+    if (queue_->IsOver() && rank_.num_outstanding() == 0 && scheduler_.idle()) return;
+    Sleep();
   }
+}
+
+void StepLoop::Sleep() {
+  const int64_t expiry_us = scheduler_.next_expiry_us();
+  if (expiry_us == kNoDeadline) {
+    queue_->Wait(absl::InfiniteDuration());
+    return;
+  }
+  // Never at once: the clock has to move for Expire to find it.
+  queue_->Wait(std::max(absl::Microseconds(expiry_us - NowUs()), absl::Milliseconds(1)));
 }
 
 void StepLoop::ApplyCommands() {
   queue_->Take(&commands_);
   if (commands_.empty()) return;
-  if (!failed_) {
-    for (EngineCommand& command : commands_) {
-      std::visit([this](auto&& c) { Apply(std::move(c)); }, std::move(command));
-    }
+  for (EngineCommand& command : commands_) {
+    std::visit([this](auto&& c) { Apply(std::move(c)); }, std::move(command));
   }
   commands_.clear();
   // Figures first: who sees a request finished also sees its blocks free.
-  PublishStats();
+  Publish();
+  Answer(&answers_);
+  DeliverFinished();
+}
+
+void StepLoop::Answer(std::vector<std::function<void()>>* answers) {
+  for (const std::function<void()>& answer : *answers) {
+    answer();
+    queue_->Answered();
+  }
+  answers->clear();
+}
+
+void StepLoop::Apply(AddCommand command) {
+  const StreamRequest& request = command.stream->request();
+  if (!failure_.empty()) {
+    queue_->Started(
+        {static_cast<int32_t>(request.prompt.size()), command.sequences.front().priority});
+    completion_->Open(std::move(command.stream), 0);
+    completion_->PostFailure(failure_);
+    return;
+  }
+  const NewSequence& leader = command.sequences.front();
+  const SequenceId leader_id = leader.id;
+  const int64_t now_us = NowUs();
+  const int64_t deadline_us = leader.deadline_us;
+  const Outlook outlook =
+      LookAhead(leader.prompt, leader.cache_salt, leader.priority, request.scores_prompt, now_us);
+  Request& added = requests_[leader_id];
+  added.request_id = request.request_id;
+  added.place = {static_cast<int32_t>(request.prompt.size()), leader.priority};
+  added.submitted = request.submitted;
+  added.num_open = static_cast<int32_t>(command.sequences.size());
+  ++num_not_started_;
+  const CachedPrefix& cached = outlook.cached;
+  completion_->Open(std::move(command.stream), cached.num_device_tokens + cached.num_host_tokens);
+  for (NewSequence& sequence : command.sequences) scheduler_.Add(std::move(sequence));
+  // Submit let it in by a bound; now it is known what is cached and who is ahead.
+  const absl::Status in_time =
+      CheckDeadline(deadline_us, now_us, outlook.first_token_us, options_, scheduler_.step_cost());
+  if (!in_time.ok()) CancelChoices(leader_id, FinishReason::kDeadline);
+}
+
+void StepLoop::Apply(const CancelCommand& command) {
+  CancelChoices(command.leader, FinishReason::kCancelled);
+}
+
+void StepLoop::CancelChoices(SequenceId leader, FinishReason reason) {
+  const auto it = requests_.find(leader);
+  if (it == requests_.end()) return;
+  for (int32_t i = kMaxChoices - 1; i >= 0; --i) {
+    // Followers first: none is let go into the queue by the end of its leader.
+    FinishedSequence finished;
+    if (scheduler_.Cancel(leader + i, reason, &finished)) finished_.push_back(finished);
+  }
+}
+
+void StepLoop::Apply(const FinishAtCommand& command) {
+  FinishedSequence finished;
+  if (scheduler_.FinishAt(command.id, command.num_output_tokens, &finished)) {
+    finished_.push_back(finished);
+  }
+}
+
+StepLoop::Outlook StepLoop::LookAhead(const std::vector<int32_t>& prompt,
+                                      const std::string& cache_salt, int32_t priority,
+                                      bool scores_prompt, int64_t now_us) const {
+  Outlook outlook;
+  // Scores have to be computed, whatever is cached.
+  if (!scores_prompt) outlook.cached = scheduler_.Lookup(prompt, cache_salt);
+  outlook.ahead = scheduler_.Ahead(priority, now_us);
+  const int64_t num_own = static_cast<int64_t>(prompt.size()) - outlook.cached.num_device_tokens -
+                          outlook.cached.num_host_tokens;
+  outlook.first_token_us = static_cast<int64_t>(scheduler_.step_cost().PrefillUs(
+      outlook.ahead.num_tokens + std::max<int64_t>(num_own, 1), options_.max_num_batched_tokens));
+  return outlook;
+}
+
+void StepLoop::Expire() {
+  const int64_t next_us = scheduler_.next_expiry_us();
+  if (next_us == kNoDeadline) return;
+  const int64_t now_us = NowUs();
+  if (now_us < next_us) return;
+  scheduler_.Expire(now_us, &finished_);
+  if (finished_.empty()) return;
+  Publish();
+  DeliverFinished();
+}
+
+void StepLoop::DeliverFinished() {
   if (finished_.empty()) return;
   const absl::Time now = clock_->Now();
   for (FinishedSequence& finished : finished_) {
-    if (not_started_.erase(finished.id) > 0) queue_->Started(1);
+    NoteFinished(finished);
     completion_->PostFinished(std::move(finished), now);
   }
   finished_.clear();
 }
 
-void StepLoop::Apply(AddCommand command) {
-  not_started_.insert(command.sequence.id);
-  scheduler_.Add(std::move(command.sequence));
+void StepLoop::NoteFinished(const FinishedSequence& finished) {
+  const auto it = requests_.find(LeaderOf(finished.id));
+  CHECK(it != requests_.end()) << "sequence " << finished.id << " has no request";
+  Request& request = it->second;
+  if (--request.num_open > 0) return;
+  if (!request.started) {
+    queue_->Started(request.place);
+    --num_not_started_;
+  }
+  requests_.erase(it);
 }
 
-void StepLoop::Apply(CancelCommand command) {
-  FinishedSequence finished;
-  if (scheduler_.Cancel(command.id, FinishReason::kCancelled, &finished)) {
-    finished_.push_back(std::move(finished));
+bool StepLoop::PlanNext() {
+  if (!failure_.empty() || paused_ || scheduler_.idle()) return false;
+  if (rank_.num_outstanding() >= options_.max_steps_in_flight) return false;
+  StepPlan& plan = plans_[num_launched_ % plans_.size()];
+  StepResult& result = results_[num_launched_ % results_.size()];
+  scheduler_.PlanStep(&plan);
+  if (plan.empty()) {
+    CHECK_GT(rank_.num_outstanding(), 0) << "the scheduler has sequences but plans nothing";
+    return false;
   }
-}
-
-void StepLoop::Apply(FinishAtCommand command) {
-  FinishedSequence finished;
-  if (scheduler_.FinishAt(command.id, command.num_output_tokens, &finished)) {
-    finished_.push_back(std::move(finished));
-  }
-}
-
-void StepLoop::RunStep() {
-  scheduler_.PlanStep(&plan_);
-  CHECK(!plan_.empty()) << "the scheduler has sequences but plans nothing";
-  MarkStarted(plan_);
-  const absl::Time begin = clock_->Now();
-  absl::StatusOr<StepResult> result = executor_->Run(plan_);
-  if (!result.ok()) {
-    Fail(result.status());
-    return;
-  }
-  CommitResult committed = scheduler_.CommitStep(plan_, *result);
-  ++num_steps_;
-  PublishStats();
-  completion_->PostStep(std::move(committed), begin, clock_->Now());
+  ++num_launched_;
+  is_checked_ = false;
+  MarkStarted(plan);
+  rank_.Launch(&plan, &result);
+  return true;
 }
 
 void StepLoop::MarkStarted(const StepPlan& plan) {
-  if (not_started_.empty()) return;
-  int32_t num_started = 0;
-  for (const ScheduledSequence& sequence : plan.sequences) {
-    num_started += static_cast<int32_t>(not_started_.erase(sequence.id));
+  if (num_not_started_ == 0) return;
+  for (const ScheduledSequence& row : plan.sequences) {
+    const auto it = requests_.find(LeaderOf(row.id));
+    CHECK(it != requests_.end()) << "sequence " << row.id << " has no request";
+    if (std::exchange(it->second.started, true)) continue;
+    --num_not_started_;
+    queue_->Started(it->second.place);
   }
-  if (num_started > 0) queue_->Started(num_started);
+}
+
+bool StepLoop::CommitOldest() {
+  if (rank_.num_outstanding() == 0 || !rank_.OldestIsDone()) return false;
+  // The oldest of those in flight, which are the last ones launched.
+  const uint64_t oldest = num_launched_ - static_cast<uint64_t>(rank_.num_outstanding());
+  const RankThread::Done done = rank_.Wait();
+  if (!failure_.empty()) return true;
+  if (!done.status.ok()) {
+    Fail(done.status);
+    return true;
+  }
+  const StepPlan& plan = plans_[oldest % plans_.size()];
+  std::unique_ptr<Completion::StepEvent> event = completion_->TakeStepEvent();
+  scheduler_.CommitStep(plan, results_[oldest % results_.size()], &event->result);
+  const int64_t duration_us = absl::ToInt64Microseconds(done.end - done.begin);
+  scheduler_.ObserveStep(plan.num_tokens, std::max<int64_t>(duration_us, 0));
+  for (const FinishedSequence& finished : event->result.finished) NoteFinished(finished);
+  ++num_steps_;
+  Publish();
+  event->begin = done.begin;
+  event->end = done.end;
+  completion_->PostStep(std::move(event));
+  return true;
 }
 
 void StepLoop::Fail(const absl::Status& status) {
-  failed_ = true;
-  const std::string message =
-      absl::StrCat("the engine failed in step ", num_steps_ + 1, ": ", status.ToString());
-  LogError(message);
-  // In this order: no stream is opened after the failure, and a sink that is told so finds health()
-  // not OK.
-  queue_->Fail(message);
-  completion_->PostFailure(message);
+  failure_ = absl::StrCat("the engine failed in step ", num_steps_ + 1, ": ", status.ToString());
+  LogError(failure_);
+  // In this order: a sink that is told so finds health() not OK and all blocks free.
+  queue_->Fail(failure_);
+  std::vector<FinishedSequence> ended;
+  scheduler_.EndAll(FinishReason::kError, &ended);
+  for (const FinishedSequence& finished : ended) NoteFinished(finished);
+  Publish();
+  completion_->PostFailure(failure_);
 }
 
-void StepLoop::PublishStats() {
-  const SchedulerStats scheduler = scheduler_.stats();
-  MutexLock lock(&mutex_);
-  stats_.scheduler = scheduler;
-  stats_.num_steps = num_steps_;
+void StepLoop::CheckWhenIdle() {
+  if (is_checked_ || !scheduler_.idle() || rank_.num_outstanding() > 0) return;
+  scheduler_.CheckInvariants();
+  is_checked_ = true;
 }
 
-StepLoop::Stats StepLoop::stats() const {
-  MutexLock lock(&mutex_);
-  return stats_;
+void StepLoop::Publish() {
+  EngineSnapshot snapshot;
+  snapshot.scheduler = scheduler_.stats();
+  snapshot.step_cost = scheduler_.step_cost();
+  snapshot.num_steps = num_steps_;
+  snapshot.paused = paused_;
+  queue_->Publish(snapshot);
 }
 
 }  // namespace fastgen

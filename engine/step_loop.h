@@ -1,23 +1,32 @@
-// StepLoop: the engine thread: commands -> Scheduler -> Executor -> Scheduler -> Completion, step
+// StepLoop: the engine thread. commands -> Scheduler -> RankThread -> Scheduler -> Completion, step
 // after step.
 //
-// Commands are applied between steps: a cancelled sequence is in no plan that is made after its
-// cancel was given. Without work the thread sleeps in RequestQueue::Wait. An Executor error is
-// final: all streams end with it and everything is refused from then on.
+//   apply commands, expire; commit the oldest step if it is done; else plan and launch the next if
+//   fewer than max_steps_in_flight are out; else sleep until a command, the end of a step or the
+//   next deadline
+// Commands are applied while a step runs, too: a cancelled sequence is in no plan that is made
+// after its cancel was given, and its client need not wait for the step. Without work the thread
+// sleeps. An Executor error is final: all streams end with it and everything is refused from then
+// on. Nothing is allocated from step to step once the longest batch has been seen.
 //
 // Thread rule: Run: the engine thread; stats: any thread.
-// Tested by tests/engine/engine_test.cc, engine_end_test.cc and engine_stress_test.cc.
+// Tested by tests/engine/engine_test.cc, engine_end_test.cc, engine_stress_test.cc,
+// control_test.cc, deadline_test.cc and allocation_test.cc.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
-#include "base/mutex.h"
 #include "engine/completion.h"
+#include "engine/engine.h"
 #include "engine/model/executor.h"
+#include "engine/rank_thread.h"
 #include "engine/request_queue.h"
 #include "engine/schedule/scheduler.h"
 
@@ -25,11 +34,6 @@ namespace fastgen {
 
 class StepLoop {
  public:
-  struct Stats {
-    SchedulerStats scheduler;
-    int64_t num_steps = 0;
-  };
-
   // All must outlive the object.
   StepLoop(const SchedulerOptions& options, Executor* executor, const Clock* clock,
            RequestQueue* queue, Completion* completion);
@@ -37,33 +41,75 @@ class StepLoop {
   // Until the queue is closed and every sequence has ended.
   void Run();
 
-  // As of the last step or command.
-  Stats stats() const;
-
  private:
+  // A live request.
+  struct Request {
+    std::string request_id;
+    QueuePlace place;
+    absl::Time submitted;
+    int32_t num_open = 0;  // choices
+    bool started = false;  // had a step
+  };
+
   void ApplyCommands();
   void Apply(AddCommand command);
-  void Apply(CancelCommand command);
-  void Apply(FinishAtCommand command);
-  void RunStep();
-  void MarkStarted(const StepPlan& plan);
-  void Fail(const absl::Status& status);
-  void PublishStats();
+  void Apply(const CancelCommand& command);
+  void Apply(const FinishAtCommand& command);
+  void Apply(const ResumeCommand& command);
+  // Queries: answered after Publish, so that who is answered sees what it asked for in the figures.
+  void Apply(PlanQuery query);
+  void Apply(ListQuery query);
+  void Apply(PauseQuery query);
+  void Apply(FlushQuery query);
+  void CancelChoices(SequenceId leader, FinishReason reason);
+  // How long until the first token of a prompt that is added now, by the measured costs; 0 while
+  // nothing was measured.
+  struct Outlook {
+    CachedPrefix cached;
+    QueueAhead ahead;
+    int64_t first_token_us = 0;
+  };
+  Outlook LookAhead(const std::vector<int32_t>& prompt, const std::string& cache_salt,
+                    int32_t priority, bool scores_prompt, int64_t now_us) const;
+  PlanInfo MakePlanInfo(const PlanQuery& query) const;
 
+  void Expire();
+  // Tells of what ended other than by a step.
+  void DeliverFinished();
+  // False when there was nothing to do.
+  bool CommitOldest();
+  bool PlanNext();
+  void MarkStarted(const StepPlan& plan);
+  // Keeps requests_ in step with the sequences that ended.
+  void NoteFinished(const FinishedSequence& finished);
+  void Fail(const absl::Status& status);
+  // Calls `answers`, each of which tells one who asked.
+  void Answer(std::vector<std::function<void()>>* answers);
+  void CheckWhenIdle();
+  void Sleep();
+  void Publish();
+  int64_t NowUs() const { return absl::ToUnixMicros(clock_->Now()); }
+
+  const SchedulerOptions options_;
   Scheduler scheduler_;
-  Executor* const executor_;
   const Clock* const clock_;
   RequestQueue* const queue_;
   Completion* const completion_;
-  StepPlan plan_;  // kept for its storage, as the next two
-  std::vector<EngineCommand> commands_;
+  // Steps number n and n + 1 in flight use one entry each; kept for their storage.
+  std::array<StepPlan, RankThread::kMaxOutstanding> plans_;
+  std::array<StepResult, RankThread::kMaxOutstanding> results_;
+  uint64_t num_launched_ = 0;
+  int64_t num_steps_ = 0;                              // committed
+  absl::flat_hash_map<SequenceId, Request> requests_;  // by leader
+  int32_t num_not_started_ = 0;                        // of requests_
+  std::vector<EngineCommand> commands_;                // kept for their storage, as the next one
   std::vector<FinishedSequence> finished_;
-  absl::flat_hash_set<SequenceId> not_started_;  // sequences that still hold a place in the queue
-  bool failed_ = false;
-  int64_t num_steps_ = 0;
-
-  mutable Mutex mutex_;
-  Stats stats_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> answers_;  // to the queries among commands_
+  std::vector<std::function<void()>> pauses_;   // asked for, and steps are in flight
+  bool paused_ = false;
+  std::string failure_;     // not empty: failed
+  bool is_checked_ = true;  // idle since the invariants were checked
+  RankThread rank_;         // last: it uses plans_ and results_
 };
 
 }  // namespace fastgen

@@ -46,19 +46,23 @@ TEST_CASE("cancel in the middle of prefill frees the blocks before the next step
   EngineUnderTest fake = MakeEngineUnderTest({}, Says(Bytes("ok")));
   fake.executor->CloseGate();
   auto sink = std::make_shared<RecordingSink>();
-  // 200 tokens at 64 a step: the second step is in flight when the cancel comes.
+  // 200 tokens at 64 a step: two steps are launched, and not a third one, when the cancel comes.
   REQUIRE(fake->Submit(MakeRequest("a", std::vector<int32_t>(200, 'x')), sink).ok());
-  fake.executor->LetThrough(1);
-  fake.executor->WaitForStep(2);
+  fake.executor->WaitForStep(1);
   CHECK_FALSE(fake.AllBlocksFree());
   REQUIRE(fake->Cancel("a"));
-  fake.executor->OpenGate();
+  // Told at once: the client need not wait for the step.
   const RecordingSink::Record record = sink->WaitForEnd();
   CHECK(fake.AllBlocksFree());
   CHECK(record.finished->reason == FinishReason::kCancelled);
-  CHECK(record.finished->receipt.num_chunks == 2);
+  CHECK(record.finished->usage.output_tokens == 0);
   CHECK(record.ids().empty());
-  CHECK(fake.executor->steps().size() == 2);
+  // What was in flight retires before its blocks are another's.
+  auto next = std::make_shared<RecordingSink>();
+  REQUIRE(fake->Submit(MakeRequest("b", std::vector<int32_t>(200, 'y')), next).ok());
+  fake.executor->OpenGate();
+  CHECK(next->WaitForEnd().text() == "ok");
+  CHECK(fake->stats().num_wasted_rows >= 1);
 }
 
 TEST_CASE("cancel in the middle of decode keeps what was given out", "[engine]") {
@@ -70,14 +74,15 @@ TEST_CASE("cancel in the middle of decode keeps what was given out", "[engine]")
   sink->WaitForDeltas(3);
   fake.executor->WaitForStep(4);
   REQUIRE(fake->Cancel("a"));
-  fake.executor->OpenGate();
   const RecordingSink::Record record = sink->WaitForEnd();
   CHECK(fake.AllBlocksFree());
-  // The step in flight counts; none after it.
-  CHECK(record.text() == "abcd");
-  CHECK(record.ids() == Bytes("abcd"));
+  // The step in flight no longer counts.
+  CHECK(record.text() == "abc");
+  CHECK(record.ids() == Bytes("abc"));
   CHECK(record.finished->reason == FinishReason::kCancelled);
-  CHECK(record.finished->usage.output_tokens == 4);
+  CHECK(record.finished->usage.output_tokens == 3);
+  CHECK(record.finished->receipt.num_steps == 3);
+  fake.executor->OpenGate();
 }
 
 TEST_CASE("preemption changes no token", "[engine]") {

@@ -25,7 +25,13 @@ struct EngineUnderTestOptions {
   int32_t max_model_len = 256;
   int32_t block_size = 16;
   int32_t num_blocks = 64;
+  int32_t num_host_blocks = 0;
+  double page_us_per_token = 0;
+  bool prefix_cache = true;
+  int32_t max_steps_in_flight = 2;
   int32_t max_queued_requests = 16;
+  int64_t max_queued_tokens = 4 << 20;
+  absl::Duration deadline_margin = absl::Milliseconds(2);
   std::vector<std::string> pieces;  // ids from FakeTokenizer::kFirstPiece on
 };
 
@@ -55,10 +61,20 @@ inline EngineUnderTest MakeEngineUnderTest(const EngineUnderTestOptions& options
   parts.scheduler.max_model_len = options.max_model_len;
   parts.scheduler.block_size = options.block_size;
   parts.scheduler.num_blocks = options.num_blocks;
-  parts.max_queued_requests = options.max_queued_requests;
+  parts.scheduler.num_host_blocks = options.num_host_blocks;
+  parts.scheduler.host_chunk_tokens = 2 * options.block_size;
+  parts.scheduler.page_us_per_token = options.page_us_per_token;
+  parts.scheduler.prefix_cache = options.prefix_cache;
+  parts.scheduler.max_steps_in_flight = options.max_steps_in_flight;
+  parts.scheduler.deadline_margin_us = absl::ToInt64Microseconds(options.deadline_margin);
+  parts.queue.max_requests = options.max_queued_requests;
+  parts.queue.max_tokens = options.max_queued_tokens;
   FakeExecutor::Options executor_options;
   executor_options.vocab_size = tokenizer->vocab_size();
   executor_options.block_size = options.block_size;
+  executor_options.num_blocks = options.num_blocks;
+  executor_options.num_host_blocks = options.num_host_blocks;
+  executor_options.page_us_per_token = options.page_us_per_token;
   auto executor = std::make_unique<FakeExecutor>(executor_options);
   executor->SetNextToken(std::move(next_token));
   EngineUnderTest fake;
