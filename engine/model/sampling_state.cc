@@ -102,7 +102,6 @@ void SamplingState::StartHistory(const ScheduledSequence& sequence, int32_t pend
   CHECK_LE(static_cast<size_t>(sequence.num_prompt), sequence.history.size());
   slot->history_owner = sequence.id;
   slot->counts.clear();
-  slot->output_end.clear();
   if (sequence.sampling.has_penalties()) CountTokens(sequence, slot);
   if (HasBadWords(sequence.sampling)) {
     const size_t num_output = sequence.history.size() - static_cast<size_t>(sequence.num_prompt);

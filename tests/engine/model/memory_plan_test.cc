@@ -212,18 +212,25 @@ TEST_CASE("where the device is the host, both tiers come out of one memory", "[m
       status.message(),
       absl::StrCat(backend.free_memory_bytes, " bytes (", backend.free_memory_bytes >> 20,
                    " MiB) free, less ", fixed + 10 * kBlockBytes)));
+}
 
-  // KV that is chosen leaves the host tier its memory, and is still the whole context if it can be.
-  request.kv_cache_bytes = 0;
-  request.max_model_len = 0;
-  request.host_kv_bytes = 2 * kChunkBytes;
-  backend.free_memory_bytes = fixed + 2 * kChunkBytes + 200 * kBlockBytes;
+TEST_CASE("where the device is the host, KV that is chosen leaves the host tier its memory",
+          "[model][memory]") {
+  const ModelConfig config = LongConfig();
+  StubBackend backend;
+  backend.is_host_device = true;
+  MemoryRequest request = SmallRequest();
+  const int64_t workspace = PlanMemory(config, backend, 0, request)->workspace_bytes;
+  backend.free_memory_bytes = workspace + kReserveBytes + 2 * kChunkBytes + 200 * kBlockBytes;
   backend.free_host_memory_bytes = backend.free_memory_bytes;
-  const auto chosen = PlanMemory(config, backend, 0, request);
-  REQUIRE(chosen.ok());
-  CHECK(chosen->workspace_bytes + kReserveBytes + chosen->kv_bytes + chosen->host_kv_bytes <=
-        backend.free_memory_bytes);
-  CHECK(chosen->num_host_blocks == 32);
+  request.host_kv_bytes = 2 * kChunkBytes;
+  const auto plan = PlanMemory(config, backend, 0, request);
+  REQUIRE(plan.ok());
+  CHECK(plan->num_blocks == 100);  // half of what is left
+  CHECK(plan->num_host_blocks == 32);
+  // On a device of its own they do not meet.
+  backend.is_host_device = false;
+  CHECK(PlanMemory(config, backend, 0, request)->num_blocks == 116);
 }
 
 TEST_CASE("a context above the model's is refused", "[model][memory]") {

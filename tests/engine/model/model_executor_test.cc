@@ -1,6 +1,7 @@
 // ModelExecutor: plans in, tokens and scores out.
 #include "engine/model/model_executor.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -121,9 +122,9 @@ TEST_CASE("a row's scores do not depend on which others are asked for", "[model]
   testing::TestModelOptions options;
   options.compute_dtype = dtype == DType::kF32 ? ComputeDType::kF32 : ComputeDType::kAuto;
   ExecutorUnderTest tested(path, options);
-  const std::vector<int32_t> ids = Ids(40);
+  const std::vector<int32_t> ids = Ids(41);
   const auto run = [&](int num_targets) {
-    ScheduledSequence sequence = Prompt(1, ids, 0);
+    ScheduledSequence sequence = Prompt(1, Ids(40), 0);
     sequence.score_targets.assign(ids.begin() + 1, ids.begin() + 1 + num_targets);
     sequence.sampling.num_top_logprobs = 5;
     sequence.sampling.num_prompt_top_logprobs = 5;
@@ -131,11 +132,15 @@ TEST_CASE("a row's scores do not depend on which others are asked for", "[model]
   };
   // With 39 scored and one sampled, every row is computed to its end.
   const SequenceResult all = run(39);
-  for (const int num_targets : {0, 1, 12, 38}) {
+  // With 40, one row is both.
+  for (const int num_targets : {0, 1, 12, 38, 40}) {
     INFO(num_targets << " targets");
     const SequenceResult some = run(num_targets);
     CHECK(testing::AreSame({some.next}, {all.next}));
-    CHECK(testing::AreSame(some.scored, {all.scored.begin(), all.scored.begin() + num_targets}));
+    const int num_both = std::min(num_targets, 39);
+    CHECK(testing::AreSame({some.scored.begin(), some.scored.begin() + num_both},
+                           {all.scored.begin(), all.scored.begin() + num_both}));
+    if (num_targets == 40) CHECK(some.scored[39].top == some.next.top);
   }
 }
 
