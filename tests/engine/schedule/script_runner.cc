@@ -190,7 +190,7 @@ std::string ScriptRunner::Plan() {
   if (plan.empty()) return "nothing\n";
   std::ostringstream out;
   out << "step " << plan.step << ", " << plan.num_tokens << " tokens\n";
-  out << PrintMoves("page_out", plan.page_outs);
+  out << PrintMoves("page_out", plan.page_outs) << PrintMoves("swap_out", plan.swap_outs);
   if (!plan.poisoned_blocks.empty()) out << "  poison" << Join(plan.poisoned_blocks) << "\n";
   out << PrintMoves("page_in", plan.page_ins) << PrintMoves("copy", plan.copies);
   for (const ScheduledSequence& row : plan.sequences) {
