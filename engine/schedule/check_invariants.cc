@@ -64,8 +64,7 @@ void Scheduler::CheckBlocks() const {
     for (const int32_t block : sequence->block_table) ++holders[block];
     for (const int32_t chunk : sequence->swap_chunks) ++host_holders[chunk];
   }
-  for (const int32_t chunk : filling_chunks_) ++host_holders[chunk];
-  for (const int32_t block : fill_holds_) ++holders[block];
+  for (const Fill& fill : fills_) ++host_holders[fill.chunk];
   for (const auto& [step, chunk] : chunks_in_flight_) ++host_holders[chunk];
   blocks_.CheckInvariants(holders);
   host_.CheckInvariants(host_holders);

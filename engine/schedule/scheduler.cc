@@ -159,8 +159,6 @@ FinishedSequence Scheduler::End(Sequence* sequence, FinishReason reason, int32_t
   }
   if (sequence->deadline_us != kNoDeadline) deadlines_.erase({sequence->deadline_us, record.id});
   CHECK_EQ(live_.erase(record.id), 1u) << "sequence " << record.id;
-  // No plan may come for a long time: nothing is held for it.
-  if (live_.empty()) DropFills();
   return record;
 }
 

@@ -200,6 +200,15 @@ class Scheduler {
     bool is_cacheable = false;           // what it computes may enter the prefix index
   };
 
+  // A host chunk to be written: with the text that ends in device block `last_block`, as long as
+  // that has this hash.
+  struct Fill {
+    int32_t chunk = 0;
+    int32_t last_block = 0;
+    uint64_t hash = 0;
+    bool is_dropped = false;
+  };
+
   // In the order of planning; scheduler_plan.cc.
   void MakeRoomForUrgent();
   void PlanDecodeRows(StepPlan* plan);
@@ -242,9 +251,9 @@ class Scheduler {
   // Puts the full blocks below `limit` into the prefix index, and those chunks into the host tier.
   void IndexBlocks(Sequence* sequence, int32_t limit);
   void FillHost(Sequence* sequence, int32_t limit);
-  // Gives up the fills that no plan has taken yet, for their blocks.
-  void DropFills();
-  void ReleaseFillHolds();
+  // Gives the plan the fills that still can be done.
+  void TakeFills(StepPlan* plan);
+  bool CanFill(const Fill& fill) const;
   int32_t ForgetPrefixes();
   int32_t IndexLimit(const Sequence& sequence) const;
   // Brings blocks [first_block, end_block) of the table back from the host blocks of `chunks`.
@@ -290,12 +299,9 @@ class Scheduler {
   std::set<std::pair<int64_t, SequenceId>> deadlines_;
   std::vector<int32_t> free_slots_;
 
-  // For the next plan. Fills hold their device blocks until their step is committed, and can be
-  // dropped; swapped blocks are free already: the plan moves them before it writes anything.
-  std::vector<KvBlockMove> fills_;
-  std::vector<int32_t>
-      fill_holds_;  // by these, parents first: all that the filled blocks need in the prefix index
-  std::vector<int32_t> filling_chunks_;  // by these
+  // For the next plan. Device blocks of either are not held: a fill whose block has lost its text
+  // by then is dropped, swapped blocks are moved before the plan writes anything.
+  std::vector<Fill> fills_;
   std::vector<KvBlockMove> swap_outs_;
   std::vector<int32_t> freed_blocks_;  // since the last plan, where they are to be poisoned
   std::vector<std::pair<uint64_t, int32_t>>

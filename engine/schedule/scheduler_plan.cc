@@ -117,13 +117,7 @@ bool Scheduler::TryAdmit(Sequence* sequence, StepPlan* plan) {
   // A victim of this plan is not taken back by it, unless there is nothing else to run.
   if (sequence->preempted_in_step == last_step_ + 1 && !planned_.empty()) return false;
   FindStart(*sequence, &start_);
-  if (!FitsNow(*sequence, start_)) {
-    const bool is_last_chance = planned_.empty() && num_in_flight() == 0;
-    if (!is_last_chance || fills_.empty()) return false;
-    DropFills();
-    FindStart(*sequence, &start_);
-    if (!FitsNow(*sequence, start_)) return false;
-  }
+  if (!FitsNow(*sequence, start_)) return false;
   Admit(sequence, plan);
   return true;
 }
@@ -142,22 +136,15 @@ void Scheduler::FinishPlan(StepPlan* plan) {
   for (size_t row = 0; row < planned_.size(); ++row) {
     planned_[row]->last_row = static_cast<int32_t>(row);
   }
-  plan->page_outs.swap(fills_);
-  ReleaseFillHolds();
+  TakeFills(plan);
   plan->swap_outs.swap(swap_outs_);
   plan->poisoned_blocks.swap(freed_blocks_);
-  for (const int32_t chunk : filling_chunks_) chunks_in_flight_.emplace_back(last_step_, chunk);
-  filling_chunks_.clear();
 }
 
 bool Scheduler::TakeDecodeBlock(Sequence* sequence) {
   const auto num_blocks = static_cast<int32_t>(sequence->block_table.size());
   if (num_blocks >= NumBlocksFor(sequence->length())) return true;
   while (blocks_.num_available() == 0) {
-    if (!fills_.empty()) {
-      DropFills();
-      continue;
-    }
     Sequence* last = running_.back();
     // Blocks that are on their way back are worth a step's wait, a preemption is not.
     if (blocks_.num_retiring() > num_stalled_ || IsEnding(*last)) {

@@ -46,16 +46,19 @@ bool Scheduler::FindFork(const Sequence& sequence, Start* start) const {
   const bool is_there = leader != nullptr && leader->phase == Sequence::Phase::kRunning &&
                         leader->num_committed >= leader->num_prompt;
   if (!is_there || sequence.num_output() > 0) return false;
+  const int32_t num_full = (sequence.num_prompt - 1) / options_.block_size;
+  // Back from the host tier, its blocks may yet be exchanged for equal ones in the index, which its
+  // forks would miss.
+  if (leader->is_cacheable && leader->num_indexed < num_full) return false;
   // It feeds the prompt's last token again, to sample after it; that token's block is the one that
   // both would write.
   start->num_computed = sequence.num_prompt - 1;
-  const int32_t num_full = start->num_computed / options_.block_size;
   start->shared_blocks.assign(leader->block_table.begin(), leader->block_table.begin() + num_full);
   if (start->num_computed % options_.block_size != 0) {
     start->copy_source = leader->block_table[num_full];
   }
   start->num_device_tokens = start->num_computed;
-  start->is_cacheable = leader->is_cacheable && leader->num_indexed >= num_full;
+  start->is_cacheable = leader->is_cacheable;
   return true;
 }
 
@@ -145,14 +148,8 @@ void Scheduler::FillHost(Sequence* sequence, int32_t limit) {
         host_.Release(chunk, committed_step_);
         return;
       }
-      filling_chunks_.push_back(chunk);
-      for (int32_t j = 0; j < (i + 1) * blocks_per_chunk_; ++j) {
-        const int32_t block = sequence->block_table[j];
-        blocks_.Share(block);
-        fill_holds_.push_back(block);
-        if (j < i * blocks_per_chunk_) continue;
-        fills_.push_back({block, chunk * blocks_per_chunk_ + j % blocks_per_chunk_});
-      }
+      const int32_t last_block = sequence->block_table[(i + 1) * blocks_per_chunk_ - 1];
+      fills_.push_back({chunk, last_block, blocks_.index().hash(last_block)});
     }
     sequence->host_parent = chunk;
     sequence->host_parent_hash = host_.index().hash(chunk);
@@ -160,22 +157,43 @@ void Scheduler::FillHost(Sequence* sequence, int32_t limit) {
   }
 }
 
-void Scheduler::ReleaseFillHolds() {
-  for (auto it = fill_holds_.rbegin(); it != fill_holds_.rend(); ++it) {
-    blocks_.Release(*it, last_step_);
-  }
-  fill_holds_.clear();
+bool Scheduler::CanFill(const Fill& fill) const {
+  const PrefixIndex& index = blocks_.index();
+  if (!index.Contains(fill.last_block) || index.hash(fill.last_block) != fill.hash) return false;
+  if (!host_.index().Contains(fill.chunk)) return false;
+  const int32_t parent = host_.index().parent(fill.chunk);
+  return std::none_of(fills_.begin(), fills_.end(), [parent](const Fill& other) {
+    return other.is_dropped && other.chunk == parent;
+  });
 }
 
-void Scheduler::DropFills() {
-  // Backwards: children before their parents. Who fills on below a dropped chunk finds it gone.
-  ReleaseFillHolds();
-  for (auto it = filling_chunks_.rbegin(); it != filling_chunks_.rend(); ++it) {
-    host_.Forget(*it);
-    host_.Release(*it, committed_step_);
+void Scheduler::TakeFills(StepPlan* plan) {
+  for (Fill& fill : fills_) fill.is_dropped = !CanFill(fill);
+  // Backwards: children leave the index before their parents.
+  for (auto it = fills_.rbegin(); it != fills_.rend(); ++it) {
+    if (!it->is_dropped) continue;
+    host_.Forget(it->chunk);
+    host_.Release(it->chunk, committed_step_);
+  }
+  for (const Fill& fill : fills_) {
+    if (fill.is_dropped) continue;
+    int32_t block = fill.last_block;
+    for (int32_t j = blocks_per_chunk_ - 1; j >= 0; --j, block = blocks_.index().parent(block)) {
+      plan->page_outs.push_back({block, fill.chunk * blocks_per_chunk_ + j});
+    }
+    // The whole chain stays until the step has read its end: an entry that is held has parents that
+    // are.
+    for (block = fill.last_block; block != PrefixIndex::kRoot;
+         block = blocks_.index().parent(block)) {
+      blocks_.Share(block);
+    }
+    for (block = fill.last_block; block != PrefixIndex::kRoot;
+         block = blocks_.index().parent(block)) {
+      blocks_.Release(block, last_step_);
+    }
+    chunks_in_flight_.emplace_back(last_step_, fill.chunk);
   }
   fills_.clear();
-  filling_chunks_.clear();
 }
 
 CachedPrefix Scheduler::Lookup(const std::vector<int32_t>& prompt,

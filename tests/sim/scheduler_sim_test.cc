@@ -118,11 +118,11 @@ class Simulation {
     options.max_steps_in_flight = random->Between(1, 2);
     options.host_chunk_tokens = options.block_size << random->Between(0, 2);
     const int32_t blocks_per_chunk = options.host_chunk_tokens / options.block_size;
-    if (random->OneIn(2)) options.num_host_blocks = blocks_per_chunk * random->Between(1, 12);
+    if (random->OneIn(2)) options.num_host_blocks = blocks_per_chunk * random->Between(1, 40);
     options.ageing_us = random->Between(0, 5000);
     options.deadline_margin_us = random->Between(0, 2000);
     // Steps cost about 30 us a token: sometimes paging is cheaper, sometimes not.
-    options.page_us_per_token = random->Between(1, 40);
+    options.page_us_per_token = random->OneIn(3) ? random->Between(1, 40) : random->Between(0, 5);
     options.poison_freed_blocks = true;
     return options;
   }
