@@ -31,8 +31,8 @@ int64_t NumBytesOf(const TokenDelta& delta, const DeltaFields& fields, const std
 }
 
 int32_t WeightOf(const TokenDelta& delta) {
-  return NumOutputTokens(delta) + std::max(delta.num_prompt_tokens,
-                                           static_cast<int32_t>(delta.prompt_logprobs.size()));
+  return NumOutputTokens(delta) +
+         std::max(delta.num_prompt_tokens, static_cast<int32_t>(delta.prompt_logprobs.size()));
 }
 
 }  // namespace
@@ -55,8 +55,8 @@ EventLog::Entry* EventLog::EntryFor(int32_t index, int32_t weight) {
   CHECK(index >= 0 && static_cast<size_t>(index) < last_delta_of_.size())
       << "a delta of choice " << index << " of " << last_delta_of_.size();
   int64_t& last = last_delta_of_[static_cast<size_t>(index)];
-  const bool waits = last >= std::max(begin_, taken_end_) &&
-                     (keep_ == Keep::kUntilTaken || last == end() - 1);
+  const bool waits =
+      last >= std::max(begin_, taken_end_) && (keep_ == Keep::kUntilTaken || last == end() - 1);
   if (waits) {
     Entry& entry = entries_[static_cast<size_t>(last - begin_)];
     if (entry.weight + weight <= kMaxMessageTokens) return &entry;
@@ -130,12 +130,12 @@ absl::StatusOr<EventLog::Place> EventLog::Find(int64_t from_token) const {
     return absl::OutOfRangeError(absl::StrCat("from_token: ", from_token, " is beyond the ",
                                               end_position_, " tokens that were produced"));
   }
-  // An event without tokens stands at the position of the one after it: it may be gone where that one is kept.
+  // An event without tokens stands at the position of the one after it: it may be gone where that
+  // one is kept.
   const int64_t oldest = std::max(first_position(), dropped_position_ + 1);
   if (from_token < oldest) {
-    return absl::OutOfRangeError(absl::StrCat("from_token: ", from_token,
-                                              " is no longer kept; the oldest that is kept is ",
-                                              oldest));
+    return absl::OutOfRangeError(absl::StrCat(
+        "from_token: ", from_token, " is no longer kept; the oldest that is kept is ", oldest));
   }
   // The first event at that position; else the one that holds the token.
   const auto at_or_after = std::lower_bound(
@@ -152,7 +152,8 @@ absl::StatusOr<EventLog::Place> EventLog::Find(int64_t from_token) const {
 
 int64_t EventLog::NumTokensFrom(int64_t number) const {
   if (number >= end()) return 0;
-  return end_weight_ - entries_[static_cast<size_t>(std::max(number, begin_) - begin_)].weight_before;
+  return end_weight_ -
+         entries_[static_cast<size_t>(std::max(number, begin_) - begin_)].weight_before;
 }
 
 }  // namespace fastgen

@@ -1,11 +1,11 @@
 // EventLog: what one request has produced and its reader has yet to get, in the order of delivery.
 //
-// Two ways to keep it: kUntilTaken, an outbox (what was taken is gone), and kAsRing, the last `max_ring_tokens` tokens
-// for readers that come back. Deltas of one choice that wait together become one message of at most kMaxMessageTokens
-// tokens, which keeps messages below clients' usual 4 MiB limit; a ring joins only neighbours, so that positions stay.
-// A position is the number of output tokens before an event, over all choices. An event that was taken once never
-// changes again: what a client counts is always the position of an event.
-// Thread rule: its owner's lock.
+// Two ways to keep it: kUntilTaken, an outbox (what was taken is gone), and kAsRing, the last
+// `max_ring_tokens` tokens for readers that come back. Deltas of one choice that wait together
+// become one message of at most kMaxMessageTokens tokens, which keeps messages below clients' usual
+// 4 MiB limit; a ring joins only neighbours, so that positions stay. A position is the number of
+// output tokens before an event, over all choices. An event that was taken once never changes
+// again: what a client counts is always the position of an event. Thread rule: its owner's lock.
 // Tested by tests/server/event_log_test.cc.
 #pragma once
 
@@ -47,8 +47,8 @@ class EventLog {
   int64_t end_position() const { return end_position_; }
   // Moves (kUntilTaken) or copies (kAsRing) an event. False when `number` is outside [begin, end).
   bool Take(int64_t number, v1::GenerateEvent* event);
-  // The number and position of the first event for a reader that has `from_token` tokens. OUT_OF_RANGE naming both
-  // numbers.
+  // The number and position of the first event for a reader that has `from_token` tokens.
+  // OUT_OF_RANGE naming both numbers.
   struct Place {
     int64_t number = 0;
     int64_t position = 0;
@@ -79,7 +79,7 @@ class EventLog {
   std::deque<Entry> entries_;
   std::vector<int64_t> last_delta_of_;  // by choice: the number of its latest delta
   int64_t begin_ = 0;
-  int64_t taken_end_ = 0;  // events before it were taken
+  int64_t taken_end_ = 0;          // events before it were taken
   int64_t dropped_position_ = -1;  // of the youngest event that the ring lost
   int64_t end_position_ = 0;
   int64_t end_weight_ = 0;

@@ -1,8 +1,8 @@
 #include "server/generate_reactor.h"
 
-#include <utility>
-
 #include <grpcpp/server_context.h>
+
+#include <utility>
 
 namespace fastgen {
 namespace {
@@ -12,7 +12,7 @@ constexpr char kUsageTrailer[] = "x-fastgen-usage";
 }  // namespace
 
 GenerateReactor::GenerateReactor(grpc::CallbackServerContext* context, EngineGate* gate,
-                                 std::shared_ptr<RequestStream> stream)
+                                 std::shared_ptr<EventStream> stream)
     : context_(context), stream_(std::move(stream)) {
   MutexLock lock(&mutex_);
   open_stream_.emplace(gate);
@@ -20,7 +20,7 @@ GenerateReactor::GenerateReactor(grpc::CallbackServerContext* context, EngineGat
 
 std::shared_ptr<GenerateReactor> GenerateReactor::Make(grpc::CallbackServerContext* context,
                                                        EngineGate* gate,
-                                                       std::shared_ptr<RequestStream> stream) {
+                                                       std::shared_ptr<EventStream> stream) {
   std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(context, gate, std::move(stream)));
   MutexLock lock(&reactor->mutex_);
   reactor->self_ = reactor;
@@ -79,12 +79,13 @@ void GenerateReactor::Pump() {
     if (writing_ || closed_) return;
     if (!end_.has_value() && !gone_) {
       StreamEnd end;
-      const RequestStream::Next next = stream_->Take(this, &event_, &end);
-      has_event = next == RequestStream::Next::kEvent;
-      if (next == RequestStream::Next::kEnd) end_ = std::move(end);
+      const EventStream::Next next = stream_->Take(this, &event_, &end);
+      has_event = next == EventStream::Next::kEvent;
+      if (next == EventStream::Next::kEnd) end_ = std::move(end);
     }
-    // Finish waits for the last write: over gRPC's in-process transport a message that is sent together with the
-    // status (StartWriteAndFinish) is lost when its reader has not asked for it yet.
+    // Finish waits for the last write: over gRPC's in-process transport a message that is sent
+    // together with the status (StartWriteAndFinish) is lost when its reader has not asked for it
+    // yet.
     if (has_event) {
       writing_ = true;
     } else if (end_.has_value()) {
@@ -95,7 +96,8 @@ void GenerateReactor::Pump() {
       }
     }
   }
-  // Outside the lock: the flags set above make this thread the only one that may start an operation.
+  // Outside the lock: the flags set above make this thread the only one that may start an
+  // operation.
   if (has_event) {
     StartWrite(&event_);
   } else if (status.has_value()) {

@@ -18,7 +18,8 @@ constexpr absl::Duration kDefaultRetryAfter = absl::Seconds(1);
 constexpr absl::Duration kMinRetryAfter = absl::Milliseconds(100);
 constexpr absl::Duration kMaxRetryAfter = absl::Hours(1);
 
-// "sampling.top_p: must be ..." -> "sampling.top_p"; "" when the message does not open with a field's name.
+// "sampling.top_p: must be ..." -> "sampling.top_p"; "" when the message does not open with a
+// field's name.
 std::string LeadingField(const std::string& message) {
   const size_t colon = message.find(": ");
   if (colon == std::string::npos) return "";
@@ -46,8 +47,9 @@ void AddBadRequest(const absl::Status& status, google::rpc::Status* rich) {
   rich->add_details()->PackFrom(bad_request);
 }
 
-// In the words of engine/schedule/admission.cc: the prompt, or prompt and max_tokens together, exceed what the context
-// or the KV cache holds. Clients that shorten their conversation and try again look for the reason, not for words.
+// In the words of engine/schedule/admission.cc: the prompt, or prompt and max_tokens together,
+// exceed what the context or the KV cache holds. Clients that shorten their conversation and try
+// again look for the reason, not for words.
 void AddContextOverflow(const absl::Status& status, google::rpc::Status* rich) {
   const bool overflows = absl::StrContains(status.message(), "of the context (max_model_len)") ||
                          absl::StrContains(status.message(), "that the KV cache can hold (");
@@ -112,7 +114,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (code == grpc::StatusCode::INVALID_ARGUMENT) {
     AddBadRequest(status, &rich);
     AddContextOverflow(status, &rich);
-  } else if (code == grpc::StatusCode::RESOURCE_EXHAUSTED || code == grpc::StatusCode::UNAVAILABLE) {
+  } else if (code == grpc::StatusCode::RESOURCE_EXHAUSTED ||
+             code == grpc::StatusCode::UNAVAILABLE) {
     AddRetryInfo(status, &rich);
   }
   return grpc::Status(code, message, rich.SerializeAsString());

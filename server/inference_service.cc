@@ -83,7 +83,7 @@ absl::StatusOr<ConvertedRequest> InferenceService::Convert(grpc::CallbackServerC
 }
 
 absl::Status InferenceService::Submit(Engine* engine, ConvertedRequest converted,
-                                      const std::shared_ptr<RequestStream>& stream) {
+                                      const std::shared_ptr<EventStream>& stream) {
   if (stream->has_window()) {
     RETURN_IF_ERROR(live_streams_.Add(stream));
   } else {
@@ -106,7 +106,7 @@ absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::S
   if (context->deadline() <= std::chrono::system_clock::now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request was read");
   }
-  auto stream = std::make_shared<RequestStream>(gate_, engine, &live_streams_, converted,
+  auto stream = std::make_shared<EventStream>(gate_, engine, &live_streams_, converted,
                                                 options_.stream);
   const auto reactor = GenerateReactor::Make(context, gate_, stream);
   stream->SetReader(reactor);

@@ -17,9 +17,9 @@
 
 #include "fastgen/v1/inference.grpc.pb.h"
 #include "server/engine_gate.h"
+#include "server/event_stream.h"
 #include "server/live_streams.h"
 #include "server/proto_convert.h"
-#include "server/request_stream.h"
 
 namespace fastgen {
 
@@ -72,7 +72,7 @@ class InferenceService final : public v1::Inference::CallbackService {
   absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> StartAttach(
       grpc::CallbackServerContext* context, const v1::AttachRequest& request);
   absl::Status Submit(Engine* engine, ConvertedRequest converted,
-                      const std::shared_ptr<RequestStream>& stream);
+                      const std::shared_ptr<EventStream>& stream);
   absl::Status DoTokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse* response) const;
   absl::Status DoRenderChat(const v1::RenderChatRequest& request,
                             v1::RenderChatResponse* response) const;

@@ -11,7 +11,7 @@
 
 namespace fastgen {
 
-using Clock = RequestStream::Clock;
+using Clock = EventStream::Clock;
 
 LiveStreams::LiveStreams() : thread_([this] { Run(); }) {}
 
@@ -31,7 +31,7 @@ LiveStreams::~LiveStreams() {
 void LiveStreams::Run() {
   pthread_setname_np(pthread_self(), "resume");
   while (true) {
-    std::shared_ptr<RequestStream> closed;
+    std::shared_ptr<EventStream> closed;
     {
       MutexLock lock(&mutex_);
       if (stopping_) return;
@@ -51,9 +51,9 @@ void LiveStreams::Run() {
   }
 }
 
-std::shared_ptr<RequestStream> LiveStreams::Take(Map::iterator entry) {
+std::shared_ptr<EventStream> LiveStreams::Take(Map::iterator entry) {
   expiries_.erase({entry->second.expiry, entry->first});
-  std::shared_ptr<RequestStream> stream = std::move(entry->second.stream);
+  std::shared_ptr<EventStream> stream = std::move(entry->second.stream);
   streams_.erase(entry);
   return stream;
 }
@@ -68,8 +68,8 @@ void LiveStreams::Schedule(Map::iterator entry) {
   if (inserted == expiries_.begin()) changed_.SignalAll();
 }
 
-absl::Status LiveStreams::Add(std::shared_ptr<RequestStream> stream) {
-  std::shared_ptr<RequestStream> before;
+absl::Status LiveStreams::Add(std::shared_ptr<EventStream> stream) {
+  std::shared_ptr<EventStream> before;
   MutexLock lock(&mutex_);
   const auto found = streams_.find(stream->request_id());
   if (found != streams_.end()) {
@@ -83,28 +83,28 @@ absl::Status LiveStreams::Add(std::shared_ptr<RequestStream> stream) {
   return absl::OkStatus();
 }
 
-void LiveStreams::Remove(const RequestStream* stream) {
-  std::shared_ptr<RequestStream> removed;
+void LiveStreams::Remove(const EventStream* stream) {
+  std::shared_ptr<EventStream> removed;
   MutexLock lock(&mutex_);
   const auto found = streams_.find(stream->request_id());
   if (found != streams_.end() && found->second.stream.get() == stream) removed = Take(found);
 }
 
 void LiveStreams::RemoveEnded(const std::string& request_id) {
-  std::shared_ptr<RequestStream> removed;
+  std::shared_ptr<EventStream> removed;
   MutexLock lock(&mutex_);
   const auto found = streams_.find(request_id);
   if (found != streams_.end() && found->second.stream->ended()) removed = Take(found);
 }
 
-std::shared_ptr<RequestStream> LiveStreams::Find(const std::string& request_id) {
+std::shared_ptr<EventStream> LiveStreams::Find(const std::string& request_id) {
   MutexLock lock(&mutex_);
   const auto found = streams_.find(request_id);
   return found == streams_.end() ? nullptr : found->second.stream;
 }
 
-void LiveStreams::Refresh(RequestStream* stream) {
-  std::shared_ptr<RequestStream> closed;
+void LiveStreams::Refresh(EventStream* stream) {
+  std::shared_ptr<EventStream> closed;
   {
     MutexLock lock(&mutex_);
     const auto found = streams_.find(stream->request_id());
@@ -120,7 +120,7 @@ void LiveStreams::Refresh(RequestStream* stream) {
 bool LiveStreams::MakeRoom() {
   const auto fits = [this] { return num_bytes_.load(std::memory_order_relaxed) <= kMaxRingBytes; };
   if (fits()) return true;
-  std::vector<std::shared_ptr<RequestStream>> dropped;
+  std::vector<std::shared_ptr<EventStream>> dropped;
   {
     MutexLock lock(&mutex_);
     for (auto next = expiries_.begin(); next != expiries_.end() && !fits();) {
@@ -135,7 +135,7 @@ bool LiveStreams::MakeRoom() {
 
 void LiveStreams::StartDrain() {
   draining_ = true;
-  std::vector<std::shared_ptr<RequestStream>> waiting;
+  std::vector<std::shared_ptr<EventStream>> waiting;
   {
     MutexLock lock(&mutex_);
     while (!expiries_.empty()) waiting.push_back(Take(streams_.find(expiries_.begin()->second)));

@@ -111,31 +111,30 @@ def test_health_and_reflection_are_on(channel):
 
 
 @pytest.mark.parametrize("field, change", [
-    ("n", dict(n=2)),
-    ("best_of", dict(best_of=2)),
-    ("priority", dict(priority=1)),
-    ("cache_salt", dict(cache_salt="x")),
-    ("resume_window", "resume_window"),
-    ("constraint", "constraint"),
-    ("sampling.logit_bias", "logit_bias"),
-    ("sampling.repetition_penalty", "repetition_penalty"),
-    ("output.progress", "progress"),
+    ("n", dict(n=0)),
+    ("n", dict(n=129)),
+    ("best_of", dict(n=3, best_of=2)),
+    ("priority", dict(priority=101)),
+    ("cache_salt", dict(cache_salt="x" * 257)),
+    ("resume_window", lambda r: setattr(r.resume_window, "seconds", 3601)),
+    ("constraint", lambda r: setattr(r.constraint, "json_object", True)),
+    ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({3: float("nan")})),
+    ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({i: 1.0 for i in range(1025)})),
+    ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({49152: 1.0})),
+    ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({3: 101.0})),
+    ("sampling.allowed_token_ids", lambda r: r.sampling.allowed_token_ids.append(-1)),
+    ("sampling.bad_words", lambda r: r.sampling.bad_words.append("")),
+    ("sampling.repetition_penalty", lambda r: setattr(r.sampling, "repetition_penalty", 0)),
+    ("sampling.presence_penalty", lambda r: setattr(r.sampling, "presence_penalty", 2.5)),
+    ("sampling.frequency_penalty", lambda r: setattr(r.sampling, "frequency_penalty", float("nan"))),
 ])
-def test_fields_not_honoured_are_refused_by_name(stub, pb, field, change):
+def test_fields_out_of_bounds_are_refused_by_name(stub, pb, field, change):
     request = pb.inference.GenerateRequest(text="a", stopping=pb.inference.Stopping(max_tokens=1))
     if isinstance(change, dict):
         for key, value in change.items():
             setattr(request, key, value)
-    elif change == "resume_window":
-        request.resume_window.seconds = 5
-    elif change == "constraint":
-        request.constraint.json_object = True
-    elif change == "logit_bias":
-        request.sampling.logit_bias[3] = 1.0
-    elif change == "repetition_penalty":
-        request.sampling.repetition_penalty = 1.2
-    elif change == "progress":
-        request.output.progress = True
+    else:
+        change(request)
     with pytest.raises(grpc.RpcError) as refused:
         list(stub.Generate(request))
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -178,9 +177,8 @@ def test_bad_values_are_refused_with_name_and_value(stub, pb, change, word):
 
 
 def test_methods_not_built_yet_say_so(stub, admin, pb):
-    for call in (lambda: list(stub.Attach(pb.inference.AttachRequest(request_id="x"))),
-                 lambda: stub.Plan(pb.inference.PlanRequest()),
-                 lambda: admin.Sleep(pb.admin.SleepRequest()),
+    for call in (lambda: admin.Sleep(pb.admin.SleepRequest()),
+                 lambda: admin.StartProfile(pb.admin.StartProfileRequest()),
                  lambda: admin.UpdateWeights(pb.admin.UpdateWeightsRequest(path="x"))):
         with pytest.raises(grpc.RpcError) as refused:
             call()

@@ -55,6 +55,37 @@ def test_a_flood_of_mistakes_is_one_short_answer(stub, pb):
     assert "messages[0].role" in refused.value.details() and len(refused.value.details()) < 4096
 
 
+def test_a_storm_of_attaches_leaves_the_request_to_the_last(stub, admin, pb):
+    request = pb.inference.GenerateRequest(request_id="storm", text="Count", output=pb.inference.Output(token_ids=True),
+                                           stopping=pb.inference.Stopping(max_tokens=200, ignore_eos=True))
+    request.resume_window.seconds = 30
+    owner = stub.Generate(request)
+    next(owner)
+    streams = [stub.Attach(pb.inference.AttachRequest(request_id="storm")) for _ in range(100)]
+    codes = []
+    for stream in [owner] + streams:
+        try:
+            for _ in stream:
+                pass
+            codes.append(stream.code())
+        except grpc.RpcError as error:
+            codes.append(error.code())
+    assert codes.count(grpc.StatusCode.OK) >= 1
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.ABORTED}
+    assert list(stub.Cancel(pb.inference.CancelRequest(request_ids=["storm"])).not_found) == ["storm"]
+
+
+def test_128_choices_whose_reader_leaves_are_gone(stub, admin, pb):
+    request = pb.inference.GenerateRequest(text="Count", n=128, stopping=pb.inference.Stopping(max_tokens=500, ignore_eos=True))
+    stream = stub.Generate(request)
+    next(stream)
+    stream.cancel()
+    deadline = time.monotonic() + 20
+    while admin.GetStats(pb.admin.GetStatsRequest()).num_running:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_repeated_ids_in_one_cancel_are_bounded(stub, pb):
     with pytest.raises(grpc.RpcError) as refused:
         stub.Cancel(pb.inference.CancelRequest(request_ids=["a"] * 100000))

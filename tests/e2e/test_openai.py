@@ -122,9 +122,12 @@ def test_models_are_listed_with_and_without_prefix(daemon, client):
     ({"messages": QUESTION, "temperature": -1}, "temperature"),
     ({"messages": QUESTION, "top_p": 1.5}, "top_p"),
     ({"messages": QUESTION, "max_tokens": -5}, "max_tokens"),
-    ({"messages": QUESTION, "n": 2}, "n"),
-    ({"messages": QUESTION, "presence_penalty": 1.0}, "presence_penalty"),
-    ({"messages": QUESTION, "logit_bias": {"5": 10}}, "logit_bias"),
+    ({"messages": QUESTION, "n": 200}, "n"),
+    ({"messages": QUESTION, "n": 1, "best_of": 2, "stream": True}, "best_of"),
+    ({"messages": QUESTION, "presence_penalty": 3.0}, "presence_penalty"),
+    ({"messages": QUESTION, "logit_bias": {"5": 1000}}, "logit_bias"),
+    ({"messages": QUESTION, "logit_bias": {"60000": 1}}, "logit_bias"),
+    ({"messages": QUESTION, "priority": 1000}, "priority"),
     ({"messages": QUESTION, "response_format": {"type": "json_object"}}, "response_format"),
     ({"messages": QUESTION, "stop": [""]}, "stop"),
     ({"messages": QUESTION, "top_logprobs": 3}, "top_logprobs"),
@@ -138,6 +141,17 @@ def test_bad_chat_requests_are_refused_by_name(daemon, body, parameter):
         assert answer["error"]["param"] == parameter, answer
         assert parameter in answer["error"]["message"]
     assert daemon.alive()
+
+
+def test_a_context_overflow_has_the_code_that_clients_look_for(daemon):
+    for body in ({"prompt": "word " * 9000, "max_tokens": 5}, {"prompt": "a", "max_tokens": 100000}):
+        status, answer = daemon.post("/v1/completions", body)
+        assert status == 400 and answer["error"]["code"] == "context_length_exceeded", answer
+
+
+def test_detokenize_is_bounded(daemon):
+    status, answer = daemon.post("/detokenize", {"tokens": [5] * 262145})
+    assert status == 400 and "262144" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"prompt": ', b"\xff\xfe", b'{"prompt":"a"}' + b" " * 10 + b"x",

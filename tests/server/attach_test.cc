@@ -162,7 +162,8 @@ TEST_CASE("past the start of the ring both numbers are named", "[server]") {
   options.resume_ring_tokens = 10;
   TestDaemon daemon(options);
   grpc::ClientContext context;
-  const Stream whole = Generate(daemon.stub.get(), Resumable("r", 1000, absl::Seconds(60)), &context);
+  const Stream whole =
+      Generate(daemon.stub.get(), Resumable("r", 1000, absl::Seconds(60)), &context);
   CHECK(whole.status.error_code() != grpc::StatusCode::UNKNOWN);
   REQUIRE(daemon.engine->WaitIdle(absl::Seconds(5)));
   const Stream lost = Attach(&daemon, "r", 7);
@@ -225,9 +226,8 @@ TEST_CASE("the ring is kept for the window after the end, and then it is gone", 
   TestDaemon daemon;
   CHECK(Generate(daemon.stub.get(), Resumable("r", 3, absl::Milliseconds(400))).status.ok());
   CHECK(Attach(&daemon, "r", 0).num_tokens == 3);
-  CHECK(Eventually([&] {
-    return Attach(&daemon, "r", 0).status.error_code() == grpc::StatusCode::NOT_FOUND;
-  }));
+  CHECK(Eventually(
+      [&] { return Attach(&daemon, "r", 0).status.error_code() == grpc::StatusCode::NOT_FOUND; }));
 }
 
 TEST_CASE("Cancel ends a request whatever its window", "[server]") {
@@ -400,7 +400,8 @@ TEST_CASE("the rings' memory is bounded: ended requests go first", "[server]") {
   for (int i = 0; i < 40; ++i) {
     grpc::ClientContext context;
     CHECK(Generate(daemon.stub.get(), Resumable(absl::StrCat("r", i), 128, absl::Seconds(3600)),
-                   &context).status.ok());
+                   &context)
+              .status.ok());
   }
   CHECK(Attach(&daemon, "r0", 0).status.error_code() == grpc::StatusCode::NOT_FOUND);
   CHECK(Attach(&daemon, "r39", 0).num_tokens == 128);

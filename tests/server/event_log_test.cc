@@ -27,10 +27,9 @@ std::vector<std::string> TakeAll(EventLog* log, int64_t number) {
   v1::GenerateEvent event;
   while (log->Take(number, &event)) {
     ++number;
-    events.push_back(event.has_finished()
-                         ? "end:" + std::to_string(event.finished().index())
-                         : std::to_string(event.delta().index()) + ":" +
-                               std::to_string(event.delta().num_tokens()));
+    events.push_back(event.has_finished() ? "end:" + std::to_string(event.finished().index())
+                                          : std::to_string(event.delta().index()) + ":" +
+                                                std::to_string(event.delta().num_tokens()));
   }
   return events;
 }

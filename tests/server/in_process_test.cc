@@ -173,6 +173,30 @@ TEST_CASE("Stop does not wait for a reader that does not read", "[server]") {
   CHECK_FALSE(reader->Finish().ok());
 }
 
+TEST_CASE("an engine that fails while it is destroyed reaches nobody who is gone", "[server]") {
+  std::atomic<int> num_changes = 0;
+  DaemonOptions options;
+  options.on_change = [&] { ++num_changes; };
+  auto daemon = std::make_unique<TestDaemon>(options);
+  daemon->engine->HoldRounds();
+  grpc::ClientContext contexts[2];
+  auto plain = daemon->stub->Generate(&contexts[0], TextRequest("a", 4));
+  v1::GenerateRequest resumable = TextRequest("b", 4);
+  resumable.mutable_resume_window()->set_seconds(60);
+  auto kept = daemon->stub->Generate(&contexts[1], resumable);
+  v1::GenerateEvent event;
+  REQUIRE(plain->Read(&event));
+  REQUIRE(kept->Read(&event));
+  daemon->engine->FailAtEnd("the device is gone");
+  daemon.reset();
+  for (auto* reader : {plain.get(), kept.get()}) {
+    while (reader->Read(&event)) {
+    }
+    CHECK_FALSE(reader->Finish().ok());
+  }
+  CHECK(num_changes == 1);  // the end of loading
+}
+
 TEST_CASE("health follows serving and draining, and Watch pushes the change", "[server]") {
   TestDaemon daemon;
   const auto channel = daemon.daemon->channel();

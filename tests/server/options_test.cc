@@ -54,6 +54,8 @@ TEST_CASE("no flags leave the presets", "[server]") {
   CHECK(parsed.options.grpc_listen == std::vector<std::string>{"127.0.0.1:5679"});
   CHECK(parsed.options.http_listen.empty());
   CHECK(parsed.options.engine.max_num_seqs == 64);
+  CHECK(parsed.options.engine.prefix_cache);
+  CHECK(parsed.options.engine.host_kv_bytes == 0);
   CHECK(parsed.options.engine.backend.compute_dtype == ComputeDType::kAuto);
 }
 
@@ -65,7 +67,9 @@ TEST_CASE("each flag reaches its option", "[server]") {
                                "--max-queued-requests", "9", "--max-request-bytes", "2048",
                                "--max-outbox-tokens", "10", "--threads", "2", "--cpu-isa", "avx2",
                                "--device", "cpu", "--compute-dtype", "fp32", "--strict-model",
-                               "--strict"});
+                               "--strict", "--max-queued-tokens", "12345", "--host-kv-gib", "0.25",
+                               "--no-prefix-cache", "--resume-ring-tokens", "77",
+                               "--deadline-margin", "35"});
   REQUIRE_FALSE(parsed.code.has_value());
   const DaemonOptions& options = parsed.options;
   CHECK(options.model == "m.gguf");
@@ -84,6 +88,11 @@ TEST_CASE("each flag reaches its option", "[server]") {
   CHECK(options.engine.backend.compute_dtype == ComputeDType::kF32);
   CHECK(options.strict_model);
   CHECK(options.strict_fields);
+  CHECK(options.engine.max_queued_tokens == 12345);
+  CHECK(options.engine.host_kv_bytes == (int64_t{1} << 28));
+  CHECK_FALSE(options.engine.prefix_cache);
+  CHECK(options.resume_ring_tokens == 77);
+  CHECK(options.engine.deadline_margin == absl::Milliseconds(35));
 }
 
 TEST_CASE("the model may be positional", "[server]") {
@@ -103,7 +112,9 @@ TEST_CASE("usage errors exit with 1", "[server]") {
       {"--max-num-seqs"},      {"--block-size", "17"},        {"--compute-dtype", "fp64"},
       {"--device", "tpu"},     {"--config", "/no/such.toml"}, {"--chat-template", "/no/such"},
       {"--log-level", "loud"}, {"--max-model-len", "-1"},     {"--kv-cache-gib", "-1"},
-      {"--threads", "-1"},     {"--max-outbox-tokens", "0"},
+      {"--threads", "-1"},     {"--max-outbox-tokens", "0"},  {"--host-kv-gib", "-0.5"},
+      {"--max-queued-tokens", "0"}, {"--resume-ring-tokens", "0"}, {"--deadline-margin", "-1"},
+      {"--deadline-margin", "10001"}, {"--host-kv-gib", "much"},
   };
   for (const auto& arguments : cases) {
     INFO(arguments[0]);
@@ -168,6 +179,14 @@ TEST_CASE("effective options say what is chosen at start", "[server]") {
     INFO(effective);
     INFO(line);
     CHECK(effective.find(line) != std::string::npos);
+  }
+  const std::string presets = Parse({}).effective;
+  for (const char* line : {"max-queued-tokens = 4194304\n", "host-kv-gib = 0\n",
+                           "no-prefix-cache = false\n", "resume-ring-tokens = 16384\n",
+                           "deadline-margin = 20\n"}) {
+    INFO(presets);
+    INFO(line);
+    CHECK(presets.find(line) != std::string::npos);
   }
   CHECK(Parse({"--max-model-len", "512"}).effective.find("max-model-len = 512\n") !=
         std::string::npos);

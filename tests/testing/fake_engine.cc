@@ -68,15 +68,21 @@ FakeEngine::~FakeEngine() {
   // What was asked is answered exactly once, and every sink gets its last call.
   std::vector<std::function<void()>> answers;
   std::vector<std::shared_ptr<Live>> rest;
+  std::string failure;
   {
     MutexLock lock(&mutex_);
     answers.swap(answers_);
     for (auto& [id, live] : live_) rest.push_back(live);
     live_.clear();
+    failure = failure_at_end_;
   }
   for (const auto& answer : answers) answer();
   for (const auto& live : rest) {
     if (!live->accepted) live->sink->OnAccepted({live->request.request_id, 0, 0, {}});
+    if (!failure.empty()) {
+      live->sink->OnEngineError(failure);
+      continue;
+    }
     for (size_t i = 0; i < live->choices.size(); ++i) {
       if (live->choices[i].ended) continue;
       FinishInfo info;
@@ -160,6 +166,11 @@ void FakeEngine::Fail(const std::string& message) {
   MutexLock lock(&mutex_);
   failure_ = message;
   changed_.SignalAll();
+}
+
+void FakeEngine::FailAtEnd(const std::string& message) {
+  MutexLock lock(&mutex_);
+  failure_at_end_ = message;
 }
 
 void FakeEngine::set_tokenizer(std::unique_ptr<Tokenizer> tokenizer) {
@@ -309,6 +320,7 @@ absl::Duration FakeEngine::RetryAfter() const {
 }
 
 bool FakeEngine::HasWork() const {
+  if (!failure_at_end_.empty()) return false;
   if (!answers_.empty() && !hold_answers_) return true;
   if (live_.empty()) return false;
   if ((num_rounds_left_ > 0 && !paused_) || !failure_.empty()) return true;

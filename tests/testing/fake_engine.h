@@ -44,6 +44,8 @@ class FakeEngine final : public Engine {
   void FinishChoice(const std::string& request_id, int32_t index, FinishInfo info);
   // Every live request gets OnEngineError.
   void Fail(const std::string& message);
+  // The engine hangs from now on; while it is destroyed, live requests get OnEngineError.
+  void FailAtEnd(const std::string& message);
   // What Tokenize uses instead of bytes.
   void set_tokenizer(std::unique_ptr<Tokenizer> tokenizer);
 
@@ -129,6 +131,7 @@ class FakeEngine final : public Engine {
   std::string failure_ ABSL_GUARDED_BY(mutex_);
   int64_t num_rounds_left_ ABSL_GUARDED_BY(mutex_) = INT64_MAX;
   int64_t num_produced_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string failure_at_end_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it uses everything above

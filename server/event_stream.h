@@ -1,24 +1,27 @@
-// RequestStream: one request's events between the engine, which makes them, and the call that reads them.
+// EventStream: one request's events between the engine, which makes them, and the call that reads
+// them.
 //
-// The completion thread puts events into the log and returns; the reader (a GenerateReactor) takes them out as fast as
-// its client reads. A reader that falls max_outbox_tokens behind is let go with RESOURCE_EXHAUSTED. A request without
-// a resume window ends with its reader. With one it goes on without a reader for as long as the window, its log is a
-// ring, and Attach gives it a new reader; LiveStreams keeps it and tells it when the window has closed.
-// Invariants: 1. at most one reader, and only that one takes events; 2. the end comes after all events, and not before
-// the last choice has finished; 3. the engine is told to cancel only what it still works on, and by identity.
-// Lifetime: shared by the engine (until its last call), the reader (until its call is done) and LiveStreams.
-// Thread rule: sink calls from the completion thread, everything else from any; the reader's lock may be held when
-// Take is called, and no lock of this object is held when the reader, the engine or LiveStreams is called.
-// Tested by tests/server/generate_test.cc and tests/server/attach_test.cc.
+// The completion thread puts events into the log and returns; the reader (a GenerateReactor) takes
+// them out as fast as its client reads. A reader that falls max_outbox_tokens behind is let go with
+// RESOURCE_EXHAUSTED. A request without a resume window ends with its reader. With one it goes on
+// without a reader for as long as the window, its log is a ring, and Attach gives it a new reader;
+// LiveStreams keeps it and tells it when the window has closed. Invariants: 1. at most one reader,
+// and only that one takes events; 2. the end comes after all events, and not before the last choice
+// has finished; 3. the engine is told to cancel only what it still works on, and by identity.
+// Lifetime: shared by the engine (until its last call), the reader (until its call is done) and
+// LiveStreams. Thread rule: sink calls from the completion thread, everything else from any; the
+// reader's lock may be held when Take is called, and no lock of this object is held when the
+// reader, the engine or LiveStreams is called. Tested by tests/server/generate_test.cc and
+// tests/server/attach_test.cc.
 #pragma once
+
+#include <grpcpp/support/status.h>
 
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
 #include "base/mutex.h"
@@ -45,14 +48,14 @@ struct StreamLimits {
   int32_t resume_ring_tokens = 16384;
 };
 
-class RequestStream final : public TokenSink, public std::enable_shared_from_this<RequestStream> {
+class EventStream final : public TokenSink, public std::enable_shared_from_this<EventStream> {
  public:
   using Clock = std::chrono::steady_clock;
 
   // REQUIRES: the request has an id. The pointers outlive the stream.
-  RequestStream(EngineGate* gate, Engine* engine, LiveStreams* live_streams,
-                const ConvertedRequest& converted, const StreamLimits& limits);
-  ~RequestStream() override;
+  EventStream(EngineGate* gate, Engine* engine, LiveStreams* live_streams,
+              const ConvertedRequest& converted, const StreamLimits& limits);
+  ~EventStream() override;
 
   void OnAccepted(const AcceptedInfo& info) override;
   void OnProgress(int32_t processed, int32_t total) override;
@@ -69,15 +72,16 @@ class RequestStream final : public TokenSink, public std::enable_shared_from_thi
   absl::Status Attach(std::shared_ptr<GenerateReactor> reader, int64_t from_token);
   // `reader` takes no more. Without a window the request is cancelled. Idempotent.
   void Detach(const GenerateReactor* reader);
-  // The request was refused: there will be no event, and a reader that attached meanwhile ends with `status`. The first
-  // reader's call is answered by its owner.
+  // The request was refused: there will be no event, and a reader that attached meanwhile ends with
+  // `status`. The first reader's call is answered by its owner.
   void Refuse(const GenerateReactor* first, const absl::Status& status);
 
   enum class Next { kNothing, kEvent, kEnd };
   // What `reader` sends next.
   Next Take(const GenerateReactor* reader, v1::GenerateEvent* event, StreamEnd* end);
 
-  // For LiveStreams, which may hold its lock: when the window closes if nothing happens; whether the engine is done.
+  // For LiveStreams, which may hold its lock: when the window closes if nothing happens; whether
+  // the engine is done.
   Clock::time_point expiry();
   bool ended();
   // The window has closed: a request without a reader is cancelled.
@@ -85,14 +89,15 @@ class RequestStream final : public TokenSink, public std::enable_shared_from_thi
 
  private:
   void Wake(const std::shared_ptr<GenerateReactor>& reader);
-  // Lets a reader go that is too far behind, and keeps the ring within its bounds.
+  // Lets a reader go that is too far behind.
   void BoundLog();
+  // Keeps the ring within its tokens and all rings within their memory.
+  void BoundRing();
   bool IsBehind() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the request may live on without a reader.
   bool MayWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Nobody will read: true when the engine is to be told.
   bool Abandon() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CountBytes();
   std::string UsageTrailer() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   EngineGate* const gate_;
@@ -122,10 +127,11 @@ class RequestStream final : public TokenSink, public std::enable_shared_from_thi
   bool any_ok_ ABSL_GUARDED_BY(mutex_) = false;                 // a choice ended by stop or length
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);                // why the others did not
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;                  // the engine made its last call
-  bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;              // nobody will read: events are discarded
+  bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;  // nobody will read: events are discarded
   bool window_closed_ ABSL_GUARDED_BY(mutex_) = false;
-  Clock::time_point window_start_ ABSL_GUARDED_BY(mutex_);  // of the end, or of the time without a reader
-  int64_t num_bytes_counted_ ABSL_GUARDED_BY(mutex_) = 0;   // in LiveStreams' budget
+  Clock::time_point window_start_
+      ABSL_GUARDED_BY(mutex_);  // of the end, or of the time without a reader
+  int64_t num_bytes_counted_ ABSL_GUARDED_BY(mutex_) = 0;  // in LiveStreams' budget
 };
 
 }  // namespace fastgen

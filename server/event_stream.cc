@@ -1,4 +1,4 @@
-#include "server/request_stream.h"
+#include "server/event_stream.h"
 
 #include <algorithm>
 #include <utility>
@@ -11,14 +11,18 @@
 namespace fastgen {
 namespace {
 
-// Scores of a prompt come in a burst that no reader keeps up with: so many tokens of it may wait beyond the limit.
+// Scores of a prompt come in a burst that no reader keeps up with: so many tokens of it may wait
+// beyond the limit.
 constexpr int64_t kMaxPromptBurst = 64 << 10;
+// What a stream costs beside its events.
+constexpr int64_t kStreamBytes = 2048;
 
 EventLog::Keep KeepFor(absl::Duration window) {
   return window > absl::ZeroDuration() ? EventLog::Keep::kAsRing : EventLog::Keep::kUntilTaken;
 }
 
-// Of several choices that failed, what the client asked for itself tells most, a failure of one alone least.
+// Of several choices that failed, what the client asked for itself tells most, a failure of one
+// alone least.
 int RankOf(const absl::Status& status) {
   if (absl::IsCancelled(status)) return 3;
   if (absl::IsDeadlineExceeded(status)) return 2;
@@ -27,8 +31,8 @@ int RankOf(const absl::Status& status) {
 
 }  // namespace
 
-RequestStream::RequestStream(EngineGate* gate, Engine* engine, LiveStreams* live_streams,
-                             const ConvertedRequest& converted, const StreamLimits& limits)
+EventStream::EventStream(EngineGate* gate, Engine* engine, LiveStreams* live_streams,
+                         const ConvertedRequest& converted, const StreamLimits& limits)
     : gate_(gate),
       engine_(engine),
       live_streams_(live_streams),
@@ -42,19 +46,19 @@ RequestStream::RequestStream(EngineGate* gate, Engine* engine, LiveStreams* live
       output_tokens_(static_cast<size_t>(converted.request.n), 0),
       num_open_(converted.request.n) {}
 
-RequestStream::~RequestStream() {
+EventStream::~EventStream() {
   MutexLock lock(&mutex_);
   if (num_bytes_counted_ > 0) live_streams_->AddBytes(-num_bytes_counted_);
 }
 
-void RequestStream::SetReader(std::shared_ptr<GenerateReactor> reader) {
+void EventStream::SetReader(std::shared_ptr<GenerateReactor> reader) {
   MutexLock lock(&mutex_);
   reader_ = std::move(reader);
 }
 
 // ---- the engine's side
 
-void RequestStream::OnAccepted(const AcceptedInfo& info) {
+void EventStream::OnAccepted(const AcceptedInfo& info) {
   std::shared_ptr<GenerateReactor> reader;
   {
     MutexLock lock(&mutex_);
@@ -64,7 +68,7 @@ void RequestStream::OnAccepted(const AcceptedInfo& info) {
   Wake(reader);
 }
 
-void RequestStream::OnProgress(int32_t processed, int32_t total) {
+void EventStream::OnProgress(int32_t processed, int32_t total) {
   std::shared_ptr<GenerateReactor> reader;
   {
     MutexLock lock(&mutex_);
@@ -77,7 +81,7 @@ void RequestStream::OnProgress(int32_t processed, int32_t total) {
   Wake(reader);
 }
 
-void RequestStream::OnDelta(TokenDelta delta) {
+void EventStream::OnDelta(TokenDelta delta) {
   std::string raw;
   if (fields_.raw_bytes) {
     const auto pieces = engine_->TokenBytes(delta.token_ids);
@@ -97,7 +101,7 @@ void RequestStream::OnDelta(TokenDelta delta) {
   BoundLog();
 }
 
-void RequestStream::OnFinished(FinishInfo info) {
+void EventStream::OnFinished(FinishInfo info) {
   std::shared_ptr<GenerateReactor> reader;
   bool ended = false;
   {
@@ -120,10 +124,11 @@ void RequestStream::OnFinished(FinishInfo info) {
     reader = reader_;
   }
   Wake(reader);
+  BoundLog();
   if (ended && has_window()) live_streams_->Refresh(this);
 }
 
-void RequestStream::OnEngineError(const std::string& message) {
+void EventStream::OnEngineError(const std::string& message) {
   const absl::Status status = absl::UnavailableError(message);
   std::shared_ptr<GenerateReactor> reader;
   {
@@ -140,12 +145,12 @@ void RequestStream::OnEngineError(const std::string& message) {
 
 // ---- the reader's side
 
-void RequestStream::Wake(const std::shared_ptr<GenerateReactor>& reader) {
+void EventStream::Wake(const std::shared_ptr<GenerateReactor>& reader) {
   if (reader != nullptr) reader->Pump();
 }
 
-RequestStream::Next RequestStream::Take(const GenerateReactor* reader, v1::GenerateEvent* event,
-                                        StreamEnd* end) {
+EventStream::Next EventStream::Take(const GenerateReactor* reader, v1::GenerateEvent* event,
+                                    StreamEnd* end) {
   MutexLock lock(&mutex_);
   if (reader_.get() != reader) return Next::kNothing;
   event->Clear();
@@ -171,77 +176,78 @@ RequestStream::Next RequestStream::Take(const GenerateReactor* reader, v1::Gener
   return Next::kEnd;
 }
 
-bool RequestStream::IsBehind() const {
+bool EventStream::IsBehind() const {
   if (reader_ == nullptr) return false;
   if (next_event_ < log_.begin()) return true;
   int64_t limit = limits_.max_outbox_tokens;
   if (scores_prompt_ && accepted_.has_value()) {
-    limit += std::min<int64_t>(int64_t{accepted_->prompt_tokens()} *
-                                   static_cast<int64_t>(output_tokens_.size()),
-                               std::max<int64_t>(kMaxPromptBurst, accepted_->prompt_tokens()));
+    limit += std::min<int64_t>(
+        int64_t{accepted_->prompt_tokens()} * static_cast<int64_t>(output_tokens_.size()),
+        std::max<int64_t>(kMaxPromptBurst, accepted_->prompt_tokens()));
   }
   return log_.NumTokensFrom(next_event_) > limit;
 }
 
 // After Wake: a reader that can take more has done so.
-void RequestStream::BoundLog() {
+void EventStream::BoundLog() {
+  if (has_window()) BoundRing();
   std::shared_ptr<GenerateReactor> behind;
   StreamEnd end;
   bool cancel = false;
   {
     MutexLock lock(&mutex_);
-    log_.Trim();
-    if (IsBehind()) {
-      end.status = ToGrpcStatus(absl::ResourceExhaustedError(absl::StrCat(
-          "the reader fell ", log_.NumTokensFrom(next_event_), " tokens behind; at most ",
-          limits_.max_outbox_tokens, " are kept for it")));
-      end.usage = UsageTrailer();
-      behind.swap(reader_);
+    if (!IsBehind()) return;
+    end.status = ToGrpcStatus(absl::ResourceExhaustedError(
+        absl::StrCat("the reader fell ", log_.NumTokensFrom(next_event_),
+                     " tokens behind; at most ", limits_.max_outbox_tokens, " are kept for it")));
+    end.usage = UsageTrailer();
+    behind.swap(reader_);
+    if (!ended_) {
       window_start_ = Clock::now();
       if (!MayWait()) cancel = Abandon();
     }
   }
-  if (has_window()) CountBytes();
-  if (behind == nullptr) return;
   behind->End(std::move(end));
   if (cancel) engine_->Cancel(request_id_, this);
   if (has_window()) live_streams_->Refresh(this);
 }
 
-void RequestStream::CountBytes() {
+void EventStream::BoundRing() {
   int64_t change = 0;
   {
     MutexLock lock(&mutex_);
-    change = log_.num_bytes() - num_bytes_counted_;
-    num_bytes_counted_ = log_.num_bytes();
+    if (abandoned_) return;
+    log_.Trim();
+    const int64_t num_prompt_ids = accepted_.has_value() ? accepted_->prompt_token_ids_size() : 0;
+    const int64_t num_bytes = kStreamBytes + 4 * num_prompt_ids + log_.num_bytes();
+    change = num_bytes - std::exchange(num_bytes_counted_, num_bytes);
   }
   live_streams_->AddBytes(change);
-  if (!live_streams_->MakeRoom()) {
-    // Every ring is that of a live request: this one, which just grew, gives up its oldest events.
-    MutexLock lock(&mutex_);
-    log_.DropOldest();
-  }
+  if (live_streams_->MakeRoom()) return;
+  // Every ring is that of a live request: this one, which just grew, gives up its oldest events.
+  MutexLock lock(&mutex_);
+  log_.DropOldest();
 }
 
-bool RequestStream::MayWait() const {
+bool EventStream::MayWait() const {
   return has_window() && !window_closed_ && !live_streams_->draining();
 }
 
-bool RequestStream::Abandon() {
+bool EventStream::Abandon() {
   abandoned_ = true;
   log_.Clear();
   live_streams_->AddBytes(-std::exchange(num_bytes_counted_, 0));
   return !ended_;
 }
 
-absl::Status RequestStream::Attach(std::shared_ptr<GenerateReactor> reader, int64_t from_token) {
+absl::Status EventStream::Attach(std::shared_ptr<GenerateReactor> reader, int64_t from_token) {
   std::shared_ptr<GenerateReactor> before;
   StreamEnd end;
   {
     MutexLock lock(&mutex_);
     if (abandoned_ || window_closed_) {
-      return absl::NotFoundError(absl::StrCat("request_id: the resume window of ",
-                                              request_id_, " has closed"));
+      return absl::NotFoundError(
+          absl::StrCat("request_id: the resume window of ", request_id_, " has closed"));
     }
     ASSIGN_OR_RETURN(const EventLog::Place place, log_.Find(from_token));
     before = std::exchange(reader_, std::move(reader));
@@ -258,7 +264,7 @@ absl::Status RequestStream::Attach(std::shared_ptr<GenerateReactor> reader, int6
   return absl::OkStatus();
 }
 
-void RequestStream::Detach(const GenerateReactor* reader) {
+void EventStream::Detach(const GenerateReactor* reader) {
   std::shared_ptr<GenerateReactor> gone;
   bool cancel = false;
   {
@@ -274,7 +280,7 @@ void RequestStream::Detach(const GenerateReactor* reader) {
   if (has_window()) live_streams_->Refresh(this);
 }
 
-void RequestStream::Refuse(const GenerateReactor* first, const absl::Status& status) {
+void EventStream::Refuse(const GenerateReactor* first, const absl::Status& status) {
   std::shared_ptr<GenerateReactor> reader;
   {
     MutexLock lock(&mutex_);
@@ -286,18 +292,19 @@ void RequestStream::Refuse(const GenerateReactor* first, const absl::Status& sta
 
 // ---- the window
 
-RequestStream::Clock::time_point RequestStream::expiry() {
+EventStream::Clock::time_point EventStream::expiry() {
   MutexLock lock(&mutex_);
   if (reader_ != nullptr && !ended_) return Clock::time_point::max();
-  return window_start_ + std::chrono::duration_cast<Clock::duration>(absl::ToChronoNanoseconds(window_));
+  return window_start_ +
+         std::chrono::duration_cast<Clock::duration>(absl::ToChronoNanoseconds(window_));
 }
 
-bool RequestStream::ended() {
+bool EventStream::ended() {
   MutexLock lock(&mutex_);
   return ended_;
 }
 
-void RequestStream::CloseWindow() {
+void EventStream::CloseWindow() {
   bool cancel = false;
   {
     MutexLock lock(&mutex_);
@@ -307,7 +314,7 @@ void RequestStream::CloseWindow() {
   if (cancel) engine_->Cancel(request_id_, this);
 }
 
-std::string RequestStream::UsageTrailer() const {
+std::string EventStream::UsageTrailer() const {
   if (!accepted_.has_value()) return "";
   int64_t num_output = 0;
   for (const int32_t num_tokens : output_tokens_) num_output += num_tokens;
