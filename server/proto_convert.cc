@@ -5,20 +5,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/check_request.h"
+#include "engine/choice_id.h"
 #include "server/build_info.h"
 #include "server/grpc_status.h"
 
 namespace fastgen {
 namespace {
 
-// Counts and bytes; ranges of values are the engine's to check.
 constexpr int kMaxMessages = 4096;
-constexpr int32_t kMaxChoices = 128;
-constexpr size_t kMaxCacheSaltBytes = 256;
-constexpr size_t kMaxLogitBiases = 1024;
-constexpr int kMaxAllowedTokenIds = 256 << 10;
-constexpr int kMaxBadWords = 256;
-constexpr size_t kMaxBadWordBytes = 256;
 constexpr absl::Duration kMaxResumeWindow = absl::Hours(1);
 
 bool IsPlainIdentifier(const std::string& id) {

@@ -1,9 +1,9 @@
 // The border between fastgen.v1 and the engine's plain types.
 //
 // Requests: every field is either honoured, or refused by name with a google.rpc.BadRequest violation, all violations
-// of one request together. Counts and bytes are bounded here, before anything is copied; ranges of values, and what
-// needs the model (context length, vocabulary), are the engine's to check: its INVALID_ARGUMENT messages open with
-// "field: " and become violations as well (server/grpc_status).
+// of one request together. Counts and bytes are held to the engine's limits here, before anything is copied; ranges of
+// values, and what needs the model (context length, vocabulary), are the engine's to check: its INVALID_ARGUMENT
+// messages open with "field: " and become violations as well (server/grpc_status).
 // Thread rule: pure functions, any thread.
 // Tested by tests/server/proto_convert_test.cc; fuzzed by tests/fuzz/proto_fuzzer.cc.
 #pragma once

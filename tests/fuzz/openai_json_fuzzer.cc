@@ -16,6 +16,14 @@ void Check(const std::optional<fastgen::gateway::ApiError>& error,
   if (error.has_value() && (error->status < 400 || error->status > 499 || error->message.empty()))
     std::abort();
   if (!error.has_value() && request.calls.empty()) std::abort();
+  for (const auto& call : request.calls) {
+    if (error.has_value()) break;
+    if (call.has_n() && call.n() != request.num_answers) std::abort();
+    if (call.has_best_of() && call.best_of() < request.num_answers) std::abort();
+    if (call.has_best_of() && request.options.stream) std::abort();
+    if (call.sampling().logit_bias_size() > 1024 || call.sampling().bad_words_size() > 256)
+      std::abort();
+  }
   for (const auto& name : request.ignored) {
     if (name.find_first_of("\r\n") != std::string::npos) std::abort();
   }

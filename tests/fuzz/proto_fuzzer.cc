@@ -1,5 +1,5 @@
-// Fuzzes server/proto_convert: any bytes that parse as a GenerateRequest are either converted or refused with
-// INVALID_ARGUMENT, and every refusal becomes a status that clients can decode.
+// Fuzzes server/proto_convert: any bytes that parse as a GenerateRequest are either converted, within bounds that do not
+// depend on the bytes, or refused with INVALID_ARGUMENT, and every refusal becomes a status that clients can decode.
 #include <cstddef>
 #include <cstdint>
 
@@ -15,7 +15,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CHECK_LE(unknown.size(), fastgen::kMaxIgnoredFields);
   const auto converted = fastgen::FromProto(proto);
   if (converted.ok()) {
-    CHECK_EQ(converted->request.request_id, proto.request_id());
+    const fastgen::GenerateRequest& request = converted->request;
+    CHECK_EQ(request.request_id, proto.request_id());
+    CHECK(request.n >= 1 && request.n <= request.best_of && request.best_of <= 128);
+    CHECK_LE(request.cache_salt.size(), 256u);
+    CHECK_LE(request.sampling.logit_bias.size(), 1024u);
+    CHECK_LE(request.sampling.allowed_token_ids.size(), 262144u);
+    CHECK_LE(request.sampling.bad_words.size(), 256u);
+    CHECK(converted->resume_window >= absl::ZeroDuration());
+    CHECK(converted->resume_window <= absl::Hours(1));
     return 0;
   }
   CHECK(absl::IsInvalidArgument(converted.status()));
