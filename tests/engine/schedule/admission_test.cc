@@ -134,5 +134,42 @@ TEST_CASE("options outside their range are refused by name", "[schedule]") {
   CHECK_FALSE(Validate(options).ok());
 }
 
+TEST_CASE("steps in flight are one or two", "[schedule]") {
+  SchedulerOptions options = Options();
+  for (const int32_t allowed : {1, 2}) {
+    options.max_steps_in_flight = allowed;
+    CHECK(Validate(options).ok());
+  }
+  options.max_steps_in_flight = 0;
+  CHECK_THAT(Message(Validate(options)), Equals("max_steps_in_flight: 0 is outside [1, 2]"));
+  options.max_steps_in_flight = 3;
+  CHECK_THAT(Message(Validate(options)), Equals("max_steps_in_flight: 3 is outside [1, 2]"));
+}
+
+TEST_CASE("a host tier of whole chunks of whole blocks is accepted, others are named",
+          "[schedule]") {
+  SchedulerOptions options = Options();
+  options.host_chunk_tokens = 8;  // 2 blocks
+  options.num_host_blocks = 6;
+  CHECK(Validate(options).ok());
+  options.num_host_blocks = 7;
+  CHECK_THAT(Message(Validate(options)), Equals("num_host_blocks: 7 are no whole chunks of 2"));
+  options.num_host_blocks = -2;
+  CHECK_THAT(Message(Validate(options)),
+             Equals("num_host_blocks: -2 is outside [0, 1073741824]"));
+  options.num_host_blocks = 6;
+  options.host_chunk_tokens = 10;
+  CHECK_THAT(Message(Validate(options)),
+             Equals("host_chunk_tokens: 10 is not a multiple of block_size 4"));
+  options.host_chunk_tokens = 2;
+  CHECK_THAT(Message(Validate(options)),
+             Equals("host_chunk_tokens: 2 is not a multiple of block_size 4"));
+  // Without a host tier nobody asks.
+  options.num_host_blocks = 0;
+  options.host_chunk_tokens = 10;
+  CHECK(Validate(options).ok());
+  Scheduler without(options);
+}
+
 }  // namespace
 }  // namespace fastgen
