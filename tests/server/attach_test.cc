@@ -301,6 +301,8 @@ TEST_CASE("a drain waits for readers and for no window", "[server]") {
   daemon.engine->HoldRounds();
   daemon.engine->LetRounds(1);
   ReadAndLeave(&daemon, Resumable("alone", 10, absl::Seconds(3600)), 1);
+  // Nothing tells from outside when the server has seen that the reader left.
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
   daemon.engine->LetRounds(1);
   grpc::ClientContext context;
   auto reader = daemon.stub->Generate(&context, Resumable("read", 10, absl::Seconds(3600)));
