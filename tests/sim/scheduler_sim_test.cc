@@ -139,7 +139,7 @@ class Simulation {
     for (int32_t i = random_.Between(1, options_.max_model_len - num_common); i > 0; --i) {
       sequence.prompt.push_back(random_.Between(0, kVocabSize - 1));
     }
-    if (random_.OneIn(4)) sequence.cache_salt = random_.OneIn(2) ? "a" : "b";
+    if (random_.OneIn(4)) sequence.cache_salt.assign(1, random_.OneIn(2) ? 'a' : 'b');
     const auto num_prompt = static_cast<int32_t>(sequence.prompt.size());
     std::optional<int32_t> asked;
     if (!random_.OneIn(4)) asked = random_.Between(0, 24);
@@ -316,8 +316,10 @@ class Simulation {
            "the plan has too many rows");
   }
 
-  // Who is first in order of service waits for a block or a row for a few steps at most. A follower
-  // that its leader has held finds others running that came after it: it waits for these to end.
+  // Who is first in order of service waits for a block or a row for a few steps at most: where room
+  // is made for an urgent one, each victim may cost two (the others take blocks while its own
+  // retire). A follower that its leader has held finds others running that came after it: it waits
+  // for these to end.
   void CheckProgress() {
     SequenceId first = 0;
     for (const auto& [id, live] : live_) {
@@ -325,7 +327,8 @@ class Simulation {
     }
     if (first == 0) return;
     const bool was_held = live_.at(first).request.sequence.leader != 0;
-    const int32_t max_steps_without = was_held ? options_.max_model_len + 4 : 4;
+    const int32_t max_steps_without =
+        was_held ? options_.max_model_len + 4 : 2 * options_.max_num_seqs + 4;
     const bool is_planned =
         std::any_of(plan_.sequences.begin(), plan_.sequences.end(),
                     [&](const ScheduledSequence& row) { return row.id == first; });
