@@ -2,11 +2,12 @@
 //
 // Per layer and side, in this order: page_outs and swap_outs (device -> host), poisoned blocks,
 // page_ins (host -> device), copies (device -> device). Apply does it for one cache, so that a
-// layer's moves can be issued just before the layer itself. Copies of one call run in any order,
-// hence in each list no block is written twice, nor both read and written; that, and every number's
-// range, is CHECKed: a scheduler's mistake must not become another sequence's memory. Arrays are
-// reserved for the largest step at construction. Thread rule: the executor's thread; the arrays
-// must stay as they are until Synchronize(). Tested by tests/engine/model/kv_moves_test.cc.
+// layer's moves can be issued just before the layer itself.
+// Copies of one call run in any order, hence in each list no block is written twice, nor both read
+// and written; that, and every number's range, is CHECKed: a scheduler's mistake must not become
+// another sequence's memory. Arrays are reserved for the largest step at construction.
+// Thread rule: the executor's thread; the arrays must stay as they are until Synchronize().
+// Tested by tests/engine/model/kv_moves_test.cc and paging_test.cc.
 #pragma once
 
 #include <cstdint>

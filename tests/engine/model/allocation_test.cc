@@ -142,6 +142,7 @@ TEST_CASE("a step that moves blocks and feeds a chunk allocates nothing", "[mode
   StepPlan moving = first;
   for (int32_t i = 0; i < 20; ++i) {
     moving.page_outs.push_back({100 + i, i});
+    moving.swap_outs.push_back({40 + i, 20 + i});
     moving.poisoned_blocks.push_back(100 + i);
     moving.page_ins.push_back({i, 60 + i});
     moving.copies.push_back({60 + i, 80 + i});

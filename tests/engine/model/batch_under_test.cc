@@ -67,20 +67,28 @@ void BatchUnderTest::PreemptByRecompute(DrivenSequence* sequence) {
   sequence->has_history = false;
 }
 
-void BatchUnderTest::PageOut(DrivenSequence* sequence, int32_t first_host_block) {
+void BatchUnderTest::FillHost(const DrivenSequence& sequence, int32_t first_host_block,
+                              int32_t num_blocks) {
+  CHECK_LE(num_blocks, sequence.num_computed / tested_->plan.block_size);
+  for (int32_t i = 0; i < num_blocks; ++i) {
+    moves_.page_outs.push_back({sequence.blocks[static_cast<size_t>(i)], first_host_block + i});
+  }
+}
+
+void BatchUnderTest::SwapOut(DrivenSequence* sequence, int32_t first_host_block) {
   for (size_t i = 0; i < sequence->blocks.size(); ++i) {
-    moves_.page_outs.push_back({sequence->blocks[i], first_host_block + static_cast<int32_t>(i)});
+    moves_.swap_outs.push_back({sequence->blocks[i], first_host_block + static_cast<int32_t>(i)});
     moves_.poisoned_blocks.push_back(sequence->blocks[i]);
   }
   sequence->is_held = true;
 }
 
 void BatchUnderTest::PageIn(DrivenSequence* sequence, int32_t first_host_block,
-                            std::vector<int32_t> blocks) {
+                            std::vector<int32_t> blocks, int32_t num_blocks) {
   CHECK_EQ(blocks.size(), sequence->blocks.size());
   sequence->blocks = std::move(blocks);
-  for (size_t i = 0; i < sequence->blocks.size(); ++i) {
-    moves_.page_ins.push_back({first_host_block + static_cast<int32_t>(i), sequence->blocks[i]});
+  for (int32_t i = 0; i < num_blocks; ++i) {
+    moves_.page_ins.push_back({first_host_block + i, sequence->blocks[static_cast<size_t>(i)]});
   }
   sequence->is_held = false;
 }

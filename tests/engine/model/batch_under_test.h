@@ -55,10 +55,13 @@ class BatchUnderTest {
 
   // Drops what is computed of a sequence: it starts again, on other blocks, in a slot that is free.
   void PreemptByRecompute(DrivenSequence* sequence);
+  // The next step copies the first blocks of a sequence, which it no longer writes, to the host.
+  void FillHost(const DrivenSequence& sequence, int32_t first_host_block, int32_t num_blocks);
   // From the next step on its blocks are the host's, and poison where they were.
-  void PageOut(DrivenSequence* sequence, int32_t first_host_block);
-  // From the next step on they are `blocks`.
-  void PageIn(DrivenSequence* sequence, int32_t first_host_block, std::vector<int32_t> blocks);
+  void SwapOut(DrivenSequence* sequence, int32_t first_host_block);
+  // From the next step on they are `blocks`, of which the first `num_blocks` come from the host.
+  void PageIn(DrivenSequence* sequence, int32_t first_host_block, std::vector<int32_t> blocks,
+              int32_t num_blocks);
   // Blocks that no one has had before.
   std::vector<int32_t> TakeBlocks(size_t count);
 

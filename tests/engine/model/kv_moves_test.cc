@@ -52,13 +52,14 @@ TEST_CASE("pages go out, are poisoned, come in and are copied, in this order", "
   plan.page_ins = {{2, 1}, {3, 0}};
   plan.poisoned_blocks = {1, 4};
   plan.page_outs = {{4, 0}, {1, 3}};
+  plan.swap_outs = {{3, 1}};
   KvMoves moves(Limits());
   moves.Build(plan);
   CHECK_FALSE(moves.empty());
   RecordingBackend backend;
   moves.Apply(View(6), View(4), &backend);
   CHECK(backend.log ==
-        "copy 6->4 4:0 1:3\n"
+        "copy 6->4 4:0 1:3 3:1\n"
         "poison 6 1 4\n"
         "copy 4->6 2:1 3:0\n"
         "copy 6->6 0:5\n");
@@ -110,6 +111,20 @@ TEST_CASE("moves that are impossible are CHECKed", "[model][moves]") {
   CHECK(aborts({{}, {}, {{1, 1}}, {}}));
   // One source may have many copies, and the tiers number their blocks alone.
   CHECK_FALSE(aborts({{{1, 1}, {1, 2}}, {{1, 1}, {1, 2}}, {{0, 1}, {0, 2}}, {}}));
+}
+
+TEST_CASE("fills and swaps of one step are to different host blocks", "[model][moves]") {
+  const auto aborts = [](const std::vector<KvBlockMove>& swap_outs) {
+    StepPlan plan;
+    plan.page_outs = {{1, 2}};
+    plan.swap_outs = swap_outs;
+    KvMoves moves(Limits());
+    return Aborts([&] { moves.Build(plan); });
+  };
+  CHECK_FALSE(aborts({{1, 3}}));
+  CHECK(aborts({{3, 2}}));
+  CHECK(aborts({{6, 3}}));
+  CHECK(aborts({{3, 4}}));
 }
 
 TEST_CASE("moves to a host tier that is not there are CHECKed", "[model][moves]") {

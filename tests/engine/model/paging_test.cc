@@ -66,14 +66,14 @@ TEST_CASE("blocks that went to the host and came back elsewhere give the same bi
   const DrivenSequence* stays = batch.Add(Prompt(2), Greedy());
   batch.Generate(10);
   const std::vector<int32_t> first_blocks = moved->blocks;
-  batch.PageOut(moved, 5);
+  batch.SwapOut(moved, 5);
   for (int i = 0; i < 3; ++i) batch.Step();
-  batch.PageIn(moved, 5, batch.TakeBlocks(moved->blocks.size()));
+  batch.PageIn(moved, 5, batch.TakeBlocks(moved->blocks.size()), 8);
   CHECK(moved->blocks != first_blocks);
   for (int i = 0; i < 5; ++i) batch.Step();
   // Again, out and in in one step, back to where it began: the pages come in after the poison.
-  batch.PageOut(moved, 0);
-  batch.PageIn(moved, 0, first_blocks);
+  batch.SwapOut(moved, 0);
+  batch.PageIn(moved, 0, first_blocks, 8);
   batch.Generate(60);
   CHECK(AreSame({moved->output.begin(), moved->output.begin() + 60}, expected));
   CHECK(AreSame({stays->output.begin(), stays->output.begin() + 60}, other));
@@ -86,13 +86,15 @@ TEST_CASE("a prompt that came from the host is as if it had been computed", "[mo
   ExecutorUnderTest tested = model.Executor();
   BatchUnderTest batch(&tested, {});
   DrivenSequence* first = batch.Add(prompt, Greedy());
-  batch.Generate(1);
-  batch.PageOut(first, 0);
+  batch.Step();
+  batch.FillHost(*first, 9, 4);
+  batch.Step();  // it decodes meanwhile
+  CHECK(AreSame(first->output, {expected.begin(), expected.begin() + 2}));
+  batch.SwapOut(first, 20);
   batch.Step();  // moves alone
   batch.Remove(first);
-  // Its first 64 tokens are four blocks in the host tier; the rest is computed.
   DrivenSequence* second = batch.Add(prompt, Greedy());
-  batch.PageIn(second, 0, batch.TakeBlocks(second->blocks.size()));
+  batch.PageIn(second, 9, batch.TakeBlocks(second->blocks.size()), 4);
   second->num_computed = 64;
   batch.Generate(30);
   CHECK(AreSame(second->output, expected));

@@ -216,9 +216,9 @@ TEST_CASE(
   }
   DrivenSequence* crowded = batch.Add(prompt, Greedy(), 320);
   batch.Generate(num_tokens / 2);
-  batch.PageOut(crowded, 3);
+  batch.SwapOut(crowded, 3);
   batch.Step();
-  batch.PageIn(crowded, 3, batch.TakeBlocks(crowded->blocks.size()));
+  batch.PageIn(crowded, 3, batch.TakeBlocks(crowded->blocks.size()), 5);
   batch.Generate(num_tokens);
   crowded->output.resize(num_tokens);
   CHECK(AreSame(crowded->output, expected));
