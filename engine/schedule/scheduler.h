@@ -225,7 +225,8 @@ class Scheduler {
   bool TakeDecodeBlock(Sequence* sequence);
   void PreemptLast();
   bool TrySwapOut(Sequence* sequence);
-  bool FitsNow(const Sequence& sequence, const Start& start) const;
+  // Available blocks that admission takes.
+  int32_t NumBlocksNeeded(const Sequence& sequence, const Start& start) const;
   bool NeedsChunk(const Sequence& sequence) const;
   // As much of its known text as the budget allows.
   void AddChunk(Sequence* sequence, StepPlan* plan);

@@ -7,6 +7,12 @@
 #include "engine/schedule/stop_condition.h"
 
 namespace fastgen {
+namespace {
+
+// Between two lookups of a waiting sequence that did not fit.
+constexpr uint64_t kStepsBetweenLookups = 8;
+
+}  // namespace
 
 void Scheduler::PlanStep(StepPlan* plan) {
   CHECK_LT(num_in_flight(), options_.max_steps_in_flight)
@@ -116,8 +122,15 @@ bool Scheduler::TryAdmit(Sequence* sequence, StepPlan* plan) {
   if (!has_row || sequence->num_pending > 0) return false;
   // A victim of this plan is not taken back by it, unless there is nothing else to run.
   if (sequence->preempted_in_step == last_step_ + 1 && !planned_.empty()) return false;
+  // Looking a long text up takes long: what it lacked last time is believed for a few steps.
+  const int32_t num_blocks = blocks_.num_available() - static_cast<int32_t>(running_.size());
+  const bool may_wait = !planned_.empty() || num_in_flight() > 0;
+  const bool is_believed = may_wait && last_step_ < sequence->blocked_until_step;
+  if (is_believed && num_blocks < sequence->blocked_num_blocks) return false;
   FindStart(*sequence, &start_);
-  if (!FitsNow(*sequence, start_)) return false;
+  sequence->blocked_num_blocks = NumBlocksNeeded(*sequence, start_);
+  sequence->blocked_until_step = last_step_ + kStepsBetweenLookups;
+  if (num_blocks < sequence->blocked_num_blocks) return false;
   Admit(sequence, plan);
   return true;
 }
@@ -206,13 +219,11 @@ bool Scheduler::TrySwapOut(Sequence* sequence) {
   return true;
 }
 
-bool Scheduler::FitsNow(const Sequence& sequence, const Start& start) const {
+int32_t Scheduler::NumBlocksNeeded(const Sequence& sequence, const Start& start) const {
   const auto num_shared = static_cast<int32_t>(start.shared_blocks.size());
   int32_t num_woken = 0;  // shared ones that count as available as long as nobody holds them
   for (const int32_t block : start.shared_blocks) num_woken += blocks_.IsCached(block) ? 1 : 0;
-  const int32_t needed = NumBlocksFor(sequence.num_tokens()) - num_shared;
-  const auto reserve = static_cast<int32_t>(running_.size());
-  return needed + num_woken + reserve <= blocks_.num_available();
+  return NumBlocksFor(sequence.num_tokens()) - num_shared + num_woken;
 }
 
 void Scheduler::Admit(Sequence* sequence, StepPlan* plan) {

@@ -132,6 +132,10 @@ struct Sequence {
   bool fills_host = true;
   std::vector<int32_t> swap_chunks;  // while swapped out: hold the KV of [0, num_computed)
 
+  // What it lacked when it was last looked up for admission; not looked up again before that step
+  // unless so many are available.
+  int32_t blocked_num_blocks = 0;
+  uint64_t blocked_until_step = 0;
   int32_t waiting_tokens = 0;  // what it adds to the count of those that wait, while it does
   int32_t cached_tokens = 0;
   int32_t num_chunks = 0;

@@ -328,7 +328,7 @@ class Simulation {
     if (first == 0) return;
     const bool was_held = live_.at(first).request.sequence.leader != 0;
     const int32_t max_steps_without =
-        was_held ? options_.max_model_len + 4 : 2 * options_.max_num_seqs + 4;
+        12 + (was_held ? options_.max_model_len : 2 * options_.max_num_seqs);
     const bool is_planned =
         std::any_of(plan_.sequences.begin(), plan_.sequences.end(),
                     [&](const ScheduledSequence& row) { return row.id == first; });
