@@ -112,7 +112,7 @@ void ReadLogitBias(JsonFields* fields, v1::Sampling* sampling) {
     }
     const double bias = item.value().to_number<double>();
     if (!(bias >= -100 && bias <= 100)) {
-      fields->Fail("logit_bias", "a bias must be between -100 and 100");
+      fields->Fail("logit_bias", "logit_bias: a bias must be between -100 and 100");
       return;
     }
     (*sampling->mutable_logit_bias())[id] = static_cast<float>(bias);

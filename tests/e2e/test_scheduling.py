@@ -9,6 +9,7 @@ import pytest
 
 from daemon import Daemon
 from test_grpc import wait_all_free
+from test_hostile import rss_mib
 
 LONG = "The quick brown fox jumps over the lazy dog while seven wizards watch from the hill. "
 
@@ -162,7 +163,7 @@ def test_a_deadline_in_the_queue_ends_there(pb):
         wait_all_free(own.admin, pb)
 
 
-def test_cancels_at_random_times_leave_the_gauges_at_zero(stub, admin, pb):
+def test_cancels_at_random_times_leave_the_gauges_at_zero(daemon, stub, admin, pb):
     rng = random.Random(7)
 
     def one(i):
@@ -180,7 +181,11 @@ def test_cancels_at_random_times_leave_the_gauges_at_zero(stub, admin, pb):
 
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         list(pool.map(one, range(60)))
+        wait_all_free(admin, pb)
+        before = rss_mib(daemon)
+        list(pool.map(one, range(60, 260)))
     wait_all_free(admin, pb)
+    assert rss_mib(daemon) - before < 32
     assert list(admin.ListRequests(pb.admin.ListRequestsRequest()).requests) == []
 
 
@@ -289,12 +294,14 @@ def test_the_host_tier_keeps_what_the_device_lost(pb):
 
 
 def test_a_crowd_in_a_small_pool_finishes_with_the_answers_of_one_alone(pb):
-    with Client(pb, "--max-model-len", "512", "--kv-cache-gib", "0.05") as own:
-        made = [request(pb, f"Tale {i}: " + LONG * (i % 4), max_tokens=48) for i in range(24)]
-        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+    with Client(pb, "--max-model-len", "512", "--block-size", "16", "--kv-cache-gib", "0.02") as own:
+        # Room for about 8 of them.
+        assert stats_of(own.admin, pb).num_blocks * 16 < 1024
+        made = [request(pb, f"Tale {i}: " + LONG * (3 + i % 4), max_tokens=48) for i in range(64)]
+        with concurrent.futures.ThreadPoolExecutor(64) as pool:
             crowd = list(pool.map(lambda one: ask(own.stub, one).ids, made))
         own.admin.FlushPrefixCache(pb.admin.FlushPrefixCacheRequest())
-        for i in (0, 7, 23):
+        for i in range(0, 64, 9):
             assert ask(own.stub, made[i]).ids == crowd[i]
         wait_all_free(own.admin, pb)
 
