@@ -50,6 +50,8 @@ struct EngineSnapshot {
   SchedulerStats scheduler;
   StepCost step_cost;
   int64_t num_steps = 0;
+  // Tokens whose KV is in either tier, held or cached: no prompt has more of them cached.
+  int64_t num_kv_tokens = 0;
   bool paused = false;
 };
 

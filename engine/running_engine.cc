@@ -152,14 +152,8 @@ absl::Status RunningEngine::CheckInTime(const GenerateRequest& request,
   if (prepared.deadline_us == kNoDeadline) return absl::OkStatus();
   const EngineSnapshot snapshot = queue_.snapshot();
   // What is cached is for the engine thread to find out; at most all that the caches hold.
-  int64_t num_cached = 0;
-  if (parts_.scheduler.prefix_cache && !ScoresPrompt(request)) {
-    const SchedulerStats& stats = snapshot.scheduler;
-    const int64_t num_blocks = int64_t{stats.num_blocks} - stats.num_free_blocks +
-                               stats.num_cached_blocks + stats.num_host_blocks -
-                               stats.num_free_host_blocks;
-    num_cached = num_blocks * parts_.scheduler.block_size;
-  }
+  const bool may_be_cached = parts_.scheduler.prefix_cache && !ScoresPrompt(request);
+  const int64_t num_cached = may_be_cached ? snapshot.num_kv_tokens : 0;
   const int64_t num_own =
       std::max<int64_t>(static_cast<int64_t>(prepared.prompt.size()) - num_cached, 1);
   const double first_token_us = snapshot.step_cost.PrefillUs(

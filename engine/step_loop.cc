@@ -178,6 +178,8 @@ bool StepLoop::PlanNext() {
   is_checked_ = false;
   MarkStarted(plan);
   rank_.Launch(&plan, &result);
+  // A step may take long: it shows what it admitted.
+  Publish();
   return true;
 }
 
@@ -239,6 +241,15 @@ void StepLoop::Publish() {
   snapshot.scheduler = scheduler_.stats();
   snapshot.step_cost = scheduler_.step_cost();
   snapshot.num_steps = num_steps_;
+  const SchedulerStats& stats = snapshot.scheduler;
+  const int64_t num_kv_blocks = int64_t{stats.num_blocks} - stats.num_free_blocks +
+                                stats.num_cached_blocks + stats.num_host_blocks -
+                                stats.num_free_host_blocks;
+  const int64_t num_kv_tokens = num_kv_blocks * options_.block_size;
+  // Blocks that retire with a step in flight are neither held nor cached yet.
+  const bool may_retire = scheduler_.num_in_flight() > 0;
+  num_kv_tokens_ = may_retire ? std::max(num_kv_tokens_, num_kv_tokens) : num_kv_tokens;
+  snapshot.num_kv_tokens = num_kv_tokens_;
   snapshot.paused = paused_;
   queue_->Publish(snapshot);
 }

@@ -100,6 +100,7 @@ class StepLoop {
   std::array<StepResult, RankThread::kMaxOutstanding> results_;
   uint64_t num_launched_ = 0;
   int64_t num_steps_ = 0;                              // committed
+  int64_t num_kv_tokens_ = 0;                          // as published
   absl::flat_hash_map<SequenceId, Request> requests_;  // by leader
   int32_t num_not_started_ = 0;                        // of requests_
   std::vector<EngineCommand> commands_;                // kept for their storage, as the next one

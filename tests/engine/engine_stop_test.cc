@@ -71,6 +71,31 @@ TEST_CASE("the answer does not depend on how late a stop string is found", "[eng
   CHECK(record.num_calls_out_of_order == 0);
 }
 
+TEST_CASE("what lies beyond a stop string that was found late is in no prefix", "[engine]") {
+  EngineUnderTestOptions options;
+  options.num_host_blocks = GENERATE(0, 32);
+  EngineUnderTest fake = MakeEngineUnderTest(
+      options, Says(Bytes("abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwx")));
+  const bool stops = GENERATE(true, false);
+  GenerateRequest request = MakeRequest("a", Bytes("0123456789ab"));
+  if (stops) request.stopping.stop = {"de"};
+  auto sink = std::make_shared<SlowSink>(fake.executor);
+  REQUIRE(fake->Submit(request, sink).ok());
+  CHECK(sink->WaitForEnd().ids().size() == (stops ? 5 : 51));
+  // The same text, all of it: 62 tokens in blocks of 16.
+  auto again = std::make_shared<RecordingSink>();
+  REQUIRE(fake->Submit(MakeRequest("b",
+                                   Bytes("0123456789ababcdefghijklmnopqrstuvwxyz"
+                                         "abcdefghijklmnopqrstuvwx"),
+                                   1),
+                       again)
+              .ok());
+  const int32_t cached_tokens = again->WaitForEnd().finished->usage.cached_tokens;
+  // Nothing of the output, if the sequence had ended before the stop string was found.
+  if (stops) CHECK(cached_tokens <= 16);
+  if (!stops) CHECK(cached_tokens == 48);
+}
+
 TEST_CASE("a stop string ends the sequence, and few steps are wasted on it", "[engine]") {
   // 240 tokens could follow. The engine thread is at most Completion::kMaxPendingSteps ahead.
   std::vector<int32_t> tokens = Bytes("STOP");

@@ -82,6 +82,116 @@ TEST_CASE("64 threads that submit and cancel at random leave nothing behind", "[
   CHECK(fake->stats().finished_requests == num_ended);
 }
 
+TEST_CASE("64 clients on a pool that holds 8 all get what they would get alone", "[engine]") {
+  // 60 + 36 tokens are 6 blocks of 16.
+  const auto request = [](int client) {
+    std::vector<int32_t> prompt(60, 'a' + client % 16);
+    prompt[0] = client;
+    GenerateRequest r = MakeRequest(std::to_string(client), prompt, 36);
+    r.sampling.temperature = client % 2;
+    r.sampling.seed = 7;
+    r.stopping.ignore_eos = true;
+    if (client % 5 == 0) r.output.prompt_logprobs = 0;
+    if (client % 7 == 0) {
+      r.sampling.repetition_penalty = 1.5;  // the fake follows the history
+      r.sampling.bad_words = {"ab"};
+    }
+    r.priority = client % 3;
+    return r;
+  };
+  EngineUnderTestOptions alone_options;
+  alone_options.prefix_cache = false;
+  alone_options.max_steps_in_flight = 1;
+  EngineUnderTest alone = MakeEngineUnderTest(alone_options);
+  EngineUnderTestOptions options;
+  options.max_num_seqs = 16;
+  options.num_blocks = 48;
+  options.max_queued_requests = 64;
+  options.num_host_blocks = GENERATE(0, 40);
+  options.page_us_per_token = 1e-6;
+  options.max_steps_in_flight = GENERATE(1, 2);
+  EngineUnderTest fake = MakeEngineUnderTest(options);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int client = 0; client < 64; ++client) {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    REQUIRE(fake->Submit(request(client), sinks.back()).ok());
+  }
+  for (int client = 0; client < 64; ++client) {
+    CAPTURE(client);
+    auto expected = std::make_shared<RecordingSink>();
+    REQUIRE(alone->Submit(request(client), expected).ok());
+    const RecordingSink::Record record = sinks[client]->WaitForEnd();
+    CHECK(record.ids().size() == 36);
+    CHECK(record.ids() == expected->WaitForEnd().ids());
+    CHECK(record.num_calls_out_of_order == 0);
+  }
+  REQUIRE(fake->WaitIdle(absl::Seconds(10)));
+  CHECK(fake.AllBlocksFree());
+  CHECK(fake->stats().num_preemptions > 0);
+  CHECK(fake->stats().num_queued_tokens == 0);
+}
+
+TEST_CASE("200 streams cancelled at random times leave every gauge at zero", "[engine]") {
+  EngineUnderTestOptions options;
+  options.max_num_seqs = 16;
+  options.num_blocks = 60;
+  options.num_host_blocks = 64;
+  options.page_us_per_token = 1e-6;
+  options.max_queued_requests = 200;
+  EngineUnderTest fake = MakeEngineUnderTest(options);
+  std::mt19937 random(3);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 200; ++i) {
+    GenerateRequest request = RandomRequest(&random, std::to_string(i));
+    request.n = 1 + static_cast<int32_t>(random() % 3);
+    request.best_of = request.n + static_cast<int32_t>(random() % 2);
+    sinks.push_back(std::make_shared<RecordingSink>(request.n));
+    REQUIRE(fake->Submit(std::move(request), sinks.back()).ok());
+    for (int k = static_cast<int>(random() % 3); k > 0; --k) {
+      const size_t victim = random() % sinks.size();
+      fake->Cancel(std::to_string(victim), sinks[victim].get());
+    }
+    if (random() % 4 == 0) sinks[random() % sinks.size()]->WaitForAccepted();
+  }
+  for (int i = 0; i < 200; ++i) fake->Cancel(std::to_string(i));
+  for (const auto& sink : sinks) CHECK(sink->WaitForEnd().num_calls_out_of_order == 0);
+  REQUIRE(fake->WaitIdle(absl::Seconds(10)));
+  CHECK(fake.AllBlocksFree());
+  const EngineStats stats = fake->stats();
+  CHECK(stats.num_queued_tokens == 0);
+  CHECK(stats.finished_requests == 200);
+}
+
+TEST_CASE("run-ahead changes no stream", "[engine]") {
+  const auto run = [](int32_t max_steps_in_flight) {
+    EngineUnderTestOptions options;
+    options.max_num_seqs = 6;
+    options.num_blocks = 40;
+    options.max_queued_requests = 60;
+    options.max_steps_in_flight = max_steps_in_flight;
+    EngineUnderTest fake = MakeEngineUnderTest(options);
+    std::mt19937 random(11);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int i = 0; i < 60; ++i) {
+      GenerateRequest request = RandomRequest(&random, std::to_string(i));
+      request.stopping.ignore_eos = i % 2 == 0;
+      request.stopping.stop_token_ids = {'1', '2', '3', '4', '5', '6', '7', '8'};
+      request.stopping.min_tokens = std::min(i % 4, *request.stopping.max_tokens);
+      request.sampling.temperature = 1;
+      request.sampling.frequency_penalty = static_cast<float>(i % 3) / 2;
+      sinks.push_back(std::make_shared<RecordingSink>());
+      CHECK(fake->Submit(std::move(request), sinks.back()).ok());
+    }
+    std::vector<std::pair<std::vector<int32_t>, std::string>> streams;
+    for (const auto& sink : sinks) {
+      const RecordingSink::Record record = sink->WaitForEnd();
+      streams.emplace_back(record.ids(), record.text());
+    }
+    return streams;
+  };
+  CHECK(run(1) == run(2));
+}
+
 TEST_CASE("a request's tokens do not depend on the load around it", "[engine]") {
   EngineUnderTestOptions options;
   options.max_num_seqs = 16;

@@ -210,6 +210,26 @@ TEST_CASE("the same seed gives the same tokens, another seed others", "[engine]"
   CHECK(ids_of("f", drawn.finished->receipt.seed).ids() == drawn.ids());
 }
 
+TEST_CASE("what a request's rules forbid is not sampled", "[engine]") {
+  EngineUnderTest fake = MakeEngineUnderTest();
+  GenerateRequest request = MakeRequest("a", Bytes("prompt"), 60);
+  request.sampling.seed = 9;
+  request.sampling.allowed_token_ids = {'a', 'b', FakeTokenizer::kEos};
+  request.sampling.bad_words = {"bb", "aaa"};
+  request.stopping.min_tokens = 60;
+  auto sink = std::make_shared<RecordingSink>();
+  REQUIRE(fake->Submit(request, sink).ok());
+  const std::string text = sink->WaitForEnd().text();
+  CHECK(text.size() == 60);
+  CHECK(text.find_first_not_of("ab") == std::string::npos);
+  CHECK(text.find("bb") == std::string::npos);
+  CHECK(text.find("aaa") == std::string::npos);
+  CHECK(text.find("aa") != std::string::npos);
+  request.sampling.bad_words = {"a", "b"};
+  const absl::Status status = fake->Submit(request, sink);
+  CHECK(std::string(status.message()).rfind("sampling.allowed_token_ids: none of the 3", 0) == 0);
+}
+
 TEST_CASE("tokenize and detokenize answer without the engine thread", "[engine]") {
   EngineUnderTest fake = MakeEngineUnderTest();
   CHECK(*fake->Tokenize("ab", {}) == std::vector<int32_t>{FakeTokenizer::kBos, 'a', 'b'});

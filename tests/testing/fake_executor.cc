@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -96,6 +97,7 @@ absl::Status FakeExecutor::Run(const StepPlan& plan, StepResult* result) {
     changed_.SignalAll();
     if (std::exchange(fails_, false)) return absl::UnavailableError("device lost");
   }
+  if (step_time_.count() > 0) std::this_thread::sleep_for(step_time_);
   PassGate();
   return absl::OkStatus();
 }

@@ -12,9 +12,11 @@
 // thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
@@ -41,6 +43,9 @@ class FakeExecutor final : public Executor {
   using NextToken = std::function<std::optional<int32_t>(const std::vector<int32_t>& context,
                                                          const ScheduledSequence& sequence)>;
   void SetNextToken(NextToken next) { next_token_ = std::move(next); }
+
+  // What each step takes, at least. Set before the first step.
+  void SetStepTime(std::chrono::milliseconds step_time) { step_time_ = step_time; }
 
   // While closed, Run waits at its end: the step is computed and not yet returned.
   void CloseGate();
@@ -81,6 +86,7 @@ class FakeExecutor final : public Executor {
 
   const Options options_;
   NextToken next_token_;
+  std::chrono::milliseconds step_time_{0};
   // The rank thread's.
   Cache device_;
   Cache host_;
