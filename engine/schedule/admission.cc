@@ -62,6 +62,9 @@ absl::Status Validate(const SchedulerOptions& options) {
   if (options.max_steps_in_flight < 1 || options.max_steps_in_flight > 2) {
     return OutOfRange("max_steps_in_flight", options.max_steps_in_flight, 1, 2);
   }
+  if (options.host_chunk_tokens < 1 || options.host_chunk_tokens > kMaxTokens) {
+    return OutOfRange("host_chunk_tokens", options.host_chunk_tokens, 1, kMaxTokens);
+  }
   if (options.num_host_blocks > 0 && (options.host_chunk_tokens < options.block_size ||
                                       options.host_chunk_tokens % options.block_size != 0)) {
     return absl::InvalidArgumentError(absl::StrCat("host_chunk_tokens: ", options.host_chunk_tokens,

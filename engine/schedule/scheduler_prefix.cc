@@ -131,22 +131,23 @@ void Scheduler::FillHost(Sequence* sequence, int32_t limit) {
            (host_.index().Contains(parent) &&
             host_.index().hash(parent) == sequence->host_parent_hash);
   };
+  const int32_t num_before = sequence->num_host_chunks;
   while (sequence->fills_host && (sequence->num_host_chunks + 1) * size <= limit) {
     const int32_t i = sequence->num_host_chunks;
     const std::span<const int32_t> tokens = Piece(sequence->tokens, i, size);
     // Where the chain was evicted meanwhile, its rest would never be found.
     sequence->fills_host = has_parent();
-    if (!sequence->fills_host) return;
+    if (!sequence->fills_host) break;
     int32_t chunk = host_.FindEvenFilling(sequence->host_parent, sequence->cache_salt, tokens);
     if (chunk == BlockPool::kNone) {
       chunk = host_.TryTake();
-      if (chunk == BlockPool::kNone) return;
+      if (chunk == BlockPool::kNone) break;
       sequence->fills_host =
           has_parent() && host_.Insert(chunk, sequence->host_parent, sequence->cache_salt, tokens,
                                        BlockPool::Content::kFilling);
       if (!sequence->fills_host) {
         host_.Release(chunk, committed_step_);
-        return;
+        break;
       }
       const int32_t last_block = sequence->block_table[(i + 1) * blocks_per_chunk_ - 1];
       fills_.push_back({chunk, last_block, blocks_.index().hash(last_block)});
@@ -155,6 +156,8 @@ void Scheduler::FillHost(Sequence* sequence, int32_t limit) {
     sequence->host_parent_hash = host_.index().hash(chunk);
     ++sequence->num_host_chunks;
   }
+  // A text that is hot in device memory is used here too, or it would be gone when it is needed.
+  if (sequence->num_host_chunks > num_before && has_parent()) host_.Touch(sequence->host_parent);
 }
 
 bool Scheduler::CanFill(const Fill& fill) const {
