@@ -107,10 +107,12 @@ TEST_CASE("64 clients on a pool that holds 8 all get what they would get alone",
   options.max_num_seqs = 16;
   options.num_blocks = 48;
   options.max_queued_requests = 64;
-  options.num_host_blocks = GENERATE(0, 40);
+  options.num_host_blocks = GENERATE(0, 96);
   options.page_us_per_token = 1e-6;
   options.max_steps_in_flight = GENERATE(1, 2);
   EngineUnderTest fake = MakeEngineUnderTest(options);
+  // Tokens cost something, else nothing is worth a swap.
+  fake.executor->SetStepTime({}, std::chrono::microseconds(10));
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int client = 0; client < 64; ++client) {
     sinks.push_back(std::make_shared<RecordingSink>());
@@ -128,6 +130,7 @@ TEST_CASE("64 clients on a pool that holds 8 all get what they would get alone",
   REQUIRE(fake->WaitIdle(absl::Seconds(10)));
   CHECK(fake.AllBlocksFree());
   CHECK(fake->stats().num_preemptions > 0);
+  CHECK((fake->stats().num_swaps > 0) == (options.num_host_blocks > 0));
   CHECK(fake->stats().num_queued_tokens == 0);
 }
 

@@ -65,6 +65,7 @@ inline EngineUnderTest MakeEngineUnderTest(const EngineUnderTestOptions& options
   parts.scheduler.host_chunk_tokens = 2 * options.block_size;
   parts.scheduler.page_us_per_token = options.page_us_per_token;
   parts.scheduler.prefix_cache = options.prefix_cache;
+  parts.scheduler.poison_freed_blocks = true;  // the fake finds every stale read
   parts.scheduler.max_steps_in_flight = options.max_steps_in_flight;
   parts.scheduler.deadline_margin_us = absl::ToInt64Microseconds(options.deadline_margin);
   parts.queue.max_requests = options.max_queued_requests;

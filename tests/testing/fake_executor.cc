@@ -97,13 +97,16 @@ absl::Status FakeExecutor::Run(const StepPlan& plan, StepResult* result) {
     changed_.SignalAll();
     if (std::exchange(fails_, false)) return absl::UnavailableError("device lost");
   }
-  if (step_time_.count() > 0) std::this_thread::sleep_for(step_time_);
+  const auto step_time = step_time_ + record.num_tokens * time_per_token_;
+  if (step_time.count() > 0) std::this_thread::sleep_for(step_time);
   PassGate();
   return absl::OkStatus();
 }
 
 void FakeExecutor::Move(const StepPlan& plan) {
+  // Fills may be read at any time in the step: nothing writes to their blocks, see CheckBlocks.
   MoveBlocks(plan.page_outs, &device_, &host_);
+  MoveBlocks(plan.swap_outs, &device_, &host_);
   MoveBlocks(plan.swap_outs, &device_, &host_);
   for (int32_t block : plan.poisoned_blocks) {
     const size_t begin = static_cast<size_t>(block) * options_.block_size;
@@ -129,6 +132,14 @@ void FakeExecutor::MoveBlocks(const std::vector<KvBlockMove>& moves, Cache* from
 
 void FakeExecutor::CheckBlocks(const StepPlan& plan) const {
   std::set<int32_t> written;
+  for (const KvBlockMove& move : plan.page_ins) written.insert(move.to);
+  for (const KvBlockMove& move : plan.copies) written.insert(move.to);
+  written.insert(plan.poisoned_blocks.begin(), plan.poisoned_blocks.end());
+  for (const KvBlockMove& fill : plan.page_outs) {
+    CHECK(written.count(fill.from) == 0) << "block " << fill.from << " is written while it fills";
+  }
+  written.clear();
+  for (const KvBlockMove& fill : plan.page_outs) written.insert(fill.from);
   std::set<int32_t> slots;
   for (const ScheduledSequence& row : plan.sequences) {
     CHECK(slots.insert(row.slot).second) << "slot " << row.slot << " is two sequences'";
@@ -137,7 +148,7 @@ void FakeExecutor::CheckBlocks(const StepPlan& plan) const {
     for (int32_t block = row.context_begin / options_.block_size; block * options_.block_size < end;
          ++block) {
       const bool is_new = written.insert(row.block_table[block]).second;
-      CHECK(is_new) << "block " << row.block_table[block] << " is written twice";
+      CHECK(is_new) << "block " << row.block_table[block] << " is written twice, or while it fills";
     }
   }
 }

@@ -44,8 +44,12 @@ class FakeExecutor final : public Executor {
                                                          const ScheduledSequence& sequence)>;
   void SetNextToken(NextToken next) { next_token_ = std::move(next); }
 
-  // What each step takes, at least. Set before the first step.
-  void SetStepTime(std::chrono::milliseconds step_time) { step_time_ = step_time; }
+  // What a step takes, at least. Set before the first step.
+  void SetStepTime(std::chrono::microseconds step_time,
+                   std::chrono::microseconds time_per_token = {}) {
+    step_time_ = step_time;
+    time_per_token_ = time_per_token;
+  }
 
   // While closed, Run waits at its end: the step is computed and not yet returned.
   void CloseGate();
@@ -86,7 +90,8 @@ class FakeExecutor final : public Executor {
 
   const Options options_;
   NextToken next_token_;
-  std::chrono::milliseconds step_time_{0};
+  std::chrono::microseconds step_time_{0};
+  std::chrono::microseconds time_per_token_{0};
   // The rank thread's.
   Cache device_;
   Cache host_;
