@@ -83,7 +83,10 @@ void EngineGate::StartDrain() {
   MutexLock lock(&mutex_);
   if (phase_ == Phase::kDraining || phase_ == Phase::kFailed) return;
   phase_ = Phase::kDraining;
-  if (engine_ != nullptr) engine_->StartDrain();
+  if (engine_ == nullptr) return;
+  engine_->StartDrain();
+  // What is live is to finish, which it never would in a paused engine.
+  engine_->Resume();
 }
 
 void EngineGate::Close() {

@@ -43,6 +43,7 @@ class EngineGate {
   void FailLoading(absl::Status status);
   // The engine failed. Only the first call counts.
   void ReportEngineFailure(absl::Status status);
+  // No new work from now on; a paused engine goes on with what is live.
   void StartDrain();
   // Ends the engine, and with it its last calls to sinks and to this gate, while all that they touch is still there.
   // Nobody may use the engine any more: the gRPC server has been shut down.

@@ -122,6 +122,21 @@ TEST_CASE("a drain refuses new requests and lets streams finish", "[server]") {
   CHECK(daemon.daemon->WaitDrained(absl::Seconds(5)));
 }
 
+TEST_CASE("a drain of a paused engine ends", "[server]") {
+  TestDaemon daemon;
+  daemon.engine->Pause([] {});
+  grpc::ClientContext context;
+  auto reader = daemon.stub->Generate(&context, TextRequest("a", 4));
+  v1::GenerateEvent event;
+  REQUIRE(reader->Read(&event));
+  daemon.daemon->StartDrain();
+  Stream stream;
+  while (reader->Read(&event)) Take(event, &stream);
+  CHECK(reader->Finish().ok());
+  CHECK(stream.num_tokens == 4);
+  CHECK(daemon.daemon->WaitDrained(absl::Seconds(5)));
+}
+
 TEST_CASE("a drain that begins while loading reaches the engine", "[server]") {
   Latch go;
   auto engine = std::make_unique<FakeEngine>();
