@@ -113,6 +113,23 @@ TEST_CASE("a GGUF file and a directory of the same model give the same answer", 
         "<|start|>user:hi there<|end|>");
 }
 
+TEST_CASE("a host tier is taken at start, reported, and empty", "[engine]") {
+  const TemporaryDirectory directory;
+  EngineOptions options = Options(WriteGguf(directory));
+  options.host_kv_bytes = 4 << 20;
+  const auto engine = Engine::Create(options, nullptr);
+  INFO(engine.status().ToString());
+  REQUIRE(engine.ok());
+  const MemoryReport& memory = (*engine)->memory_report();
+  CHECK(memory.num_host_blocks > 0);
+  CHECK(memory.host_kv_bytes > 0);
+  CHECK(memory.host_kv_bytes <= options.host_kv_bytes);
+  const EngineStats stats = (*engine)->stats();
+  CHECK(stats.num_host_blocks == memory.num_host_blocks);
+  CHECK(stats.num_free_host_blocks == memory.num_host_blocks);
+  CHECK_FALSE(Generate(engine->get(), Chat("a")).ids().empty());
+}
+
 TEST_CASE("what does not load is refused with a sentence that names it", "[engine]") {
   const TemporaryDirectory directory;
   const auto message = [](const EngineOptions& options) {
@@ -131,6 +148,21 @@ TEST_CASE("what does not load is refused with a sentence that names it", "[engin
   options = Options(path);
   options.block_size = 17;
   CHECK(message(options) == "block_size: 17 is not 16, 32, 64 or 128");
+  options = Options(path);
+  options.max_queued_tokens = 0;
+  CHECK(message(options) == "max_queued_tokens: 0 is outside [1, 1000000000]");
+  options = Options(path);
+  options.max_steps_in_flight = 3;
+  CHECK(message(options) == "max_steps_in_flight: 3 is outside [1, 2]");
+  options = Options(path);
+  options.deadline_margin = absl::Seconds(11);
+  CHECK(message(options) == "deadline_margin: 11s is outside [0, 10s]");
+  options = Options(path);
+  options.host_kv_bytes = -1;
+  CHECK(message(options) == "host_kv_bytes: -1 is negative; 0 turns it off");
+  options = Options(path);
+  options.host_kv_bytes = 5;  // not one chunk
+  CHECK(message(options).find("5") != std::string::npos);
   options = Options(path);
   options.backend.device = "abacus";
   CHECK(message(options).find("abacus") != std::string::npos);

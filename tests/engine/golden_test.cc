@@ -181,7 +181,10 @@ void CheckTinyCase(const RecordingSink::Record& record, const json::value& refer
   }
   const json::array& prompt = reference.at("prompt_logprobs").as_array();
   REQUIRE_FALSE(record.deltas.empty());
-  const std::vector<TokenLogprob>& scores = record.deltas[0].prompt_logprobs;
+  std::vector<TokenLogprob> scores;
+  for (const TokenDelta& delta : record.deltas) {
+    scores.insert(scores.end(), delta.prompt_logprobs.begin(), delta.prompt_logprobs.end());
+  }
   REQUIRE(scores.size() == prompt.size());
   for (size_t i = 1; i < prompt.size(); ++i) {
     CHECK(std::abs(scores[i].logprob - prompt[i].to_number<double>()) < kLogprobBound);
