@@ -45,6 +45,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   running_.reserve(options.max_num_seqs);
   planned_.reserve(options.max_num_seqs);
   for (int32_t slot = options.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  is_dropped_chunk_.assign(host_.num_blocks(), 0);
+  hold_step_.assign(blocks_.num_blocks(), 0);
   if (options.poison_freed_blocks) blocks_.LogFreed(&freed_blocks_);
 }
 
@@ -68,6 +70,7 @@ void Scheduler::Add(NewSequence added) {
   sequence->deadline_us = added.deadline_us;
   sequence->cache_salt = std::move(added.cache_salt);
   sequence->may_be_cut = added.may_be_cut;
+  sequence->num_found = added.num_cached_tokens;
   sequence->leader = added.leader;
   sequence->tokens = std::move(added.prompt);
   sequence->num_prompt = num_prompt;
@@ -188,7 +191,8 @@ void Scheduler::EnterWaiting(Sequence* sequence) {
       leader != nullptr && leader->is_prefilled && sequence->num_output() == 0;
   const bool has_kv = !sequence->swap_chunks.empty();
   sequence->phase = Sequence::Phase::kWaiting;
-  sequence->waiting_tokens = shares_prompt || has_kv ? 1 : sequence->num_tokens();
+  sequence->waiting_tokens =
+      shares_prompt || has_kv ? 1 : std::max(1, sequence->num_tokens() - sequence->num_found);
   num_waiting_tokens_ += sequence->waiting_tokens;
   waiting_.emplace(sequence->order, sequence);
 }

@@ -206,7 +206,6 @@ class Scheduler {
     int32_t chunk = 0;
     int32_t last_block = 0;
     uint64_t hash = 0;
-    bool is_dropped = false;
   };
 
   // In the order of planning; scheduler_plan.cc.
@@ -252,9 +251,11 @@ class Scheduler {
   // Puts the full blocks below `limit` into the prefix index, and those chunks into the host tier.
   void IndexBlocks(Sequence* sequence, int32_t limit);
   void FillHost(Sequence* sequence, int32_t limit);
-  // Gives the plan the fills that still can be done.
+  // Gives the plan the fills that still can be done, a step's worth.
   void TakeFills(StepPlan* plan);
+  void DropStaleFills();
   bool CanFill(const Fill& fill) const;
+  void HoldChain(int32_t last_block);
   int32_t ForgetPrefixes();
   int32_t IndexLimit(const Sequence& sequence) const;
   // Brings blocks [first_block, end_block) of the table back from the host blocks of `chunks`.
@@ -302,7 +303,10 @@ class Scheduler {
 
   // For the next plan. Device blocks of either are not held: a fill whose block has lost its text
   // by then is dropped, swapped blocks are moved before the plan writes anything.
-  std::vector<Fill> fills_;
+  std::vector<Fill> fills_;                // parents before their children
+  std::vector<uint8_t> is_dropped_chunk_;  // by chunk; all 0 between calls
+  std::vector<uint64_t> hold_step_;        // by block: the last step that a fill held it for
+  std::vector<int32_t> fill_holds_;        // of the plan in the making, parents first
   std::vector<KvBlockMove> swap_outs_;
   std::vector<int32_t> freed_blocks_;  // since the last plan, where they are to be poisoned
   std::vector<std::pair<uint64_t, int32_t>>

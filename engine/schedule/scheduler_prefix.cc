@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/schedule/scheduler.h"
@@ -165,38 +166,59 @@ bool Scheduler::CanFill(const Fill& fill) const {
   if (!index.Contains(fill.last_block) || index.hash(fill.last_block) != fill.hash) return false;
   if (!host_.index().Contains(fill.chunk)) return false;
   const int32_t parent = host_.index().parent(fill.chunk);
-  return std::none_of(fills_.begin(), fills_.end(), [parent](const Fill& other) {
-    return other.is_dropped && other.chunk == parent;
+  return parent == PrefixIndex::kRoot || !is_dropped_chunk_[parent];
+}
+
+void Scheduler::DropStaleFills() {
+  bool has_stale = false;
+  for (const Fill& fill : fills_) {
+    is_dropped_chunk_[fill.chunk] = !CanFill(fill);
+    has_stale = has_stale || is_dropped_chunk_[fill.chunk];
+  }
+  if (!has_stale) return;
+  // Backwards: children leave the index before their parents.
+  for (auto it = fills_.rbegin(); it != fills_.rend(); ++it) {
+    if (!is_dropped_chunk_[it->chunk]) continue;
+    host_.Forget(it->chunk);
+    host_.Release(it->chunk, committed_step_);
+  }
+  std::erase_if(fills_, [&](const Fill& fill) {
+    return std::exchange(is_dropped_chunk_[fill.chunk], uint8_t{0}) != 0;
   });
 }
 
 void Scheduler::TakeFills(StepPlan* plan) {
-  for (Fill& fill : fills_) fill.is_dropped = !CanFill(fill);
-  // Backwards: children leave the index before their parents.
-  for (auto it = fills_.rbegin(); it != fills_.rend(); ++it) {
-    if (!it->is_dropped) continue;
-    host_.Forget(it->chunk);
-    host_.Release(it->chunk, committed_step_);
-  }
-  for (const Fill& fill : fills_) {
-    if (fill.is_dropped) continue;
+  DropStaleFills();
+  // A step moves about as much as it can compute; the rest waits for the next ones.
+  const size_t max_fills = 1 + options_.max_num_batched_tokens / options_.host_chunk_tokens;
+  const size_t num_fills = std::min(fills_.size(), max_fills);
+  for (size_t i = 0; i < num_fills; ++i) {
+    const Fill& fill = fills_[i];
     int32_t block = fill.last_block;
     for (int32_t j = blocks_per_chunk_ - 1; j >= 0; --j, block = blocks_.index().parent(block)) {
       plan->page_outs.push_back({block, fill.chunk * blocks_per_chunk_ + j});
     }
-    // The whole chain stays until the step has read its end: an entry that is held has parents that
-    // are.
-    for (block = fill.last_block; block != PrefixIndex::kRoot;
-         block = blocks_.index().parent(block)) {
-      blocks_.Share(block);
-    }
-    for (block = fill.last_block; block != PrefixIndex::kRoot;
-         block = blocks_.index().parent(block)) {
-      blocks_.Release(block, last_step_);
-    }
+    HoldChain(fill.last_block);
     chunks_in_flight_.emplace_back(last_step_, fill.chunk);
   }
-  fills_.clear();
+  for (auto it = fill_holds_.rbegin(); it != fill_holds_.rend(); ++it) {
+    blocks_.Release(*it, last_step_);
+  }
+  fill_holds_.clear();
+  fills_.erase(fills_.begin(), fills_.begin() + static_cast<int64_t>(num_fills));
+}
+
+void Scheduler::HoldChain(int32_t last_block) {
+  // The whole chain stays until the step has read its end: an entry that is held has parents that
+  // are. What an earlier fill of this plan holds is held with its parents.
+  const auto num_before = static_cast<int64_t>(fill_holds_.size());
+  for (int32_t block = last_block; block != PrefixIndex::kRoot && hold_step_[block] != last_step_;
+       block = blocks_.index().parent(block)) {
+    hold_step_[block] = last_step_;
+    blocks_.Share(block);
+    fill_holds_.push_back(block);
+  }
+  std::reverse(fill_holds_.begin() + num_before, fill_holds_.end());
 }
 
 CachedPrefix Scheduler::Lookup(const std::vector<int32_t>& prompt,

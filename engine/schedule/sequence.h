@@ -48,6 +48,8 @@ struct NewSequence {
   int64_t arrival_us = 0;
   int64_t deadline_us = kNoDeadline;
   std::string cache_salt;
+  int32_t num_cached_tokens =
+      0;  // what Lookup said, if it was asked: they do not count as waiting work
   // The output may be cut by FinishAt (stop strings): output blocks enter the prefix index only
   // once that has happened.
   bool may_be_cut = false;
@@ -136,6 +138,7 @@ struct Sequence {
   // unless so many are available.
   int32_t blocked_num_blocks = 0;
   uint64_t blocked_until_step = 0;
+  int32_t num_found = 0;       // NewSequence::num_cached_tokens
   int32_t waiting_tokens = 0;  // what it adds to the count of those that wait, while it does
   int32_t cached_tokens = 0;
   int32_t num_chunks = 0;
