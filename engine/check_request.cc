@@ -118,7 +118,13 @@ absl::Status CheckStopStrings(const StoppingParams& stopping) {
     return Bad("stopping.stop", stopping.stop.size(), " strings exceed the limit of ",
                kMaxStopStrings);
   }
+  size_t num_bytes = 0;
   for (const std::string& stop : stopping.stop) {
+    num_bytes += stop.size();
+    if (num_bytes > kMaxStopBytes) {
+      return Bad("stopping.stop", "its strings exceed the limit of ", kMaxStopBytes,
+                 " bytes together");
+    }
     if (stop.empty()) return Bad("stopping.stop", "an empty string would stop every output");
     if (stop.size() > kMaxStopStringBytes) {
       return Bad("stopping.stop", "a string of ", stop.size(), " bytes exceeds the limit of ",
@@ -220,8 +226,7 @@ absl::Status CheckDeadline(int64_t deadline_us, int64_t now_us, int64_t first_to
     return absl::DeadlineExceededError(
         absl::StrCat("deadline: it passed ", -left_us / 1000, " ms ago"));
   }
-  const int64_t margin_us =
-      std::max(options.deadline_margin_us, static_cast<int64_t>(step_cost.typical_step_us()));
+  const int64_t margin_us = DeadlineMarginUs(options, step_cost);
   if (first_token_us <= left_us - margin_us) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat(
       "deadline: the first token would come in about ", first_token_us / 1000, " ms, ",

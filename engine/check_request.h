@@ -24,6 +24,7 @@ namespace fastgen {
 inline constexpr int32_t kMaxLogprobs = 20;
 inline constexpr int32_t kMaxStopStrings = 64;
 inline constexpr int32_t kMaxStopStringBytes = 4096;
+inline constexpr int32_t kMaxStopBytes = 32768;  // of all together
 inline constexpr int32_t kMaxStopTokenIds = 1024;
 inline constexpr int32_t kMaxRequestIdBytes = 256;
 inline constexpr int32_t kMaxCacheSaltBytes = 256;
@@ -48,6 +49,10 @@ absl::StatusOr<int32_t> CheckPrompt(const GenerateRequest& request, absl::Span<c
 // What ends the output by ids and by length.
 StopCondition MakeStopCondition(const StoppingParams& stopping, int32_t max_output_tokens,
                                 absl::Span<const int32_t> eos_ids);
+
+// An idle engine whose measurements are older than this lets every deadline in: what it knows may
+// be out of date, and only steps teach it.
+inline constexpr int64_t kStaleAfterUs = 5'000'000;
 
 // DEADLINE_EXCEEDED when a first token in `first_token_us` would come later than the margin before
 // the deadline: the option's, or a typical step where that is longer. All times in microseconds;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <random>
 #include <utility>
 
 #include "base/status_macros.h"
+#include "engine/choice_id.h"
 #include "engine/load_text.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/memory_plan.h"
@@ -49,6 +51,7 @@ MemoryReport MakeMemoryReport(const MemoryPlan& plan) {
 absl::StatusOr<SchedulerOptions> MakeSchedulerOptions(const EngineOptions& engine,
                                                       const MemoryPlan& plan,
                                                       const Executor& executor) {
+  std::random_device random;
   SchedulerOptions options;
   options.max_num_seqs = plan.max_num_seqs;
   options.max_num_batched_tokens = plan.max_num_batched_tokens;
@@ -58,6 +61,7 @@ absl::StatusOr<SchedulerOptions> MakeSchedulerOptions(const EngineOptions& engin
   options.num_host_blocks = plan.num_host_blocks;
   options.host_chunk_tokens = kHostChunkTokens;
   options.prefix_cache = engine.prefix_cache;
+  options.prefix_hash_key = (uint64_t{random()} << 32) | random();
   options.max_steps_in_flight = engine.max_steps_in_flight;
   options.deadline_margin_us = absl::ToInt64Microseconds(engine.deadline_margin);
   options.page_us_per_token = executor.page_us_per_token();
@@ -117,16 +121,20 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   ASSIGN_OR_RETURN(const SchedulerOptions scheduler,
                    MakeSchedulerOptions(options, plan, *executor));
   ModelInfo info = MakeModelInfo(*checkpoint, text, *backend, plan);
-  return MakeEngine({.backend = std::move(backend),
-                     .executor = std::move(executor),
-                     .tokenizer = std::move(text.tokenizer),
-                     .chat_template = std::move(text.chat_template),
-                     .clock = nullptr,
-                     .info = std::move(info),
-                     .memory = MakeMemoryReport(plan),
-                     .scheduler = scheduler,
-                     .queue = {.max_requests = options.max_queued_requests,
-                               .max_tokens = options.max_queued_tokens}});
+  return MakeEngine(
+      {.backend = std::move(backend),
+       .executor = std::move(executor),
+       .tokenizer = std::move(text.tokenizer),
+       .chat_template = std::move(text.chat_template),
+       .clock = nullptr,
+       .info = std::move(info),
+       .memory = MakeMemoryReport(plan),
+       .scheduler = scheduler,
+       .queue = {
+           .max_requests = options.max_queued_requests,
+           .max_tokens = options.max_queued_tokens,
+           // Those that wait, those that run, and one request of as many choices as may be.
+           .max_sequences = options.max_queued_requests + options.max_num_seqs + kMaxChoices}});
 }
 
 }  // namespace fastgen

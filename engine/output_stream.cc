@@ -11,10 +11,11 @@
 namespace fastgen {
 namespace {
 
-DetokenizerOptions MakeDetokenizerOptions(const StoppingParams& stopping) {
+DetokenizerOptions MakeDetokenizerOptions(const StoppingParams& stopping,
+                                          std::shared_ptr<const StopStrings> stop) {
   DetokenizerOptions options;
   options.skip_special_tokens = stopping.skip_special_tokens;
-  options.stop = stopping.stop;
+  options.compiled_stop = std::move(stop);
   options.include_stop = stopping.include_stop;
   return options;
 }
@@ -39,10 +40,11 @@ TokenLogprob MakeTokenLogprob(const Tokenizer& tokenizer, const TokenScore& scor
   return logprob;
 }
 
-OutputStream::OutputStream(const Tokenizer* tokenizer, const StreamRequest* request)
+OutputStream::OutputStream(const Tokenizer* tokenizer, const StreamRequest* request,
+                           std::shared_ptr<const StopStrings> stop)
     : tokenizer_(tokenizer),
       request_(request),
-      detokenizer_(tokenizer, MakeDetokenizerOptions(request->stopping)),
+      detokenizer_(tokenizer, MakeDetokenizerOptions(request->stopping, std::move(stop))),
       last_output_(request->submitted) {}
 
 double OutputStream::MeanLogprob() const {

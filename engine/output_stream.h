@@ -43,8 +43,9 @@ TokenLogprob MakeTokenLogprob(const Tokenizer& tokenizer, const TokenScore& scor
 
 class OutputStream {
  public:
-  // Both must outlive the object.
-  OutputStream(const Tokenizer* tokenizer, const StreamRequest* request);
+  // Tokenizer and request must outlive the object; `stop` are the request's stop strings.
+  OutputStream(const Tokenizer* tokenizer, const StreamRequest* request,
+               std::shared_ptr<const StopStrings> stop);
 
   // Output tokens that the client gets, so far.
   int32_t num_output() const { return num_output_; }

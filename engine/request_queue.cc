@@ -49,13 +49,21 @@ absl::Status RequestQueue::CheckPushLocked(std::string_view request_id,
         absl::StrCat("request_id: \"", ToAbsl(request_id), "\" is in use by a live request"));
   }
   const bool is_over_tokens =
-      num_queued_ > 0 && num_queued_tokens_ + place.num_prompt_tokens > limits_.max_tokens;
+      num_queued_ > 0 && num_queued_tokens_ + place.num_tokens() > limits_.max_tokens;
+  if (num_sequences_ > 0 && num_sequences_ + place.num_choices > limits_.max_sequences) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the engine is full: ", num_sequences_, " choices are live, ", place.num_choices,
+        " more were asked for; the limit is ", limits_.max_sequences));
+  }
   if (num_queued_ < limits_.max_requests && !is_over_tokens) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("the queue is full: ", num_queued_, " requests with ", num_queued_tokens_,
-                   " prompt tokens wait, ", place.num_prompt_tokens,
-                   " more tokens were asked for; the limits are ", limits_.max_requests,
-                   " requests and ", limits_.max_tokens, " tokens"));
+  std::string message = absl::StrCat("the queue is full: ", num_queued_, " requests with ",
+                                     num_queued_tokens_, " prompt tokens wait");
+  if (place.num_tokens() > 0) {
+    absl::StrAppend(&message, ", ", place.num_tokens(), " more tokens were asked for");
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(message, "; the limits are ",
+                                                   limits_.max_requests, " requests and ",
+                                                   limits_.max_tokens, " tokens"));
 }
 
 template <typename Command>
@@ -70,9 +78,11 @@ absl::Status RequestQueue::Push(std::string_view request_id, const TokenSink* si
   CHECK_LE(std::abs(place.priority), kMaxPriority);
   MutexLock lock(&mutex_);
   RETURN_IF_ERROR(CheckPushLocked(request_id, place));
-  live_.emplace(std::string(request_id), Live{command.sequences.front().id, sink});
+  live_.emplace(std::string(request_id),
+                Live{command.sequences.front().id, sink, place.num_choices});
+  num_sequences_ += place.num_choices;
   ++num_queued_;
-  num_queued_tokens_ += place.num_prompt_tokens;
+  num_queued_tokens_ += place.num_tokens();
   tokens_by_class_[place.priority + kMaxPriority] += place.num_prompt_tokens;
   ++num_undelivered_;
   const int32_t num_sequences = static_cast<int32_t>(command.sequences.size());
@@ -110,7 +120,9 @@ void RequestQueue::Resume() {
 RequestQueue::Asked RequestQueue::Ask(EngineCommand&& query) {
   MutexLock lock(&mutex_);
   if (closed_) return Asked::kEnding;
-  if (num_queries_ >= kMaxQueries) return Asked::kTooMany;
+  if (std::holds_alternative<PlanQuery>(query) && num_queries_ >= kMaxQueries) {
+    return Asked::kTooMany;
+  }
   ++num_queries_;
   commands_.push_back(std::move(query));
   changed_.Signal();
@@ -195,7 +207,7 @@ bool RequestQueue::IsOver() const {
 void RequestQueue::Started(const QueuePlace& place) {
   MutexLock lock(&mutex_);
   --num_queued_;
-  num_queued_tokens_ -= place.num_prompt_tokens;
+  num_queued_tokens_ -= place.num_tokens();
   tokens_by_class_[place.priority + kMaxPriority] -= place.num_prompt_tokens;
   CHECK_GE(num_queued_, 0);
   CHECK_GE(num_queued_tokens_, 0);
@@ -215,7 +227,10 @@ void RequestQueue::Publish(const EngineSnapshot& snapshot) {
 
 void RequestQueue::Retire(std::string_view request_id) {
   MutexLock lock(&mutex_);
-  CHECK_EQ(live_.erase(ToAbsl(request_id)), 1u);
+  const auto it = live_.find(ToAbsl(request_id));
+  CHECK(it != live_.end());
+  num_sequences_ -= it->second.num_choices;
+  live_.erase(it);
 }
 
 void RequestQueue::Delivered() {

@@ -17,6 +17,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,13 +35,18 @@ namespace fastgen {
 
 struct QueueLimits {
   int32_t max_requests = 1024;
-  int64_t max_tokens = 4 << 20;
+  int64_t max_tokens = 4 << 20;  // prompt tokens, once for every choice: each has its copy
+  // Live choices of all requests, running and preempted ones too.
+  int32_t max_sequences = std::numeric_limits<int32_t>::max();
 };
 
 // A request that waits.
 struct QueuePlace {
   int32_t num_prompt_tokens = 0;
   int32_t priority = 0;  // [-kMaxPriority, kMaxPriority]
+  int32_t num_choices = 1;
+
+  int64_t num_tokens() const { return int64_t{num_prompt_tokens} * num_choices; }
 };
 
 inline constexpr int32_t kMaxPriority = 100;
@@ -50,6 +56,7 @@ struct EngineSnapshot {
   SchedulerStats scheduler;
   StepCost step_cost;
   int64_t num_steps = 0;
+  int64_t last_step_us = 0;  // when one ended last, on the engine's clock
   // Tokens whose KV is in either tier, held or cached: no prompt has more of them cached.
   int64_t num_kv_tokens = 0;
   bool paused = false;
@@ -57,8 +64,9 @@ struct EngineSnapshot {
 
 class RequestQueue {
  public:
-  // Queries asked and not answered.
-  static constexpr int32_t kMaxQueries = 1024;
+  // Queries asked and not answered, beyond which no plan is taken: anybody may ask for plans. What
+  // operators order is never turned away.
+  static constexpr int32_t kMaxQueries = 64;
 
   explicit RequestQueue(const QueueLimits& limits);
 
@@ -126,6 +134,7 @@ class RequestQueue {
   struct Live {
     SequenceId leader = 0;
     const TokenSink* sink = nullptr;
+    int32_t num_choices = 1;
     bool cancelled = false;  // one command is enough, however often it is asked for
   };
 
@@ -144,6 +153,7 @@ class RequestQueue {
   absl::flat_hash_map<std::string, Live> live_ ABSL_GUARDED_BY(mutex_);
   int32_t num_queued_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_queued_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t num_sequences_ ABSL_GUARDED_BY(mutex_) = 0;  // of live_
   // By priority + kMaxPriority; they sum up to num_queued_tokens_.
   std::array<int64_t, 2 * kMaxPriority + 1> tokens_by_class_ ABSL_GUARDED_BY(mutex_) = {};
   Untaken untaken_ ABSL_GUARDED_BY(mutex_);      // still in commands_

@@ -16,9 +16,10 @@ RequestStream::RequestStream(const Tokenizer* tokenizer, StreamRequest request,
       sink_(std::move(sink)),
       num_open_(request_.best_of) {
   CHECK_GE(request_.best_of, request_.n);
+  const auto stop = std::make_shared<const StopStrings>(request_.stopping.stop);
   choices_.reserve(request_.best_of);
   for (int32_t i = 0; i < request_.best_of; ++i) {
-    choices_.push_back(Choice{OutputStream(tokenizer_, &request_), std::nullopt});
+    choices_.push_back(Choice{OutputStream(tokenizer_, &request_, stop), std::nullopt});
   }
 }
 
@@ -100,8 +101,12 @@ void RequestStream::SendScores() {
 }
 
 void RequestStream::SendEcho(int32_t index) {
+  // Once for all choices.
+  if (echo_.empty()) {
+    echo_ = DecodeAll(*tokenizer_, request_.prompt, request_.stopping.skip_special_tokens);
+  }
   TokenDelta delta;
-  delta.text = DecodeAll(*tokenizer_, request_.prompt, request_.stopping.skip_special_tokens);
+  delta.text = echo_;
   delta.token_ids = request_.prompt;
   delta.num_prompt_tokens = num_prompt();
   Send(index, std::move(delta));

@@ -74,6 +74,7 @@ class RequestStream {
   std::shared_ptr<TokenSink> sink_;
   std::vector<Choice> choices_;
   int32_t num_open_ = 0;
+  std::string echo_;
   std::vector<TokenLogprob> prompt_scores_;
   bool scores_complete_ = false;
   bool prefilled_ = false;

@@ -156,9 +156,16 @@ absl::Status RunningEngine::CheckInTime(const GenerateRequest& request,
   const int64_t num_cached = may_be_cached ? snapshot.num_kv_tokens : 0;
   const int64_t num_own =
       std::max<int64_t>(static_cast<int64_t>(prepared.prompt.size()) - num_cached, 1);
-  const double first_token_us = snapshot.step_cost.PrefillUs(
-      queue_.NumTokensAhead(request.priority) + num_own, parts_.scheduler.max_num_batched_tokens);
-  return CheckDeadline(prepared.deadline_us, NowUs(), static_cast<int64_t>(first_token_us),
+  // So of those ahead: each has a token left to compute at least.
+  const SchedulerStats& stats = snapshot.scheduler;
+  int64_t num_ahead = queue_.NumTokensAhead(request.priority);
+  if (parts_.scheduler.prefix_cache) num_ahead = std::min<int64_t>(num_ahead, stats.num_waiting);
+  double first_token_us =
+      snapshot.step_cost.PrefillUs(num_ahead + num_own, parts_.scheduler.max_num_batched_tokens);
+  const int64_t now_us = NowUs();
+  const bool is_idle = stats.num_running + stats.num_waiting == 0;
+  if (is_idle && now_us - snapshot.last_step_us > kStaleAfterUs) first_token_us = 0;
+  return CheckDeadline(prepared.deadline_us, now_us, static_cast<int64_t>(first_token_us),
                        parts_.scheduler, snapshot.step_cost);
 }
 
@@ -207,9 +214,13 @@ AddCommand RunningEngine::MakeAddCommand(GenerateRequest request, Prepared prepa
 
 absl::Status RunningEngine::Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) {
   CHECK(sink != nullptr);
-  RETURN_IF_ERROR(queue_.CheckAccepting());
+  QueuePlace place;
+  place.priority = request.priority;
+  place.num_choices = std::clamp(request.best_of, 1, kMaxChoices);
+  // Before the prompt is read: a full queue refuses at once.
+  RETURN_IF_ERROR(queue_.CheckPush(request.request_id, place));
   ASSIGN_OR_RETURN(Prepared prepared, Prepare(&request));
-  const QueuePlace place = {static_cast<int32_t>(prepared.prompt.size()), request.priority};
+  place.num_prompt_tokens = static_cast<int32_t>(prepared.prompt.size());
   // Before its choices are made: a full queue should cost little.
   RETURN_IF_ERROR(queue_.CheckPush(request.request_id, place));
   RETURN_IF_ERROR(CheckInTime(request, prepared));
@@ -272,7 +283,7 @@ void RunningEngine::FlushPrefixCache(std::function<void(int32_t)> done) {
 
 absl::Duration RunningEngine::RetryAfter() const {
   const EngineSnapshot snapshot = queue_.snapshot();
-  const double waiting_us = snapshot.step_cost.PrefillUs(queue_.NumTokensAhead(kMaxPriority),
+  const double waiting_us = snapshot.step_cost.PrefillUs(snapshot.scheduler.num_waiting_tokens,
                                                          parts_.scheduler.max_num_batched_tokens);
   return std::clamp(absl::Microseconds(waiting_us), absl::Seconds(1), absl::Seconds(60));
 }

@@ -11,6 +11,14 @@
 #include "engine/choice_id.h"
 
 namespace fastgen {
+namespace {
+
+QueuePlace PlaceOf(const AddCommand& command) {
+  return {static_cast<int32_t>(command.stream->request().prompt.size()),
+          command.sequences.front().priority, static_cast<int32_t>(command.sequences.size())};
+}
+
+}  // namespace
 
 StepLoop::StepLoop(const SchedulerOptions& options, Executor* executor, const Clock* clock,
                    RequestQueue* queue, Completion* completion)
@@ -69,31 +77,37 @@ void StepLoop::Answer(std::vector<std::function<void()>>* answers) {
 void StepLoop::Apply(AddCommand command) {
   const StreamRequest& request = command.stream->request();
   if (!failure_.empty()) {
-    queue_->Started(
-        {static_cast<int32_t>(request.prompt.size()), command.sequences.front().priority});
+    queue_->Started(PlaceOf(command));
     completion_->Open(std::move(command.stream), 0);
     completion_->PostFailure(failure_);
     return;
   }
-  const NewSequence& leader = command.sequences.front();
+  NewSequence& leader = command.sequences.front();
   const SequenceId leader_id = leader.id;
-  const int64_t now_us = NowUs();
-  const int64_t deadline_us = leader.deadline_us;
-  const Outlook outlook =
-      LookAhead(leader.prompt, leader.cache_salt, leader.priority, request.scores_prompt, now_us);
+  const CachedPrefix cached = FindCached(leader.prompt, leader.cache_salt, request.scores_prompt);
+  leader.num_cached_tokens = cached.num_device_tokens + cached.num_host_tokens;
+  // Submit let it in by a bound; now it is known what is cached and who is ahead.
+  const absl::Status in_time = CheckInTime(leader, cached);
   Request& added = requests_[leader_id];
   added.request_id = request.request_id;
-  added.place = {static_cast<int32_t>(request.prompt.size()), leader.priority};
+  added.place = PlaceOf(command);
   added.submitted = request.submitted;
   added.num_open = static_cast<int32_t>(command.sequences.size());
   ++num_not_started_;
-  const CachedPrefix& cached = outlook.cached;
-  completion_->Open(std::move(command.stream), cached.num_device_tokens + cached.num_host_tokens);
+  completion_->Open(std::move(command.stream), leader.num_cached_tokens);
   for (NewSequence& sequence : command.sequences) scheduler_.Add(std::move(sequence));
-  // Submit let it in by a bound; now it is known what is cached and who is ahead.
-  const absl::Status in_time =
-      CheckDeadline(deadline_us, now_us, outlook.first_token_us, options_, scheduler_.step_cost());
   if (!in_time.ok()) CancelChoices(leader_id, FinishReason::kDeadline);
+}
+
+absl::Status StepLoop::CheckInTime(const NewSequence& leader, const CachedPrefix& cached) const {
+  if (leader.deadline_us == kNoDeadline) return absl::OkStatus();
+  const int64_t now_us = NowUs();
+  const bool is_stale = scheduler_.idle() && now_us - last_step_us_ > kStaleAfterUs;
+  const auto num_prompt = static_cast<int32_t>(leader.prompt.size());
+  const int64_t first_token_us =
+      is_stale ? 0 : LookAhead(num_prompt, cached, leader.priority, now_us).first_token_us;
+  return CheckDeadline(leader.deadline_us, now_us, first_token_us, options_,
+                       scheduler_.step_cost());
 }
 
 void StepLoop::Apply(const CancelCommand& command) {
@@ -117,15 +131,17 @@ void StepLoop::Apply(const FinishAtCommand& command) {
   }
 }
 
-StepLoop::Outlook StepLoop::LookAhead(const std::vector<int32_t>& prompt,
-                                      const std::string& cache_salt, int32_t priority,
-                                      bool scores_prompt, int64_t now_us) const {
-  Outlook outlook;
+CachedPrefix StepLoop::FindCached(const std::vector<int32_t>& prompt, const std::string& cache_salt,
+                                  bool scores_prompt) const {
   // Scores have to be computed, whatever is cached.
-  if (!scores_prompt) outlook.cached = scheduler_.Lookup(prompt, cache_salt);
+  return scores_prompt ? CachedPrefix() : scheduler_.Lookup(prompt, cache_salt);
+}
+
+StepLoop::Outlook StepLoop::LookAhead(int32_t num_prompt, const CachedPrefix& cached,
+                                      int32_t priority, int64_t now_us) const {
+  Outlook outlook;
   outlook.ahead = scheduler_.Ahead(priority, now_us);
-  const int64_t num_own = static_cast<int64_t>(prompt.size()) - outlook.cached.num_device_tokens -
-                          outlook.cached.num_host_tokens;
+  const int64_t num_own = num_prompt - cached.num_device_tokens - cached.num_host_tokens;
   outlook.first_token_us = static_cast<int64_t>(scheduler_.step_cost().PrefillUs(
       outlook.ahead.num_tokens + std::max<int64_t>(num_own, 1), options_.max_num_batched_tokens));
   return outlook;
@@ -211,6 +227,7 @@ bool StepLoop::CommitOldest() {
   scheduler_.ObserveStep(plan.num_tokens, std::max<int64_t>(duration_us, 0));
   for (const FinishedSequence& finished : event->result.finished) NoteFinished(finished);
   ++num_steps_;
+  last_step_us_ = absl::ToUnixMicros(done.end);
   Publish();
   event->begin = done.begin;
   event->end = done.end;
@@ -241,6 +258,7 @@ void StepLoop::Publish() {
   snapshot.scheduler = scheduler_.stats();
   snapshot.step_cost = scheduler_.step_cost();
   snapshot.num_steps = num_steps_;
+  snapshot.last_step_us = last_step_us_;
   const SchedulerStats& stats = snapshot.scheduler;
   const int64_t num_kv_blocks = int64_t{stats.num_blocks} - stats.num_free_blocks +
                                 stats.num_cached_blocks + stats.num_host_blocks -

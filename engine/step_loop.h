@@ -62,15 +62,17 @@ class StepLoop {
   void Apply(PauseQuery query);
   void Apply(FlushQuery query);
   void CancelChoices(SequenceId leader, FinishReason reason);
-  // How long until the first token of a prompt that is added now, by the measured costs; 0 while
-  // nothing was measured.
+  CachedPrefix FindCached(const std::vector<int32_t>& prompt, const std::string& cache_salt,
+                          bool scores_prompt) const;
+  // What a prompt that is added now waits for, and how long until its first token by the measured
+  // costs; 0 while nothing was measured.
   struct Outlook {
-    CachedPrefix cached;
     QueueAhead ahead;
     int64_t first_token_us = 0;
   };
-  Outlook LookAhead(const std::vector<int32_t>& prompt, const std::string& cache_salt,
-                    int32_t priority, bool scores_prompt, int64_t now_us) const;
+  Outlook LookAhead(int32_t num_prompt, const CachedPrefix& cached, int32_t priority,
+                    int64_t now_us) const;
+  absl::Status CheckInTime(const NewSequence& leader, const CachedPrefix& cached) const;
   PlanInfo MakePlanInfo(const PlanQuery& query) const;
 
   void Expire();
@@ -99,6 +101,7 @@ class StepLoop {
   std::array<StepPlan, RankThread::kMaxOutstanding> plans_;
   std::array<StepResult, RankThread::kMaxOutstanding> results_;
   uint64_t num_launched_ = 0;
+  int64_t last_step_us_ = 0;
   int64_t num_steps_ = 0;                              // committed
   int64_t num_kv_tokens_ = 0;                          // as published
   absl::flat_hash_map<SequenceId, Request> requests_;  // by leader

@@ -24,16 +24,18 @@ PlanInfo StepLoop::MakePlanInfo(const PlanQuery& query) const {
   info.reason = std::string(FromAbsl(status.message()));
   if (!failure_.empty()) return info;
   const int64_t now_us = NowUs();
-  const Outlook outlook =
-      LookAhead(query.prompt, query.cache_salt, query.priority, query.scores_prompt, now_us);
-  info.cached_tokens_device = outlook.cached.num_device_tokens;
-  info.cached_tokens_host = outlook.cached.num_host_tokens;
+  const CachedPrefix cached = FindCached(query.prompt, query.cache_salt, query.scores_prompt);
+  const Outlook outlook = LookAhead(info.prompt_tokens, cached, query.priority, now_us);
+  info.cached_tokens_device = cached.num_device_tokens;
+  info.cached_tokens_host = cached.num_host_tokens;
   info.queue_position = outlook.ahead.num_sequences;
   const StepCost& cost = scheduler_.step_cost();
   info.estimated_ttft = absl::Microseconds(outlook.first_token_us + cost.typical_step_us());
   if (info.fits && query.deadline_us != kNoDeadline) {
+    const bool is_stale = scheduler_.idle() && now_us - last_step_us_ > kStaleAfterUs;
+    const int64_t first_token_us = is_stale ? 0 : outlook.first_token_us;
     const absl::Status in_time =
-        CheckDeadline(query.deadline_us, now_us, outlook.first_token_us, options_, cost);
+        CheckDeadline(query.deadline_us, now_us, first_token_us, options_, cost);
     info.fits = in_time.ok();
     info.reason = std::string(FromAbsl(in_time.message()));
   }

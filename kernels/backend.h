@@ -103,8 +103,8 @@ struct LogitBias {
 //   4. temperature, top-k, top-p, min-p
 // Arithmetic is fp32. A logit that is -infinity stays so, and one that 1 or 2 make NaN becomes
 // -infinity. Tokens outside [0, vocab) are ignored. Where no token is left, or only impossible
-// ones (-infinity), the choice is the lowest id that 3 leaves, or 0 where 3 leaves none. Rules
-// change neither logprobs, ranks nor `top`, nor rows with a target.
+// ones (-infinity), the choice is the lowest id that 3 leaves, else the lowest of the mask, else
+// 0. Rules change neither logprobs, ranks nor `top`, nor rows with a target.
 struct SampleRow {
   // target_token >= 0: report this token's logprob and rank instead of sampling (prompt scoring).
   int32_t target_token = -1;

@@ -6,9 +6,10 @@
 
 namespace fastgen {
 
-BlockPool::BlockPool(int32_t num_blocks, int32_t tokens_per_block, int32_t keep_percent)
+BlockPool::BlockPool(int32_t num_blocks, int32_t tokens_per_block, int32_t keep_percent,
+                     uint64_t hash_key)
     : max_kept_(static_cast<int32_t>(int64_t{num_blocks} * keep_percent / 100)),
-      index_(num_blocks, tokens_per_block) {
+      index_(num_blocks, tokens_per_block, hash_key) {
   CHECK(keep_percent >= 1 && keep_percent <= 100) << keep_percent;
   holders_.assign(num_blocks, 0);
   state_.assign(num_blocks, State::kFree);

@@ -31,7 +31,8 @@ class BlockPool {
   enum class Content { kReady, kFilling };
 
   // REQUIRES: num_blocks >= 0, tokens_per_block >= 1, keep_percent in [1, 100].
-  BlockPool(int32_t num_blocks, int32_t tokens_per_block, int32_t keep_percent);
+  BlockPool(int32_t num_blocks, int32_t tokens_per_block, int32_t keep_percent,
+            uint64_t hash_key = 0);
 
   int32_t num_blocks() const { return static_cast<int32_t>(holders_.size()); }
   // Free or cached. Where a child may be held and its parent not (host chunks), not all of it may

@@ -19,8 +19,8 @@ uint64_t Mix(uint64_t value) {
 
 }  // namespace
 
-PrefixIndex::PrefixIndex(int32_t capacity, int32_t tokens_per_entry)
-    : tokens_per_entry_(tokens_per_entry) {
+PrefixIndex::PrefixIndex(int32_t capacity, int32_t tokens_per_entry, uint64_t hash_key)
+    : tokens_per_entry_(tokens_per_entry), hash_key_(hash_key) {
   CHECK_GE(capacity, 0);
   CHECK_GE(tokens_per_entry, 1);
   by_hash_.reserve(capacity);
@@ -34,8 +34,10 @@ PrefixIndex::PrefixIndex(int32_t capacity, int32_t tokens_per_entry)
 
 uint64_t PrefixIndex::ChainHash(int32_t parent, std::string_view salt,
                                 std::span<const int32_t> tokens) const {
-  uint64_t hash = parent == kRoot ? Mix(std::hash<std::string_view>()(salt) + 1) : hash_[parent];
-  for (const int32_t token : tokens) hash = Mix(hash ^ static_cast<uint32_t>(token));
+  uint64_t hash =
+      parent == kRoot ? Mix(hash_key_ ^ (std::hash<std::string_view>()(salt) + 1)) : hash_[parent];
+  // The key goes in at every step: the chain alone could be run backwards from a hash.
+  for (const int32_t token : tokens) hash = Mix(hash ^ hash_key_ ^ static_cast<uint32_t>(token));
   return hash;
 }
 

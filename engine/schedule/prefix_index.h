@@ -26,8 +26,9 @@ class PrefixIndex {
   static constexpr int32_t kRoot = -1;
   static constexpr int32_t kNone = -2;
 
+  // `hash_key` makes hashes unpredictable: nobody can craft a text that takes another's place.
   // REQUIRES: capacity >= 0, tokens_per_entry >= 1.
-  PrefixIndex(int32_t capacity, int32_t tokens_per_entry);
+  PrefixIndex(int32_t capacity, int32_t tokens_per_entry, uint64_t hash_key = 0);
 
   int32_t tokens_per_entry() const { return tokens_per_entry_; }
   int32_t size() const { return static_cast<int32_t>(by_hash_.size()); }
@@ -54,6 +55,7 @@ class PrefixIndex {
   uint64_t ChainHash(int32_t parent, std::string_view salt, std::span<const int32_t> tokens) const;
 
   const int32_t tokens_per_entry_;
+  const uint64_t hash_key_;
   absl::flat_hash_map<uint64_t, int32_t> by_hash_;
   // By entry.
   std::vector<uint8_t> is_in_;

@@ -36,17 +36,23 @@ FinishedSequence RecordOf(const Sequence& sequence, FinishReason reason) {
 
 }  // namespace
 
+int64_t DeadlineMarginUs(const SchedulerOptions& options, const StepCost& step_cost) {
+  const auto step_us = static_cast<int64_t>(step_cost.typical_step_us());
+  return std::max(options.deadline_margin_us, std::min(step_us, kMaxStepMarginUs));
+}
+
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(Checked(options)),
       blocks_per_chunk_(std::max(1, options.host_chunk_tokens / options.block_size)),
-      blocks_(options.num_blocks, options.block_size, 100),
+      blocks_(options.num_blocks, options.block_size, 100, options.prefix_hash_key),
       host_(options.num_host_blocks / blocks_per_chunk_, options.host_chunk_tokens,
-            kHostKeepPercent) {
+            kHostKeepPercent, options.prefix_hash_key) {
   running_.reserve(options.max_num_seqs);
   planned_.reserve(options.max_num_seqs);
   for (int32_t slot = options.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   is_dropped_chunk_.assign(host_.num_blocks(), 0);
   hold_step_.assign(blocks_.num_blocks(), 0);
+  num_victims_.assign(blocks_.num_blocks(), 0);
   if (options.poison_freed_blocks) blocks_.LogFreed(&freed_blocks_);
 }
 
@@ -119,8 +125,7 @@ bool Scheduler::FinishAt(SequenceId id, int32_t num_output_tokens, FinishedSeque
 
 int64_t Scheduler::next_expiry_us() const {
   if (deadlines_.empty()) return kNoDeadline;
-  const auto step_us = static_cast<int64_t>(step_cost_.typical_step_us());
-  return deadlines_.begin()->first - std::max(options_.deadline_margin_us, step_us);
+  return deadlines_.begin()->first - DeadlineMarginUs(options_, step_cost_);
 }
 
 void Scheduler::Expire(int64_t now_us, std::vector<FinishedSequence>* expired) {

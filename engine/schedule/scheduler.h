@@ -71,6 +71,7 @@ struct SchedulerOptions {
   int32_t host_chunk_tokens =
       256;  // what the host tier keeps and evicts as one; a multiple of block_size
   bool prefix_cache = true;
+  uint64_t prefix_hash_key = 0;     // random where strangers send prompts
   int32_t max_steps_in_flight = 2;  // 1 or 2
   int64_t ageing_us = 1'000'000;    // waiting so long makes up for one class of priority
   int64_t deadline_margin_us = 20'000;
@@ -78,6 +79,12 @@ struct SchedulerOptions {
   bool poison_freed_blocks =
       kPoisonsByDefault;  // plans name them, so that a stale read gives a NaN
 };
+
+// How long before its deadline a request is ended: the option's margin, or a typical step where
+// that is longer, but not longer than kMaxStepMarginUs: deadlines are looked at while steps run,
+// and one slow step must not end what the next ones could serve.
+inline constexpr int64_t kMaxStepMarginUs = 100'000;
+int64_t DeadlineMarginUs(const SchedulerOptions& options, const StepCost& step_cost);
 
 // What a step changed, for the completion side.
 struct CommitResult {
@@ -306,6 +313,7 @@ class Scheduler {
   std::vector<Fill> fills_;                // parents before their children
   std::vector<uint8_t> is_dropped_chunk_;  // by chunk; all 0 between calls
   std::vector<uint64_t> hold_step_;        // by block: the last step that a fill held it for
+  std::vector<int32_t> num_victims_;       // by block: of its holders; all 0 between calls
   std::vector<int32_t> fill_holds_;        // of the plan in the making, parents first
   std::vector<KvBlockMove> swap_outs_;
   std::vector<int32_t> freed_blocks_;  // since the last plan, where they are to be poisoned

@@ -55,7 +55,8 @@ bool Scheduler::IsEnding(const Sequence& sequence) const {
 void Scheduler::MakeRoomForUrgent() {
   if (waiting_.empty()) return;
   const Sequence& urgent = *waiting_.begin()->second;
-  if (urgent.num_pending > 0) return;
+  if (urgent.num_pending > 0 || running_.empty()) return;
+  if (running_.back()->priority <= urgent.priority) return;
   // As if nothing of it were cached: what is given up too early here is found again by its owner.
   const int32_t needed = NumBlocksFor(urgent.num_tokens());
   auto num_kept = static_cast<int32_t>(running_.size());
@@ -63,10 +64,15 @@ void Scheduler::MakeRoomForUrgent() {
   for (const Sequence* sequence : running_) {
     if (sequence->priority <= urgent.priority || sequence->order < urgent.order) continue;
     --num_kept;
-    num_unheld += static_cast<int32_t>(sequence->block_table.size());
+    for (const int32_t block : sequence->block_table) {
+      // Free once the last of its holders has gone.
+      if (++num_victims_[block] == blocks_.num_holders(block)) ++num_unheld;
+    }
   }
-  // Not even all of them together would make enough room. (Blocks that they share count more than
-  // once: then some are preempted for nothing, and lose a little time.)
+  for (const Sequence* sequence : running_) {
+    for (const int32_t block : sequence->block_table) num_victims_[block] = 0;
+  }
+  // Not even all of them together would make enough room.
   if (num_kept >= options_.max_num_seqs || needed + num_kept > num_unheld) return;
   while (!running_.empty()) {
     const Sequence& last = *running_.back();

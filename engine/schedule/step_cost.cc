@@ -10,7 +10,12 @@ void StepCost::Observe(int32_t num_tokens, int64_t duration_us) {
   CHECK_GE(num_tokens, 1);
   CHECK_GE(duration_us, 0);
   const double n = num_tokens;
-  const double t = static_cast<double>(duration_us);
+  double t = static_cast<double>(duration_us);
+  // Relative to what the model expects of this many tokens, or it would distrust long chunks after
+  // short decodes.
+  if (is_known() && sum_t_ > 0) {
+    t = std::min(t, kMaxJump * std::max(base_us() + slope_ * n, sum_t_ / sum_n_ * n));
+  }
   weight_ = weight_ * kDecay + 1;
   sum_n_ = sum_n_ * kDecay + n;
   sum_nn_ = sum_nn_ * kDecay + n * n;

@@ -7,36 +7,44 @@
 
 namespace fastgen {
 
-Detokenizer::Detokenizer(const Tokenizer* tokenizer, DetokenizerOptions options)
-    : tokenizer_(tokenizer),
-      options_(std::move(options)),
-      repairer_(tokenizer->has_byte_fallback() ? Utf8Repair::kPerByte
-                                               : Utf8Repair::kPerSubsequence),
-      drop_space_(tokenizer->has_byte_fallback()) {
-  for (const std::string& stop : options_.stop) {
-    CHECK(!stop.empty()) << "an empty stop string";
-    if (!IsValidUtf8(stop))
-      continue;  // never part of a text, and must not hold back half a character
-    StopMatcher matcher{stop, std::vector<uint32_t>(stop.size() + 1, 0), 0};
-    for (size_t i = 1; i < stop.size(); ++i) {
-      uint32_t length = matcher.fallback[i];
-      while (length > 0 && stop[length] != stop[i]) length = matcher.fallback[length];
-      matcher.fallback[i + 1] = stop[length] == stop[i] ? length + 1 : 0;
+StopStrings::StopStrings(const std::vector<std::string>& stop) {
+  for (const std::string& text : stop) {
+    CHECK(!text.empty()) << "an empty stop string";
+    // Never part of a text, and must not hold back half a character.
+    if (!IsValidUtf8(text)) continue;
+    Pattern& pattern = patterns_.emplace_back();
+    pattern.text = text;
+    pattern.fallback.assign(text.size() + 1, 0);
+    for (size_t i = 1; i < text.size(); ++i) {
+      uint32_t length = pattern.fallback[i];
+      while (length > 0 && text[length] != text[i]) length = pattern.fallback[length];
+      pattern.fallback[i + 1] = text[length] == text[i] ? length + 1 : 0;
     }
-    matchers_.push_back(std::move(matcher));
   }
 }
 
-bool Detokenizer::StopMatcher::Push(char byte) {
-  while (state > 0 && stop[state] != byte) state = fallback[state];
-  if (stop[state] == byte) ++state;
-  return state == stop.size();
+uint32_t StopStrings::Next(size_t i, uint32_t state, char byte) const {
+  const Pattern& pattern = patterns_[i];
+  while (state > 0 && pattern.text[state] != byte) state = pattern.fallback[state];
+  return pattern.text[state] == byte ? state + 1 : state;
+}
+
+Detokenizer::Detokenizer(const Tokenizer* tokenizer, DetokenizerOptions options)
+    : tokenizer_(tokenizer),
+      skip_special_tokens_(options.skip_special_tokens),
+      include_stop_(options.include_stop),
+      stop_(std::move(options.compiled_stop)),
+      repairer_(tokenizer->has_byte_fallback() ? Utf8Repair::kPerByte
+                                               : Utf8Repair::kPerSubsequence),
+      drop_space_(tokenizer->has_byte_fallback()) {
+  if (stop_ == nullptr) stop_ = std::make_shared<StopStrings>(options.stop);
+  states_.assign(stop_->size(), 0);
 }
 
 std::string Detokenizer::Push(int32_t id) {
   if (stopped()) return "";
   ++num_tokens_;
-  if (options_.skip_special_tokens && tokenizer_->IsSpecial(id)) return "";
+  if (skip_special_tokens_ && tokenizer_->IsSpecial(id)) return "";
   std::string text;
   repairer_.Push(tokenizer_->TokenBytes(id), &text);
   return Advance(text);
@@ -56,23 +64,23 @@ std::string Detokenizer::Advance(std::string_view text) {
     drop_space_ = false;
     if (text[0] == ' ') text.remove_prefix(1);
   }
-  if (matchers_.empty()) return std::string(text);
+  if (states_.empty()) return std::string(text);
   const size_t num_held = held_.size();
   held_ += text;
   size_t num_undecided = 0;  // bytes at the end that may become a stop string
   for (size_t i = num_held; i < held_.size(); ++i) {
-    const StopMatcher* longest = nullptr;
+    const std::string* longest = nullptr;
     num_undecided = 0;
-    for (StopMatcher& matcher : matchers_) {
-      if (matcher.Push(held_[i]) &&
-          (longest == nullptr || matcher.stop.size() > longest->stop.size())) {
-        longest = &matcher;
-      }
-      num_undecided = std::max<size_t>(num_undecided, matcher.state);
+    for (size_t j = 0; j < states_.size(); ++j) {
+      const std::string& stop = stop_->text(j);
+      states_[j] = stop_->Next(j, states_[j], held_[i]);
+      const bool ends = states_[j] == stop.size();
+      if (ends && (longest == nullptr || stop.size() > longest->size())) longest = &stop;
+      num_undecided = std::max<size_t>(num_undecided, states_[j]);
     }
     if (longest != nullptr) {
-      matched_stop_ = longest->stop;
-      held_.resize(i + 1 - (options_.include_stop ? 0 : longest->stop.size()));
+      matched_stop_ = *longest;
+      held_.resize(i + 1 - (include_stop_ ? 0 : longest->size()));
       return std::exchange(held_, "");
     }
   }

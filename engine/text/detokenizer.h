@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,9 +22,31 @@
 
 namespace fastgen {
 
+// Stop strings as automata, shared by the choices of a request. Immutable; any thread.
+class StopStrings {
+ public:
+  // None may be empty. One that is not UTF-8 never matches.
+  explicit StopStrings(const std::vector<std::string>& stop);
+
+  size_t size() const { return patterns_.size(); }
+  const std::string& text(size_t i) const { return patterns_[i].text; }
+  // The state (bytes of text(i) that the text so far ends with) after one byte more; it is
+  // text(i).size() where the string ends.
+  uint32_t Next(size_t i, uint32_t state, char byte) const;
+
+ private:
+  struct Pattern {
+    std::string text;
+    // [length + 1] the longest proper prefix that is also a suffix of the prefix
+    std::vector<uint32_t> fallback;
+  };
+  std::vector<Pattern> patterns_;
+};
+
 struct DetokenizerOptions {
   bool skip_special_tokens = true;
-  std::vector<std::string> stop = {};  // stop strings, none empty
+  std::vector<std::string> stop = {};                          // stop strings, none empty
+  std::shared_ptr<const StopStrings> compiled_stop = nullptr;  // instead of `stop`, when set
   bool include_stop = false;
 };
 
@@ -46,22 +69,14 @@ class Detokenizer {
   int32_t num_tokens() const { return num_tokens_; }
 
  private:
-  struct StopMatcher {
-    std::string stop;
-    std::vector<uint32_t>
-        fallback;  // [length + 1] the longest proper prefix that is also a suffix of the prefix
-    uint32_t state = 0;  // bytes of `stop` that the text so far ends with
-
-    // Feeds one byte; true when `stop` ends here.
-    bool Push(char byte);
-  };
-
   // Takes new text, and returns what of the text held so far can be given out.
   std::string Advance(std::string_view text);
 
   const Tokenizer* tokenizer_;
-  DetokenizerOptions options_;
-  std::vector<StopMatcher> matchers_;
+  bool skip_special_tokens_;
+  bool include_stop_;
+  std::shared_ptr<const StopStrings> stop_;
+  std::vector<uint32_t> states_;  // [stop_->size()]
   Utf8Repairer repairer_;
   std::string held_;  // text that ends in a possible beginning of a stop string
   bool drop_space_;   // the next character is the text's first, and is dropped when a space

@@ -94,10 +94,14 @@ int32_t LowestAllowed(const SampleRow& row, int64_t vocab, float* marks) {
   for (int32_t token : row.banned_tokens) {
     if (token >= 0 && token < vocab) marks[token] = 1;
   }
-  for (int64_t id = 0; id < vocab; ++id) {
+  int32_t lowest_of_mask = 0;
+  for (int64_t id = vocab - 1; id >= 0; --id) {
+    if (IsAllowed(row, id)) lowest_of_mask = static_cast<int32_t>(id);
+  }
+  for (int64_t id = lowest_of_mask; id < vocab; ++id) {
     if (marks[id] == 0 && IsAllowed(row, id)) return static_cast<int32_t>(id);
   }
-  return 0;
+  return lowest_of_mask;
 }
 
 }  // namespace fastgen::cpu

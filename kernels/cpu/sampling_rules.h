@@ -37,8 +37,8 @@ class RuledLogits {
   std::vector<int32_t> stale_chunks_;  // chunks whose maximum may have become smaller
 };
 
-// The lowest id that mask and banned tokens leave, or 0 where they leave none.
-// `marks` [vocab] is scratch memory.
+// The lowest id that mask and banned tokens leave, the lowest of the mask where they leave none, or
+// 0. `marks` [vocab] is scratch memory.
 int32_t LowestAllowed(const SampleRow& row, int64_t vocab, float* marks);
 
 }  // namespace fastgen::cpu

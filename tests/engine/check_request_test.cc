@@ -70,6 +70,8 @@ TEST_CASE("each bad parameter is refused by its name, value and limit", "[engine
         "stopping.stop: 65 strings exceed the limit of 64");
   CHECK(Refusal([](R r) { r->stopping.stop = {std::string(5000, 'x')}; }) ==
         "stopping.stop: a string of 5000 bytes exceeds the limit of 4096");
+  CHECK(Refusal([](R r) { r->stopping.stop.assign(9, std::string(4096, 'x')); }) ==
+        "stopping.stop: its strings exceed the limit of 32768 bytes together");
   CHECK(Refusal([](R r) {
           r->stopping.stop_token_ids = {3, 50};
         }) == "stopping.stop_token_ids: 50 is outside the vocabulary [0, 50)");

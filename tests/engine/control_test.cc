@@ -330,22 +330,28 @@ TEST_CASE("after a failure every question is answered", "[engine]") {
   CHECK(fake.AllBlocksFree());
 }
 
-TEST_CASE("questions are bounded; those beyond are answered at once", "[engine]") {
+TEST_CASE("plans are bounded; what an operator orders is never turned away for them", "[engine]") {
   EngineUnderTest fake = MakeEngineUnderTest();
-  std::atomic<int> num_paused = 0;
+  std::atomic<int> num_planned = 0;
+  std::atomic<int> num_ordered = 0;
   HeldEngineThread held(fake.engine.get());
-  for (int i = 0; i < RequestQueue::kMaxQueries - 1; ++i) fake->Pause([&] { ++num_paused; });
-  CHECK(num_paused == 0);
+  for (int i = 0; i < RequestQueue::kMaxQueries; ++i) {
+    fake->Plan(MakeRequest("", Bytes("x")),
+               [&](const absl::StatusOr<PlanInfo>&) { ++num_planned; });
+  }
+  const int num_refused = num_planned;
   CHECK(absl::IsResourceExhausted(PlanOf(fake.engine.get(), MakeRequest("", Bytes("x"))).status()));
-  CHECK(List(fake.engine.get()).empty());
-  CHECK(Flush(fake.engine.get()) == 0);
-  Pause(fake.engine.get());
+  fake->Pause([&] { ++num_ordered; });
+  fake->ListRequests([&](const std::vector<RequestInfo>&) { ++num_ordered; });
+  fake->FlushPrefixCache([&](int32_t) { ++num_ordered; });
+  CHECK(num_ordered == 0);
   held.Release();
+  while (num_ordered < 3) std::this_thread::yield();
+  CHECK(num_planned == RequestQueue::kMaxQueries);
+  CHECK(num_refused <= 1);
+  CHECK(fake->stats().paused);
   fake->Resume();
-  // The queue is in order, and open again.
-  while (num_paused < RequestQueue::kMaxQueries - 1) std::this_thread::yield();
   CHECK(PlanOf(fake.engine.get(), MakeRequest("", Bytes("x")))->fits);
-  CHECK(num_paused == RequestQueue::kMaxQueries - 1);
 }
 
 // Asks from its last call.

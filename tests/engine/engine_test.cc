@@ -174,7 +174,7 @@ TEST_CASE("a full queue refuses at once and opens again", "[engine]") {
   const absl::Status full = submit("third");
   CHECK(full.code() == absl::StatusCode::kResourceExhausted);
   CHECK(full.message() ==
-        "the queue is full: 2 requests with 2 prompt tokens wait, 1 more tokens were asked for; "
+        "the queue is full: 2 requests with 2 prompt tokens wait; "
         "the limits are 2 requests and 4194304 tokens");
   sinks.pop_back();
   // A cancelled one gives its place back, though it never ran.

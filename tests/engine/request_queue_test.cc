@@ -149,13 +149,15 @@ TEST_CASE("a failed queue says why, for ever", "[engine]") {
   CHECK(Push(&queue, "a", 128).message() == "first");
 }
 
-TEST_CASE("queries are bounded, and one that is not taken stays with its asker", "[engine]") {
+TEST_CASE("plans are bounded, and one that is not taken stays with its asker", "[engine]") {
   RequestQueue queue({4, 100});
   int num_answers = 0;
   const auto ask = [&] {
-    EngineCommand query = PauseQuery{[&] { ++num_answers; }};
+    PlanQuery plan;
+    plan.done = [&](const absl::StatusOr<PlanInfo>&) { ++num_answers; };
+    EngineCommand query = std::move(plan);
     const RequestQueue::Asked asked = queue.Ask(std::move(query));
-    if (asked != RequestQueue::Asked::kTaken) std::get<PauseQuery>(query).done();
+    if (asked != RequestQueue::Asked::kTaken) std::get<PlanQuery>(query).done(PlanInfo());
     return asked;
   };
   for (int32_t i = 0; i < RequestQueue::kMaxQueries; ++i) {
@@ -164,11 +166,36 @@ TEST_CASE("queries are bounded, and one that is not taken stays with its asker",
   CHECK(num_answers == 0);
   CHECK(ask() == RequestQueue::Asked::kTooMany);
   CHECK(num_answers == 1);
+  CHECK(queue.Ask(PauseQuery{[] {}}) == RequestQueue::Asked::kTaken);
+  queue.Answered();
   queue.Answered();
   CHECK(ask() == RequestQueue::Asked::kTaken);
   queue.Close();
   CHECK(ask() == RequestQueue::Asked::kEnding);
   CHECK(num_answers == 2);
+}
+
+TEST_CASE("a request counts once for every choice, until its last call", "[engine]") {
+  QueueLimits limits;
+  limits.max_requests = 8;
+  limits.max_tokens = 100;
+  limits.max_sequences = 10;
+  RequestQueue queue(limits);
+  const auto push = [&](const std::string& id, int32_t num_tokens, int32_t num_choices) {
+    AddCommand command;
+    command.sequences.resize(num_choices);
+    return queue.Push(id, nullptr, {num_tokens, 0, num_choices}, std::move(command));
+  };
+  // Alone even more than the limit passes.
+  REQUIRE(push("a", 1, 8).ok());
+  CHECK(absl::IsResourceExhausted(push("b", 1, 3)));
+  REQUIRE(push("b", 40, 2).ok());
+  CHECK(absl::IsResourceExhausted(push("c", 1, 1)));
+  queue.Started({1, 0, 8});
+  CHECK(absl::IsResourceExhausted(push("c", 1, 1)));  // running ones count too
+  queue.Retire("a");
+  CHECK(absl::IsResourceExhausted(push("c", 11, 2)));  // 80 tokens and 22
+  CHECK(push("c", 10, 2).ok());
 }
 
 TEST_CASE("Wait sleeps until a command, a wake, the end or its time", "[engine]") {

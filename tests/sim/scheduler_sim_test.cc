@@ -227,8 +227,7 @@ class Simulation {
     scheduler_.Expire(now_us_, &expired);
     scheduler_.CheckInvariants();
     Expect(expired.empty() || next_us <= now_us_, 0, "expires before next_expiry_us");
-    const auto step_us = static_cast<int64_t>(scheduler_.step_cost().typical_step_us());
-    const int64_t limit_us = now_us_ + std::max(options_.deadline_margin_us, step_us);
+    const int64_t limit_us = now_us_ + DeadlineMarginUs(options_, scheduler_.step_cost());
     for (const FinishedSequence& finished : expired) {
       Expect(finished.reason == FinishReason::kDeadline, finished.id, "expires otherwise");
       Expect(live_.contains(finished.id), finished.id, "expires after its end");

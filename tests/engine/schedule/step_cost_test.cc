@@ -101,9 +101,23 @@ TEST_CASE("one slow step moves the typical one little", "[schedule]") {
   StepCost cost;
   for (int i = 0; i < 200; ++i) cost.Observe(8, 1000);
   cost.Observe(8, 100000);
-  CHECK(cost.typical_step_us() < 1000 + 100000 * 0.03);
+  CHECK(cost.typical_step_us() < 1000 + 8000 * 0.03);
   for (int i = 0; i < 300; ++i) cost.Observe(8, 1000);
   CHECK(cost.typical_step_us() == Approx(1000).epsilon(0.01));
+}
+
+TEST_CASE("a lasting slowdown of any size is followed", "[schedule]") {
+  StepCost cost;
+  for (int i = 0; i < 200; ++i) cost.Observe(8, 1000);
+  for (int i = 0; i < 300; ++i) cost.Observe(8, 100000);
+  CHECK(cost.typical_step_us() == Approx(100000).epsilon(0.05));
+}
+
+TEST_CASE("a long chunk after short decodes is not taken for an outlier", "[schedule]") {
+  StepCost cost;
+  for (int i = 0; i < 200; ++i) cost.Observe(1, 1000);
+  for (int i = 0; i < 50; ++i) cost.Observe(512, 200000);
+  CHECK(cost.PrefillUs(512, 512) == Approx(200000).epsilon(0.05));
 }
 
 TEST_CASE("a copy learns on its own", "[schedule]") {
