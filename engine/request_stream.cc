@@ -145,9 +145,11 @@ void RequestStream::DeliverBest() {
   const auto failed = [this](int32_t i) {
     return choices_[i].finish->reason == FinishReason::kError;
   };
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
     if (failed(a) != failed(b)) return failed(b);
-    return choices_[a].output.MeanLogprob() > choices_[b].output.MeanLogprob();
+    const double mean_a = choices_[a].output.MeanLogprob();
+    const double mean_b = choices_[b].output.MeanLogprob();
+    return mean_a != mean_b ? mean_a > mean_b : a < b;
   });
   const bool sends_scores = request_.scores_prompt && scores_complete_;
   if (sends_scores) SendScores();
