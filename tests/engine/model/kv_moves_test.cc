@@ -2,8 +2,8 @@
 #include "engine/model/kv_moves.h"
 
 #include "engine/model/host_kv_cache.h"
-#include "tests/engine/model/aborts.h"
 #include "tests/engine/model/stub_backend.h"
+#include "tests/testing/aborts.h"
 #include "tests/testing/tiny_model.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.

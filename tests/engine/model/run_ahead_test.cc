@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/engine/model/aborts.h"
 #include "tests/engine/model/batch_under_test.h"
+#include "tests/testing/aborts.h"
 #include "tests/testing/tiny_model.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.

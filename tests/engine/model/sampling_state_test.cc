@@ -1,7 +1,7 @@
 // SamplingState: histories and rules by slot.
 #include "engine/model/sampling_state.h"
 
-#include "tests/engine/model/aborts.h"
+#include "tests/testing/aborts.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
 #include <catch2/catch.hpp>

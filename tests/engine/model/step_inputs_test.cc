@@ -1,7 +1,7 @@
 // StepInputs: the arrays of a mixed step, written out.
 #include "engine/model/step_inputs.h"
 
-#include "tests/engine/model/aborts.h"
+#include "tests/testing/aborts.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
 #include <catch2/catch.hpp>

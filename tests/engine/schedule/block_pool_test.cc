@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/engine/schedule/aborts.h"
+#include "tests/testing/aborts.h"
 
 namespace fastgen {
 namespace {

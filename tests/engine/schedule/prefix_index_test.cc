@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/engine/schedule/aborts.h"
+#include "tests/testing/aborts.h"
 
 namespace fastgen {
 namespace {

@@ -4,7 +4,7 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "tests/engine/schedule/aborts.h"
+#include "tests/testing/aborts.h"
 
 namespace fastgen {
 namespace {
