@@ -22,8 +22,8 @@ namespace fs = std::filesystem;
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    char name[] = "/tmp/fastgen-hub-XXXXXX";
-    path_ = mkdtemp(name);
+    std::string name = (fs::temp_directory_path() / "fastgen-hub-").string() + std::string(6, 'X');
+    path_ = mkdtemp(name.data());
   }
   ~TemporaryDirectory() { fs::remove_all(path_); }
   const fs::path& path() const { return path_; }

@@ -126,7 +126,8 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes) {
 }
 
 TemporaryDirectory::TemporaryDirectory() {
-  std::string name = (std::filesystem::temp_directory_path() / "fastgen-XXXXXX").string();
+  std::string name =
+      (std::filesystem::temp_directory_path() / "fastgen-").string() + std::string(6, 'X');
   CHECK(mkdtemp(name.data()) != nullptr) << name;
   path_ = name;
 }
