@@ -1,5 +1,6 @@
 #include "server/engine_gate.h"
 
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,10 +23,23 @@ absl::StatusOr<Engine*> EngineGate::ForNewWork() const {
     case Phase::kLoading:
       break;
   }
+  return LoadingError();
+}
+
+absl::Status EngineGate::LoadingError() const {
   if (total_bytes_ <= 0) return absl::UnavailableError("loading the model");
-  return absl::UnavailableError(absl::StrCat("loading the model: ",
-                                             loaded_bytes_ * 100 / total_bytes_, " % of ",
-                                             total_bytes_ >> 20, " MiB read"));
+  const int64_t percent = static_cast<int64_t>(100.0 * static_cast<double>(loaded_bytes_) /
+                                               static_cast<double>(total_bytes_));
+  // From the second report on: the first one's bytes came in a time that nobody measured.
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - first_progress_);
+  const int64_t read_since = loaded_bytes_ - first_loaded_bytes_;
+  std::string rate;
+  if (seconds > 0 && read_since > 0) {
+    rate = absl::StrCat(", ", static_cast<int64_t>(static_cast<double>(read_since) / seconds) >> 20,
+                        " MiB/s");
+  }
+  return absl::UnavailableError(absl::StrCat("loading the model: ", percent, " % of ",
+                                             total_bytes_ >> 20, " MiB read", rate));
 }
 
 absl::StatusOr<Engine*> EngineGate::Loaded() const {
@@ -33,7 +47,7 @@ absl::StatusOr<Engine*> EngineGate::Loaded() const {
   if (engine_ != nullptr) return engine_.get();
   if (phase_ == Phase::kFailed) return failure_;
   if (closed_) return absl::UnavailableError("this server has ended");
-  return absl::UnavailableError("loading the model");
+  return LoadingError();
 }
 
 EngineGate::Phase EngineGate::phase() const {
@@ -48,6 +62,10 @@ absl::Status EngineGate::health() const {
 
 void EngineGate::SetLoadProgress(int64_t done_bytes, int64_t total_bytes) {
   MutexLock lock(&mutex_);
+  if (total_bytes_ != total_bytes) {
+    first_progress_ = absl::Now();
+    first_loaded_bytes_ = done_bytes;
+  }
   loaded_bytes_ = done_bytes;
   total_bytes_ = total_bytes;
 }

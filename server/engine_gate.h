@@ -64,6 +64,9 @@ class EngineGate {
   bool WaitNoStreams(absl::Duration timeout);
 
  private:
+  // UNAVAILABLE, with what has been read and how fast.
+  absl::Status LoadingError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const std::function<void()> on_failure_;
   mutable Mutex mutex_;
   CondVar streams_changed_;
@@ -73,6 +76,8 @@ class EngineGate {
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   int64_t loaded_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t total_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time first_progress_ ABSL_GUARDED_BY(mutex_);
+  int64_t first_loaded_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_streams_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

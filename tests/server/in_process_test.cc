@@ -62,8 +62,9 @@ TEST_CASE("calls while loading answer UNAVAILABLE with the progress", "[server]"
   CHECK(HasRetryInfo(early));
   v1::ModelInfo info;
   grpc::ClientContext info_context;
-  CHECK(stub->GetModelInfo(&info_context, {}, &info).error_code() ==
-        grpc::StatusCode::UNAVAILABLE);
+  const grpc::Status unknown = stub->GetModelInfo(&info_context, {}, &info);
+  CHECK(unknown.error_code() == grpc::StatusCode::UNAVAILABLE);
+  CHECK(unknown.error_message() == "loading the model: 30 % of 100 MiB read");
   v1::CancelResponse cancelled;
   grpc::ClientContext cancel_context;
   CHECK(stub->Cancel(&cancel_context, {}, &cancelled).error_code() ==
