@@ -96,6 +96,7 @@ ModelInfo MakeModelInfo(const Checkpoint& checkpoint, const ModelText& text, con
   info.bos_id = config.bos_id.has_value() ? config.bos_id : text.tokenizer->bos_id();
   info.eos_ids = EosIds(config, text);
   info.has_chat_template = text.chat_template.ok();
+  info.sampling_defaults = config.sampling_defaults;
   return info;
 }
 

@@ -41,6 +41,7 @@ struct ModelInfo {
   std::optional<int32_t> bos_id;
   std::vector<int32_t> eos_ids;
   bool has_chat_template = false;
+  SamplingDefaults sampling_defaults;
 };
 
 // How memory was divided at start. Nothing is taken after it.

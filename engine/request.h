@@ -34,6 +34,15 @@ struct SamplingParams {
   std::vector<std::string> bad_words;                 // no output contains one of these as whole tokens
 };
 
+// What a model's publisher recommends (generation_config.json): stands where a request says nothing.
+struct SamplingDefaults {
+  std::optional<float> temperature;
+  std::optional<int32_t> top_k;
+  std::optional<float> top_p;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+};
+
 struct StoppingParams {
   std::optional<int32_t> max_tokens;  // absent: as many as the context allows; 0 only with prompt logprobs or echo
   int32_t min_tokens = 0;             // no eos or stop id before that many output tokens

@@ -201,6 +201,14 @@ class Backend {
                        float eps,
                        Tensor out) = 0;                   // [rows, hidden] activations
 
+  // RmsNorm of every head of q and of k on its own, in place, before RoPE: head_dim takes hidden's place, one weight
+  // serves all q heads, another all k heads. v is not touched.
+  virtual void RmsNormQueriesAndKeys(Tensor qkv,          // [rows, qkv_width] activations: q | k | v
+                                     const AttentionShape& shape,
+                                     Tensor q_weight,     // [head_dim] f32
+                                     Tensor k_weight,     // [head_dim] f32
+                                     float eps) = 0;
+
   // out[i, n] = sum_k x[i, k] * w[n, k] (+ bias[n]) (+ residual[i, n]).
   // Where w holds integers, a serving backend may quantise x per row and group to int8; never in fp32 compute mode.
   // `bias` and `residual` may be null views; residual may be out. out.dtype: activations, or f32 (logits).

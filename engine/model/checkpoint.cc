@@ -127,8 +127,10 @@ absl::Status Checkpoint::OpenGguf() {
     const std::optional<std::string> name = HfNameOfGguf(tensor.name);
     RETURN_IF_ERROR(Add(name.value_or(tensor.name), tensor));
   }
-  q_row_order_ = NeighbourPairRowOrder(config_.q_heads, config_.head_dim);
-  k_row_order_ = NeighbourPairRowOrder(config_.kv_heads, config_.head_dim);
+  if (gguf_->FindString("general.architecture") == "llama") {
+    q_row_order_ = NeighbourPairRowOrder(config_.q_heads, config_.head_dim);
+    k_row_order_ = NeighbourPairRowOrder(config_.kv_heads, config_.head_dim);
+  }
   return absl::OkStatus();
 }
 
@@ -153,7 +155,7 @@ absl::Status Checkpoint::Preflight() {
           absl::StrCat(path_, ": tensor ", tensor.name, " has shape ", ShapeString(tensor.shape),
                        ", the model needs ", ShapeString(spec.shape)));
     }
-    // Norm weights become fp32 vectors; block types have no use there.
+    // Norms and biases become fp32 vectors; block types have no use there.
     if (spec.shape.size() == 1 && IsBlockType(tensor.dtype)) {
       return absl::UnimplementedError(absl::StrCat(path_, ": tensor ", tensor.name, " has type ",
                                                    ToAbsl(Info(tensor.dtype).name),
@@ -189,9 +191,14 @@ MatrixSource Checkpoint::Matrix(std::string_view name) const {
   source.dtype = tensor.dtype;
   source.rows = tensor.shape[0];
   source.cols = tensor.shape[1];
-  if (absl::EndsWith(ToAbsl(name), ".q_proj.weight")) source.row_order = q_row_order_;
-  if (absl::EndsWith(ToAbsl(name), ".k_proj.weight")) source.row_order = k_row_order_;
+  source.row_order = RowOrder(name);
   return source;
+}
+
+absl::Span<const int32_t> Checkpoint::RowOrder(std::string_view name) const {
+  if (absl::StrContains(ToAbsl(name), ".q_proj.")) return q_row_order_;
+  if (absl::StrContains(ToAbsl(name), ".k_proj.")) return k_row_order_;
+  return {};
 }
 
 std::string Checkpoint::dtype_name() const {

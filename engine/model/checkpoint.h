@@ -7,8 +7,8 @@
 //
 // GGUF orders the rows of the query and key weights so that RoPE turns neighbouring pairs; this
 // engine turns the first half of a head against the second. Row h * d + half * d/2 + i of ours is
-// row h * d + 2 * i + half of the file (d = head_dim). Matrix() carries that order; no element is
-// touched.
+// row h * d + 2 * i + half of the file (d = head_dim), of the weights and of their biases. Only
+// files of the architecture "llama" have that order. Matrix() carries it; no element is touched.
 // Thread rule: immutable after Open; DropPages from the loading thread.
 // Tested by tests/engine/model/checkpoint_test.cc.
 #pragma once
@@ -46,6 +46,8 @@ class Checkpoint {
   // The same as a source for Backend::PackMatrix, rows in this engine's order. REQUIRES: two
   // dimensions.
   MatrixSource Matrix(std::string_view name) const;
+  // Which row (of a vector: element) of the stored tensor each of ours is; empty: the same.
+  absl::Span<const int32_t> RowOrder(std::string_view name) const;
 
   // Of the tensors that the model needs.
   int64_t total_bytes() const { return total_bytes_; }

@@ -8,20 +8,34 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "engine/model/gguf.h"
 #include "engine/model/model_config.h"
+#include "engine/model/rope_table.h"
 
 namespace fastgen {
 namespace {
 
-constexpr std::string_view kPrefix = "llama.";
+struct Architecture {
+  std::string_view gguf;  // general.architecture; its keys start with it and a dot
+  std::string_view hf;
+  bool always_has_qkv_bias;
+  bool has_qk_norm;
+};
+constexpr Architecture kArchitectures[] = {
+    {"llama", "LlamaForCausalLM", false, false},
+    {"qwen2", "Qwen2ForCausalLM", true, false},
+    {"qwen3", "Qwen3ForCausalLM", false, true},
+};
+
 constexpr std::string_view kKnownKeys[] = {
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
     "attention.layer_norm_rms_epsilon",
+    "attention.sliding_window",
     "attention.value_length",
     "block_count",
     "context_length",
@@ -32,10 +46,16 @@ constexpr std::string_view kKnownKeys[] = {
     "rope.dimension_count",
     "rope.freq_base",
     "rope.scale_linear",
+    "rope.scaling.attn_factor",
     "rope.scaling.factor",
     "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
     "rope.scaling.type",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_ext_factor",
+    "rope.scaling.yarn_log_multiplier",
     "tensor_data_layout",
     "vocab_size",
 };
@@ -54,10 +74,12 @@ absl::Status Refuse(const GgufFile& file, std::string_view key, std::string_view
       absl::StrCat(ToAbsl(key), " is ", ShownValue(file, key), ": ", ToAbsl(why)));
 }
 
-// Reads keys below "llama."; the first that is missing or has a wrong type is kept as the status.
+// Reads the keys of an architecture, "llama.*"; the first that is missing or has a wrong type is
+// kept as the status.
 class Keys {
  public:
-  explicit Keys(const GgufFile& file) : file_(file) {}
+  Keys(const GgufFile& file, std::string_view architecture)
+      : file_(file), prefix_(absl::StrCat(ToAbsl(architecture), ".")) {}
 
   bool Has(std::string_view key) const { return file_.Has(Full(key)); }
 
@@ -88,57 +110,91 @@ class Keys {
   }
   const absl::Status& status() const { return status_; }
 
-  static std::string Full(std::string_view key) {
-    return absl::StrCat(ToAbsl(kPrefix), ToAbsl(key));
+  const std::string& prefix() const { return prefix_; }
+  std::string Full(std::string_view key) const { return absl::StrCat(prefix_, ToAbsl(key)); }
+  // The only value that is supported, when the key is there.
+  void Only(std::string_view key, double value) {
+    if (Number(key, value) != value) {
+      Fail(Refuse(file_, Full(key), absl::StrCat("only ", value, " is supported")));
+    }
   }
 
  private:
   const GgufFile& file_;
+  const std::string prefix_;
   absl::Status status_;
 };
 
-absl::Status RefuseUnknownKeys(const GgufFile& file) {
+absl::Status RefuseUnknownKeys(const GgufFile& file, const std::string& prefix) {
   for (const std::string& key : file.keys()) {
-    if (!absl::StartsWith(key, ToAbsl(kPrefix))) continue;
-    const std::string_view rest = std::string_view(key).substr(kPrefix.size());
+    if (!absl::StartsWith(key, prefix)) continue;
+    const std::string_view rest = std::string_view(key).substr(prefix.size());
     if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), rest) == std::end(kKnownKeys)) {
       return Refuse(file, key, "the key is not known");
     }
   }
-  for (const char* key : {"llama.expert_count", "llama.expert_used_count"}) {
-    if (file.Has(key) && file.FindInt(key) != 0) return Refuse(file, key, "only 0 is supported");
-  }
   return absl::OkStatus();
+}
+
+const StoredTensor* FindTensor(const GgufFile& file, std::string_view name) {
+  const auto it = std::find_if(file.tensors().begin(), file.tensors().end(),
+                               [&](const StoredTensor& tensor) { return tensor.name == name; });
+  return it == file.tensors().end() ? nullptr : &*it;
+}
+
+// The ramp is that of rope_table.h; the attention factor is the usual one times attn_factor.
+void ReadYarn(Keys* keys, ModelConfig* config) {
+  RopeScaling& scaling = config->rope_scaling;
+  scaling.kind = RopeScaling::Kind::kYarn;
+  if (!keys->Has("rope.scaling.factor")) {
+    keys->Fail(absl::InvalidArgumentError(
+        absl::StrCat(keys->Full("rope.scaling.factor"), " is missing for yarn")));
+  }
+  scaling.factor = keys->Number("rope.scaling.factor", 1);
+  const double context = static_cast<double>(config->max_position);
+  constexpr std::string_view kOriginal = "rope.scaling.original_context_length";
+  scaling.original_max_position = keys->Number(kOriginal, context);
+  scaling.beta_fast = keys->Number("rope.scaling.yarn_beta_fast", 32);
+  scaling.beta_slow = keys->Number("rope.scaling.yarn_beta_slow", 1);
+  scaling.attention_factor =
+      keys->Number("rope.scaling.attn_factor", 1) * YarnAttentionFactor(scaling.factor, 1);
+  keys->Only("rope.scaling.yarn_ext_factor", 1);
+  keys->Only("rope.scaling.yarn_attn_factor", 1);
+  keys->Only("rope.scaling.yarn_log_multiplier", 0);
+  const double reach = scaling.original_max_position * scaling.factor;
+  if (keys->Has(kOriginal) && reach > context && reach < 1 << 26) {
+    config->max_position = static_cast<int64_t>(reach);
+  }
 }
 
 absl::Status ReadRope(const GgufFile& file, Keys* keys, ModelConfig* config) {
   config->rope_theta = keys->Number("rope.freq_base", 10000);
   const int64_t rotated = keys->Int("rope.dimension_count", config->head_dim);
   if (rotated != config->head_dim) {
-    return absl::UnimplementedError(absl::StrCat("llama.rope.dimension_count is ", rotated,
-                                                 ": only the whole head of ", config->head_dim,
-                                                 " is supported"));
+    return absl::UnimplementedError(absl::StrCat(keys->Full("rope.dimension_count"), " is ",
+                                                 rotated, ": only the whole head of ",
+                                                 config->head_dim, " is supported"));
   }
   RopeScaling& scaling = config->rope_scaling;
-  const std::string type_key = Keys::Full("rope.scaling.type");
+  const std::string type_key = keys->Full("rope.scaling.type");
   const std::string_view type = file.FindString(type_key).value_or("none");
   if (type == "linear") {
     scaling.kind = RopeScaling::Kind::kLinear;
     scaling.factor = keys->Number("rope.scaling.factor", 1);
+  } else if (type == "yarn") {
+    ReadYarn(keys, config);
   } else if (type != "none" || (file.Has(type_key) && !file.FindString(type_key))) {
-    return Refuse(file, type_key, "\"none\" and \"linear\" are supported");
+    return Refuse(file, type_key, "\"none\", \"linear\" and \"yarn\" are supported");
   } else if (keys->Has("rope.scale_linear")) {
     // The older spelling of linear scaling.
     scaling.factor = keys->Number("rope.scale_linear", 1);
     if (scaling.factor != 1) scaling.kind = RopeScaling::Kind::kLinear;
   }
-  const auto tensor =
-      std::find_if(file.tensors().begin(), file.tensors().end(),
-                   [](const StoredTensor& t) { return t.name == "rope_freqs.weight"; });
-  if (tensor == file.tensors().end()) return absl::OkStatus();
+  const StoredTensor* tensor = FindTensor(file, "rope_freqs.weight");
+  if (tensor == nullptr) return absl::OkStatus();
   if (scaling.kind != RopeScaling::Kind::kNone) {
     return absl::UnimplementedError(
-        "rope_freqs.weight beside linear RoPE scaling is not supported");
+        "rope_freqs.weight beside another RoPE scaling is not supported");
   }
   if (tensor->dtype != DType::kF32 || tensor->shape != std::vector<int64_t>{config->head_dim / 2}) {
     return absl::InvalidArgumentError(
@@ -167,21 +223,53 @@ absl::StatusOr<std::optional<int32_t>> TokenId(const GgufFile& file, std::string
   return std::optional<int32_t>(static_cast<int32_t>(*id));
 }
 
+// Mistral's window, which all layers have; other files may only name one that nothing reaches.
+void ReadWindow(const GgufFile& file, Keys* keys, ModelConfig* config) {
+  const int64_t window = keys->Int("attention.sliding_window", 0);
+  if (window == 0) return;
+  if (window < 0 || (keys->prefix() != "llama." && window < config->max_position)) {
+    keys->Fail(Refuse(file, keys->Full("attention.sliding_window"),
+                      "only models of architecture \"llama\" may have a window"));
+    return;
+  }
+  config->layer_windows.assign(static_cast<size_t>(config->num_layers), window);
+}
+
+absl::StatusOr<const Architecture*> ReadArchitecture(const GgufFile& file) {
+  const auto name = file.FindString("general.architecture");
+  if (!name.has_value()) return absl::InvalidArgumentError("general.architecture is missing");
+  std::vector<std::string> known;
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.gguf == *name) return &architecture;
+    known.emplace_back(architecture.gguf);
+  }
+  return Refuse(file, "general.architecture",
+                absl::StrCat("one of ", absl::StrJoin(known, ", "), " is supported"));
+}
+
+// What the presence of a tensor says, in the place of a key.
+void ReadTensors(const Architecture& architecture, const GgufFile& file, Keys* keys,
+                 ModelConfig* config) {
+  const StoredTensor* embedding = FindTensor(file, "token_embd.weight");
+  config->vocab = keys->Int("vocab_size", embedding == nullptr ? 0 : embedding->shape.front());
+  config->tied_head = FindTensor(file, "output.weight") == nullptr;
+  config->has_qkv_bias =
+      architecture.always_has_qkv_bias || FindTensor(file, "blk.0.attn_q.bias") != nullptr;
+  config->has_out_bias = FindTensor(file, "blk.0.attn_output.bias") != nullptr;
+  config->has_qk_norm = architecture.has_qk_norm;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file) {
-  const auto architecture = file.FindString("general.architecture");
-  if (!architecture.has_value()) {
-    return absl::InvalidArgumentError("general.architecture is missing");
-  }
-  if (*architecture != "llama") {
-    return Refuse(file, "general.architecture", "\"llama\" is supported");
-  }
-  RETURN_IF_ERROR(RefuseUnknownKeys(file));
+  ASSIGN_OR_RETURN(const Architecture* architecture, ReadArchitecture(file));
+  Keys keys(file, architecture->gguf);
+  RETURN_IF_ERROR(RefuseUnknownKeys(file, keys.prefix()));
   ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
+  config.architecture = std::string(architecture->hf);
   config.name = std::string(file.FindString("general.name").value_or(""));
-  Keys keys(file);
+  keys.Only("expert_count", 0);
+  keys.Only("expert_used_count", 0);
   config.hidden = keys.RequiredInt("embedding_length");
   config.ffn = keys.RequiredInt("feed_forward_length");
   config.num_layers = keys.RequiredInt("block_count");
@@ -192,21 +280,18 @@ absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file) {
   RETURN_IF_ERROR(keys.status());
   if (config.q_heads < 1 || (!keys.Has("attention.key_length") && config.hidden % config.q_heads)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("llama.embedding_length ", config.hidden,
-                     " is not a multiple of llama.attention.head_count ", config.q_heads));
+        absl::StrCat(keys.Full("embedding_length"), " ", config.hidden, " is not a multiple of ",
+                     keys.Full("attention.head_count"), " ", config.q_heads));
   }
   config.head_dim = keys.Int("attention.key_length", config.hidden / config.q_heads);
   if (keys.Int("attention.value_length", config.head_dim) != config.head_dim) {
-    return Refuse(file, "llama.attention.value_length", "only the keys' length is supported");
+    return Refuse(file, keys.Full("attention.value_length"), "only the keys' length is supported");
   }
-  config.tied_head = true;
-  int64_t embedding_rows = 0;
-  for (const StoredTensor& tensor : file.tensors()) {
-    if (tensor.name == "output.weight") config.tied_head = false;
-    if (tensor.name == "token_embd.weight") embedding_rows = tensor.shape.front();
-  }
-  config.vocab = keys.Int("vocab_size", embedding_rows);
+  ReadTensors(*architecture, file, &keys, &config);
   RETURN_IF_ERROR(ReadRope(file, &keys, &config));
+  RETURN_IF_ERROR(keys.status());
+  RETURN_IF_ERROR(CheckConfig(config));
+  ReadWindow(file, &keys, &config);
   RETURN_IF_ERROR(keys.status());
   ASSIGN_OR_RETURN(config.bos_id, TokenId(file, "tokenizer.ggml.bos_token_id"));
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {

@@ -10,17 +10,19 @@
 namespace fastgen {
 namespace {
 
-AttentionShape ShapeOf(const ModelConfig& config) {
+AttentionShape ShapeOf(const ModelConfig& config, int64_t layer) {
   AttentionShape shape;
   shape.q_heads = config.q_heads;
   shape.kv_heads = config.kv_heads;
   shape.head_dim = config.head_dim;
   shape.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim)));
+  shape.window = config.window(layer);
   return shape;
 }
 
-// A norm's weight as a tensor.
+// A norm's weight or a bias as a tensor; a null one where there is none.
 Tensor VectorOf(const std::unique_ptr<Buffer>& buffer) {
+  if (buffer == nullptr) return Tensor();
   return Tensor(buffer->data(), DType::kF32,
                 {static_cast<int64_t>(buffer->bytes() / sizeof(float))});
 }
@@ -39,7 +41,7 @@ absl::StatusOr<Transformer> Transformer::Create(Backend* backend, ModelConfig co
   limits.max_sequences = plan.max_num_seqs;
   limits.max_logit_rows = plan.max_logit_rows;
   limits.vocab = config.vocab;
-  limits.attention = ShapeOf(config);
+  limits.attention = ShapeOf(config, 0);
   limits.block_size = plan.block_size;
   RETURN_IF_ERROR(backend->Reserve(limits));
   return Transformer(backend, std::move(config), std::move(weights), std::move(workspace),
@@ -53,8 +55,7 @@ Transformer::Transformer(Backend* backend, ModelConfig config, Weights weights, 
       weights_(std::move(weights)),
       workspace_(std::move(workspace)),
       cache_(std::move(cache)),
-      host_cache_(std::move(host_cache)),
-      attention_shape_(ShapeOf(config_)) {}
+      host_cache_(std::move(host_cache)) {}
 
 void Transformer::Forward(const StepInputs& inputs) {
   num_rows_ = static_cast<int64_t>(inputs.ids().size());
@@ -80,23 +81,36 @@ void Transformer::MoveLayer(int64_t index, const KvMoves& moves) {
   moves.Apply(cache_.values(index), host_cache_.values(index), backend_);
 }
 
+void Transformer::ComputeQkv(int64_t index, const StepInputs& inputs) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  const AttentionShape shape = ShapeOf(config_, index);
+  const Tensor normed = workspace_.normed.Rows(0, num_rows_);
+  const Tensor qkv = workspace_.qkv.Rows(0, num_rows_);
+  backend_->RmsNorm(workspace_.residual.Rows(0, num_rows_), VectorOf(layer.attention_norm),
+                    config_.rms_eps, normed);
+  backend_->MatMul(normed, *layer.qkv, VectorOf(layer.qkv_bias), Tensor(), qkv);
+  if (config_.has_qk_norm) {
+    backend_->RmsNormQueriesAndKeys(qkv, shape, VectorOf(layer.q_norm), VectorOf(layer.k_norm),
+                                    config_.rms_eps);
+  }
+  backend_->RopeAndWriteKv(qkv, shape, workspace_.cos_sin, inputs.positions(), inputs.slots(),
+                           cache_.keys(index), cache_.values(index));
+}
+
 void Transformer::RunLayer(int64_t index, const StepInputs& inputs) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const Tensor x = workspace_.residual.Rows(0, num_rows_);
   const Tensor normed = workspace_.normed.Rows(0, num_rows_);
-  const Tensor qkv = workspace_.qkv.Rows(0, num_rows_);
   const Tensor attention = workspace_.attention.Rows(0, num_rows_);
-  const Tensor none;
 
-  backend_->RmsNorm(x, VectorOf(layer.attention_norm), config_.rms_eps, normed);
-  backend_->MatMul(normed, *layer.qkv, none, none, qkv);
-  backend_->RopeAndWriteKv(qkv, attention_shape_, workspace_.cos_sin, inputs.positions(),
-                           inputs.slots(), cache_.keys(index), cache_.values(index));
+  ComputeQkv(index, inputs);
   const absl::Span<const int32_t> logit_rows = inputs.logit_rows();
   const bool is_last = index + 1 == config_.num_layers;
   if (is_last && logit_rows.empty()) return;
-  backend_->PagedAttention(qkv.Cols(0, config_.q_heads * config_.head_dim), attention_shape_,
-                           inputs.attention(), cache_.keys(index), cache_.values(index), attention);
+  const Tensor queries =
+      workspace_.qkv.Rows(0, num_rows_).Cols(0, config_.q_heads * config_.head_dim);
+  backend_->PagedAttention(queries, ShapeOf(config_, index), inputs.attention(), cache_.keys(index),
+                           cache_.values(index), attention);
   // Rows that are scored and sampled after appear twice.
   if (is_last && static_cast<int64_t>(logit_rows.size()) < num_rows_) {
     FinishLogitRows(layer, logit_rows, attention);
@@ -123,7 +137,7 @@ void Transformer::FinishLayer(const LayerWeights& layer, Tensor attention, Tenso
   const Tensor gate_up = workspace_.gate_up.Rows(0, x.rows());
   const Tensor ffn = workspace_.ffn.Rows(0, x.rows());
   const Tensor none;
-  backend_->MatMul(attention, *layer.attention_out, none, x, x);
+  backend_->MatMul(attention, *layer.attention_out, VectorOf(layer.attention_out_bias), x, x);
   backend_->RmsNorm(x, VectorOf(layer.ffn_norm), config_.rms_eps, normed);
   backend_->MatMul(normed, *layer.gate_up, none, none, gate_up);
   backend_->SiluMul(gate_up, ffn);

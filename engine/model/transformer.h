@@ -1,7 +1,8 @@
-// Transformer: the layers of a Llama-like model as a sequence of backend ops.
+// Transformer: the layers of a model of the Llama kind as a sequence of backend ops.
 //
 //   x = embedding[ids]
-//   every layer:  q, k, v = Wqkv norm(x);  x += Wo attention(rope(q), rope(k), v)
+//   every layer:  q, k, v = Wqkv norm(x) (+ bias);  q, k = norm(q), norm(k) per head (Qwen3)
+//                 x += Wo attention(rope(q), rope(k), v) (+ bias), windowed as the layer says
 //                 x += Wdown (silu(Wgate norm(x)) * Wup norm(x))
 //   logits = Whead norm(x)
 // A layer's KV moves are issued just before the layer, so that a device may copy the next layer's
@@ -53,6 +54,8 @@ class Transformer {
 
   void MoveLayer(int64_t index, const KvMoves& moves);
   void RunLayer(int64_t index, const StepInputs& inputs);
+  // q, k and v of the rows, as attention wants them, into workspace and cache.
+  void ComputeQkv(int64_t index, const StepInputs& inputs);
   // Everything of a layer behind its attention. `normed` is overwritten.
   void FinishLayer(const LayerWeights& layer,
                    Tensor attention,  // [rows, q_heads * head_dim] activations
@@ -68,7 +71,6 @@ class Transformer {
   Workspace workspace_;
   KvCache cache_;
   HostKvCache host_cache_;
-  AttentionShape attention_shape_;
   int64_t num_rows_ = 0;  // of the last Forward
   Tensor hidden_;         // [num_rows_ or logit rows, hidden] of the last Forward, before the norm
 };

@@ -19,6 +19,12 @@ constexpr NamePair kLayerNames[] = {
     {"self_attn.k_proj.weight", "attn_k.weight"},
     {"self_attn.v_proj.weight", "attn_v.weight"},
     {"self_attn.o_proj.weight", "attn_output.weight"},
+    {"self_attn.q_proj.bias", "attn_q.bias"},
+    {"self_attn.k_proj.bias", "attn_k.bias"},
+    {"self_attn.v_proj.bias", "attn_v.bias"},
+    {"self_attn.o_proj.bias", "attn_output.bias"},
+    {"self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {"self_attn.k_norm.weight", "attn_k_norm.weight"},
     {"post_attention_layernorm.weight", "ffn_norm.weight"},
     {"mlp.gate_proj.weight", "ffn_gate.weight"},
     {"mlp.up_proj.weight", "ffn_up.weight"},
@@ -50,6 +56,16 @@ std::vector<TensorSpec> RequiredTensors(const ModelConfig& config) {
     add("self_attn.k_proj.weight", {kv_width, config.hidden});
     add("self_attn.v_proj.weight", {kv_width, config.hidden});
     add("self_attn.o_proj.weight", {config.hidden, q_width});
+    if (config.has_qkv_bias) {
+      add("self_attn.q_proj.bias", {q_width});
+      add("self_attn.k_proj.bias", {kv_width});
+      add("self_attn.v_proj.bias", {kv_width});
+    }
+    if (config.has_out_bias) add("self_attn.o_proj.bias", {config.hidden});
+    if (config.has_qk_norm) {
+      add("self_attn.q_norm.weight", {config.head_dim});
+      add("self_attn.k_norm.weight", {config.head_dim});
+    }
     add("post_attention_layernorm.weight", {config.hidden});
     add("mlp.gate_proj.weight", {config.ffn, config.hidden});
     add("mlp.up_proj.weight", {config.ffn, config.hidden});

@@ -56,16 +56,25 @@ class Loader {
     return matrix;
   }
 
-  // A norm's weights, as fp32.
-  absl::StatusOr<std::unique_ptr<Buffer>> Vector(const std::string& name) {
-    const StoredTensor& tensor = checkpoint_.Tensor(name);
-    CHECK_EQ(tensor.shape.size(), 1u) << name;
-    const int64_t elements = tensor.shape[0];
+  // Vectors one after another, as fp32, in this engine's order.
+  absl::StatusOr<std::unique_ptr<Buffer>> Vector(std::initializer_list<std::string> names) {
+    int64_t elements = 0;
+    for (const std::string& name : names) {
+      CHECK_EQ(checkpoint_.Tensor(name).shape.size(), 1u) << name;
+      elements += checkpoint_.Tensor(name).shape[0];
+    }
     auto buffer = backend_->Allocate(static_cast<size_t>(elements) * sizeof(float));
-    if (!buffer.ok()) return Named(name, buffer.status());
+    if (!buffer.ok()) return Named(*names.begin(), buffer.status());
     float* values = static_cast<float*>((*buffer)->data());
-    for (int64_t i = 0; i < elements; ++i) values[i] = ElementAsF32(tensor, i);
-    Done(tensor);
+    for (const std::string& name : names) {
+      const StoredTensor& tensor = checkpoint_.Tensor(name);
+      const absl::Span<const int32_t> order = checkpoint_.RowOrder(name);
+      for (int64_t i = 0; i < tensor.shape[0]; ++i) {
+        *values++ =
+            ElementAsF32(tensor, order.empty() ? i : int64_t{order[static_cast<size_t>(i)]});
+      }
+      Done(tensor);
+    }
     return buffer;
   }
 
@@ -87,15 +96,27 @@ class Loader {
   int64_t done_bytes_ = 0;
 };
 
-absl::StatusOr<LayerWeights> LoadLayer(Loader* loader, int64_t index) {
+absl::StatusOr<LayerWeights> LoadLayer(const ModelConfig& config, Loader* loader, int64_t index) {
   const auto name = [index](std::string_view part) { return LayerTensorName(index, part); };
   LayerWeights layer;
-  ASSIGN_OR_RETURN(layer.attention_norm, loader->Vector(name("input_layernorm.weight")));
+  ASSIGN_OR_RETURN(layer.attention_norm, loader->Vector({name("input_layernorm.weight")}));
   ASSIGN_OR_RETURN(layer.qkv,
                    loader->Matrix({name("self_attn.q_proj.weight"), name("self_attn.k_proj.weight"),
                                    name("self_attn.v_proj.weight")}));
+  if (config.has_qkv_bias) {
+    ASSIGN_OR_RETURN(layer.qkv_bias,
+                     loader->Vector({name("self_attn.q_proj.bias"), name("self_attn.k_proj.bias"),
+                                     name("self_attn.v_proj.bias")}));
+  }
+  if (config.has_qk_norm) {
+    ASSIGN_OR_RETURN(layer.q_norm, loader->Vector({name("self_attn.q_norm.weight")}));
+    ASSIGN_OR_RETURN(layer.k_norm, loader->Vector({name("self_attn.k_norm.weight")}));
+  }
   ASSIGN_OR_RETURN(layer.attention_out, loader->Matrix({name("self_attn.o_proj.weight")}));
-  ASSIGN_OR_RETURN(layer.ffn_norm, loader->Vector(name("post_attention_layernorm.weight")));
+  if (config.has_out_bias) {
+    ASSIGN_OR_RETURN(layer.attention_out_bias, loader->Vector({name("self_attn.o_proj.bias")}));
+  }
+  ASSIGN_OR_RETURN(layer.ffn_norm, loader->Vector({name("post_attention_layernorm.weight")}));
   ASSIGN_OR_RETURN(layer.gate_up,
                    loader->Matrix({name("mlp.gate_proj.weight"), name("mlp.up_proj.weight")}));
   ASSIGN_OR_RETURN(layer.down, loader->Matrix({name("mlp.down_proj.weight")}));
@@ -110,6 +131,10 @@ int64_t Weights::bytes() const {
   for (const LayerWeights& layer : layers) {
     sum += layer.attention_norm->bytes() + layer.qkv->bytes() + layer.attention_out->bytes() +
            layer.ffn_norm->bytes() + layer.gate_up->bytes() + layer.down->bytes();
+    for (const Buffer* vector : {layer.qkv_bias.get(), layer.q_norm.get(), layer.k_norm.get(),
+                                 layer.attention_out_bias.get()}) {
+      if (vector != nullptr) sum += vector->bytes();
+    }
   }
   return static_cast<int64_t>(sum);
 }
@@ -127,10 +152,10 @@ absl::StatusOr<Weights> LoadWeights(
   Weights weights;
   ASSIGN_OR_RETURN(weights.embedding, loader.Matrix({std::string(kEmbeddingName)}));
   for (int64_t i = 0; i < checkpoint.config().num_layers; ++i) {
-    ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(&loader, i));
+    ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(checkpoint.config(), &loader, i));
     weights.layers.push_back(std::move(layer));
   }
-  ASSIGN_OR_RETURN(weights.final_norm, loader.Vector(std::string(kFinalNormName)));
+  ASSIGN_OR_RETURN(weights.final_norm, loader.Vector({std::string(kFinalNormName)}));
   if (!checkpoint.config().tied_head) {
     ASSIGN_OR_RETURN(weights.untied_head, loader.Matrix({std::string(kHeadName)}));
   }

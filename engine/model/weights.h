@@ -3,7 +3,8 @@
 // q, k and v are stacked into one matrix, gate and up into another, so that a layer takes four
 // products. A tied head is the embedding's matrix itself. Each tensor is read from the mapping
 // once, packed, and its pages are dropped: at no time does a second copy of the model stay
-// resident.
+// resident. Vectors (norms, biases) become fp32; the biases of q, k and v are stacked as their rows
+// are.
 // The identity of a set of weights is Checkpoint::Hash(), which says what it covers.
 // Thread rule: LoadWeights from the thread that owns the backend; immutable afterwards.
 // Tested by tests/engine/model/weights_test.cc and the goldens of forward_test.cc.
@@ -23,7 +24,11 @@ namespace fastgen {
 struct LayerWeights {
   std::unique_ptr<Buffer> attention_norm;       // [hidden] f32
   std::unique_ptr<PackedMatrix> qkv;            // [qkv_width, hidden]
+  std::unique_ptr<Buffer> qkv_bias;             // [qkv_width] f32; null: none
+  std::unique_ptr<Buffer> q_norm;               // [head_dim] f32; null: none
+  std::unique_ptr<Buffer> k_norm;               // [head_dim] f32; null: none
   std::unique_ptr<PackedMatrix> attention_out;  // [hidden, q_heads * head_dim]
+  std::unique_ptr<Buffer> attention_out_bias;   // [hidden] f32; null: none
   std::unique_ptr<Buffer> ffn_norm;             // [hidden] f32
   std::unique_ptr<PackedMatrix> gate_up;        // [2 * ffn, hidden]
   std::unique_ptr<PackedMatrix> down;           // [hidden, ffn]

@@ -151,6 +151,23 @@ void CpuBackend::RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) {
   });
 }
 
+void CpuBackend::RmsNormQueriesAndKeys(Tensor qkv, const AttentionShape& shape, Tensor q_weight,
+                                       Tensor k_weight, float eps) {
+  const int64_t head_dim = shape.head_dim;
+  CheckActivations(qkv, qkv.rows(), (shape.q_heads + 2 * shape.kv_heads) * head_dim);
+  CHECK(q_weight.dtype == DType::kF32 && k_weight.dtype == DType::kF32);
+  CHECK_EQ(q_weight.num_elements(), head_dim);
+  CHECK_EQ(k_weight.num_elements(), head_dim);
+  const int64_t num_heads = shape.q_heads + shape.kv_heads;
+  ForRows(qkv.rows(), num_heads * head_dim, [&](int64_t row) {
+    float* head = qkv.as<float>() + row * qkv.row_stride;
+    for (int64_t h = 0; h < num_heads; ++h, head += head_dim) {
+      const Tensor& weight = h < shape.q_heads ? q_weight : k_weight;
+      kernels_.rows.rms_norm(head, weight.as<float>(), eps, head_dim, head);
+    }
+  });
+}
+
 void CpuBackend::MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor residual, Tensor out) {
   CheckActivations(x, out.rows(), w.cols());
   CheckActivations(out, x.rows(), w.rows());

@@ -41,6 +41,8 @@ class CpuBackend final : public Backend {
 
   void EmbedRows(const PackedMatrix& table, absl::Span<const int32_t> ids, Tensor out) override;
   void RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) override;
+  void RmsNormQueriesAndKeys(Tensor qkv, const AttentionShape& shape, Tensor q_weight,
+                             Tensor k_weight, float eps) override;
   void MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor residual, Tensor out) override;
   void RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor cos_sin,
                       absl::Span<const int32_t> positions, absl::Span<const int64_t> slots,

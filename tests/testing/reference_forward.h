@@ -1,4 +1,5 @@
-// ReferenceModel: a Llama's logits computed naively in double precision: the oracle.
+// ReferenceModel: the logits of every architecture that the engine runs, computed naively in double
+// precision: the oracle.
 //
 // No cache, no chunks, no kernels of the product: every weight is turned into doubles by code of
 // its own, every position is computed from all positions before it. Only for small models; time
@@ -32,11 +33,14 @@ class ReferenceModel {
     std::vector<double> values;
   };
   const std::vector<double>& Values(const std::string& name) const;
+  // The product with "<name>.weight", plus "<name>.bias" where there is one.
   std::vector<double> Multiply(const std::string& name, const std::vector<double>& x) const;
   std::vector<double> Norm(const std::string& name, const std::vector<double>& x) const;
-  // Turns one head's vector to its position.
-  void Rotate(double* head, int64_t position) const;
-  std::vector<double> Attend(const std::vector<double>& q,
+  // Norms every head by the weights `norm`, where the model has them, and turns it to its position.
+  void NormAndRotate(const std::string& norm, int64_t position, std::vector<double>* heads) const;
+  // What RoPE divides pair i's frequency by.
+  double FrequencyDivisor(int64_t i, double frequency) const;
+  std::vector<double> Attend(int64_t layer, const std::vector<double>& q,
                              const std::vector<std::vector<double>>& keys,
                              const std::vector<std::vector<double>>& values) const;
 

@@ -125,7 +125,9 @@ MORE_THIRD_PARTY = {
     "engine/text/tokenizer_json.cc": ["boost.json"],
     "engine/text/jinja_json.cc": ["boost.json"],
     "engine/text/grammar.cc": ["xgrammar"],
-    "engine/model/model_config.cc": ["boost.json"],
+    "engine/model/config_fields.*": ["boost.json"],
+    "engine/model/hf_config.cc": ["boost.json"],
+    "engine/model/hf_rope.cc": ["boost.json"],
     "engine/model/safetensors.cc": ["boost.json"],
 }
 

@@ -143,7 +143,7 @@ TEST_CASE("GGUF file with a tensor of another model is refused", "[model][checkp
     WriteFile(path, writer.Bytes());
     return std::string(Checkpoint::Open(path).status().message());
   };
-  for (const char* name : {"blk.0.attn_q.bias", "blk.2.attn_q.weight", "blk.00.attn_q.weight",
+  for (const char* name : {"blk.1.attn_q.bias", "blk.2.attn_q.weight", "blk.00.attn_q.weight",
                            "blk..attn_q.weight", "blk.", "mystery"}) {
     INFO(name);
     CHECK(absl::StrContains(refusal({name, DType::kF32, {1}, "aaaa"}), "is not part of a Llama"));

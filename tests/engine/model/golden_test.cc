@@ -143,7 +143,9 @@ void Judge(const Case& c, const std::vector<float>& logits, size_t vocab, double
   }
 }
 
-const char* const kModels[] = {"llama31", "llama-tied", "llama-sharded", "llama-linear"};
+const char* const kModels[] = {
+    "llama-linear",    "llama-sharded", "llama-tied", "llama31",    "ministral", "mistral",
+    "mistral-sliding", "qwen2",         "qwen2-tied", "qwen2-yarn", "qwen3"};
 
 std::optional<std::filesystem::path> ModelPath(const std::string& name) {
   const auto shared = testing::SharedTestdata();

@@ -78,6 +78,9 @@ class StubBackend : public Backend {
 
   void EmbedRows(const PackedMatrix&, absl::Span<const int32_t>, Tensor) override { Fail(); }
   void RmsNorm(Tensor, Tensor, float, Tensor) override { Fail(); }
+  void RmsNormQueriesAndKeys(Tensor, const AttentionShape&, Tensor, Tensor, float) override {
+    Fail();
+  }
   void MatMul(Tensor, const PackedMatrix&, Tensor, Tensor, Tensor) override { Fail(); }
   void RopeAndWriteKv(Tensor, const AttentionShape&, Tensor, absl::Span<const int32_t>,
                       absl::Span<const int64_t>, Tensor, Tensor) override {
