@@ -122,11 +122,17 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   ASSIGN_OR_RETURN(const SchedulerOptions scheduler,
                    MakeSchedulerOptions(options, plan, *executor));
   ModelInfo info = MakeModelInfo(*checkpoint, text, *backend, plan);
+  const std::string_view chat_template =
+      text.chat_template.ok() ? text.chat_template->source() : std::string_view();
+  ASSIGN_OR_RETURN(ParserChoice parsers,
+                   ChooseParsers(options.tool_call_parser, options.reasoning_parser, chat_template,
+                                 *text.tokenizer));
   return MakeEngine(
       {.backend = std::move(backend),
        .executor = std::move(executor),
        .tokenizer = std::move(text.tokenizer),
        .chat_template = std::move(text.chat_template),
+       .parsers = std::move(parsers),
        .clock = nullptr,
        .info = std::move(info),
        .memory = MakeMemoryReport(plan),

@@ -41,6 +41,8 @@ struct ModelInfo {
   std::optional<int32_t> bos_id;
   std::vector<int32_t> eos_ids;
   bool has_chat_template = false;
+  std::string tool_call_parser = "none";  // what reads its answers, when that is asked for
+  std::string reasoning_parser = "none";
   SamplingDefaults sampling_defaults;
 };
 

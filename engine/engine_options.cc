@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "engine/text/parser_choice.h"
 
 namespace fastgen {
 namespace {
@@ -22,6 +23,8 @@ absl::Status Validate(const EngineOptions& options) {
   if (options.model_path.empty()) {
     return absl::InvalidArgumentError("model_path: is empty; name a directory or a .gguf file");
   }
+  RETURN_IF_ERROR(CheckToolCallParserName(options.tool_call_parser));
+  RETURN_IF_ERROR(CheckReasoningParserName(options.reasoning_parser));
   RETURN_IF_ERROR(CheckRange("max_model_len", options.max_model_len, 0, 16 << 20));
   RETURN_IF_ERROR(CheckRange("max_num_seqs", options.max_num_seqs, 1, 4096));
   RETURN_IF_ERROR(CheckRange("max_num_batched_tokens", options.max_num_batched_tokens, 1, 65536));

@@ -13,6 +13,8 @@ namespace fastgen {
 struct EngineOptions {
   std::string model_path;          // Hugging Face directory or .gguf file
   std::string chat_template_path;  // "": the model's own
+  std::string tool_call_parser = "auto";  // engine/text/parser_choice.h lists the names
+  std::string reasoning_parser = "auto";
   BackendOptions backend;
   int32_t max_model_len = 0;             // tokens of prompt + output; 0: the model's, or what fits the KV memory
   int32_t max_num_seqs = 64;             // sequences in a step; [1, 4096]

@@ -11,13 +11,22 @@
 namespace fastgen {
 namespace {
 
-DetokenizerOptions MakeDetokenizerOptions(const StoppingParams& stopping,
+DetokenizerOptions MakeDetokenizerOptions(const StreamRequest& request,
                                           std::shared_ptr<const StopStrings> stop) {
   DetokenizerOptions options;
-  options.skip_special_tokens = stopping.skip_special_tokens;
+  options.skip_special_tokens = request.stopping.skip_special_tokens;
+  options.shown_special = request.markers;
   options.compiled_stop = std::move(stop);
-  options.include_stop = stopping.include_stop;
+  options.include_stop = request.stopping.include_stop;
   return options;
+}
+
+// Each choice has ids of its own for its calls.
+std::optional<AnswerParser> MakeParser(const StreamRequest& request, int32_t choice) {
+  if (!request.parser.has_value()) return std::nullopt;
+  AnswerParserOptions options = *request.parser;
+  options.id_seed ^= static_cast<uint64_t>(choice) << 32;
+  return AnswerParser(options);
 }
 
 // A test's clock may be set back; a duration shown to people is never negative.
@@ -41,10 +50,11 @@ TokenLogprob MakeTokenLogprob(const Tokenizer& tokenizer, const TokenScore& scor
 }
 
 OutputStream::OutputStream(const Tokenizer* tokenizer, const StreamRequest* request,
-                           std::shared_ptr<const StopStrings> stop)
+                           std::shared_ptr<const StopStrings> stop, int32_t choice)
     : tokenizer_(tokenizer),
       request_(request),
-      detokenizer_(tokenizer, MakeDetokenizerOptions(request->stopping, std::move(stop))),
+      detokenizer_(tokenizer, MakeDetokenizerOptions(*request, std::move(stop))),
+      parser_(MakeParser(*request, choice)),
       last_output_(request->submitted) {}
 
 double OutputStream::MeanLogprob() const {
@@ -71,20 +81,37 @@ void OutputStream::AddToken(const TokenScore& score, const FinishedSequence* fin
   }
   const bool is_stop_token = finished != nullptr && finished->matched_token_id == score.token;
   if (is_stop_token && !request_->stopping.include_stop) return;
-  pending_.text += detokenizer_.Push(score.token);
+  AddText(detokenizer_.Push(score.token), Text::kMore);
+}
+
+void OutputStream::AddText(std::string text, Text which) {
+  if (!parser_.has_value()) {
+    pending_.text += text;
+    return;
+  }
+  AnswerDelta delta{std::move(pending_.reasoning), std::move(pending_.text),
+                    std::move(pending_.tool_calls)};
+  const bool counts = parser_->may_reason();
+  parser_->Push(text, &delta);
+  if (which == Text::kLast) parser_->Finish(&delta);
+  if (counts && parser_->has_reasoned()) num_reasoning_ = num_output_;
+  pending_.reasoning = std::move(delta.reasoning);
+  pending_.text = std::move(delta.content);
+  pending_.tool_calls = std::move(delta.tool_calls);
 }
 
 std::optional<TokenDelta> OutputStream::TakeDelta(Flush flush) {
   const bool has_tokens = !pending_.token_ids.empty();
   const bool shows_tokens = request_->output.token_ids || request_->output.logprobs.has_value();
-  const bool is_useful =
-      !pending_.text.empty() || (has_tokens && (shows_tokens || flush == Flush::kAll));
+  const bool has_text =
+      !pending_.text.empty() || !pending_.reasoning.empty() || !pending_.tool_calls.empty();
+  const bool is_useful = has_text || (has_tokens && (shows_tokens || flush == Flush::kAll));
   if (!is_useful) return std::nullopt;
   return std::exchange(pending_, TokenDelta());
 }
 
 FinishInfo OutputStream::Finish(const FinishedSequence& finished, absl::Time now) {
-  pending_.text += detokenizer_.Flush();
+  AddText(detokenizer_.Flush(), Text::kLast);
   FinishInfo info;
   if (stopped()) {
     // Found here, before whatever the scheduler may have ended the sequence for in the meantime.
@@ -103,6 +130,8 @@ FinishInfo OutputStream::Finish(const FinishedSequence& finished, absl::Time now
   }
   info.usage.prompt_tokens = static_cast<int32_t>(request_->prompt.size());
   info.usage.output_tokens = num_output_;
+  info.usage.reasoning_tokens = num_reasoning_;
+  if (parser_.has_value()) info.num_tool_calls = parser_->num_calls();
   info.receipt = MakeReceipt(finished, now);
   return info;
 }

@@ -59,6 +59,8 @@ struct OutputParams {
   std::optional<int32_t> logprobs;         // N best beside each output token's own; 0 is legal
   std::optional<int32_t> prompt_logprobs;  // the same for prompt tokens
   bool echo = false;                       // the prompt's text (and ids, logprobs) opens the output
+  bool reasoning = false;                  // the reasoning that opens an answer is kept apart from its text
+  bool tool_calls = false;                 // so are the model's tool calls
 };
 
 struct ToolCall {
@@ -130,10 +132,20 @@ struct TokenLogprob {
   std::vector<Candidate> top;       // best first
 };
 
+// A piece of a tool call that the model makes. The first one has the id and the name; the arguments of all pieces, put
+// together, are the JSON text of an object.
+struct ToolCallDelta {
+  int32_t index = 0;  // of the call in its answer
+  std::string id;
+  std::string name;
+  std::string arguments;
+};
+
 struct Usage {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t output_tokens = 0;
+  int32_t reasoning_tokens = 0;  // of the output, up to the end of the reasoning; only when it is kept apart
 };
 
 // What happened to a request, for the one who asked.
@@ -155,6 +167,7 @@ struct FinishInfo {
   std::string matched_stop;                 // the stop string, when one matched
   std::optional<int32_t> matched_token_id;  // eos or the stop id, when one matched
   std::string error;                        // kError: one sentence
+  int32_t num_tool_calls = 0;               // complete ones
   Usage usage;
   Receipt receipt;
 };

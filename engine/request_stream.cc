@@ -19,7 +19,7 @@ RequestStream::RequestStream(const Tokenizer* tokenizer, StreamRequest request,
   const auto stop = std::make_shared<const StopStrings>(request_.stopping.stop);
   choices_.reserve(request_.best_of);
   for (int32_t i = 0; i < request_.best_of; ++i) {
-    choices_.push_back(Choice{OutputStream(tokenizer_, &request_, stop), std::nullopt});
+    choices_.push_back(Choice{OutputStream(tokenizer_, &request_, stop, i), std::nullopt});
   }
 }
 

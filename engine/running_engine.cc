@@ -36,6 +36,22 @@ absl::Status About(std::string_view field, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(ToAbsl(field), ": ", status.message()));
 }
 
+EngineParts WithParserNames(EngineParts parts) {
+  parts.info.tool_call_parser = std::string(NameOf(parts.parsers.tool_calls));
+  parts.info.reasoning_parser = std::string(NameOf(parts.parsers.reasoning));
+  return parts;
+}
+
+// A final message that is to be continued may stand within its reasoning.
+bool ContinuesReasoning(const GenerateRequest& request) {
+  const auto* chat = std::get_if<ChatPrompt>(&request.prompt);
+  if (chat == nullptr || !chat->continue_final_message || chat->messages.empty()) return false;
+  const std::string content = chat->messages.back().content.value_or("");
+  const size_t opened = content.rfind("<think>");
+  const size_t closed = content.rfind("</think>");
+  return opened != std::string::npos && (closed == std::string::npos || closed < opened);
+}
+
 class RunningEngine final : public Engine {
  public:
   explicit RunningEngine(EngineParts parts);
@@ -71,12 +87,17 @@ class RunningEngine final : public Engine {
   // are moved here.
   struct Prepared {
     std::vector<int32_t> prompt;
+    std::optional<AnswerParserOptions> parser;
     StopCondition stop;
     std::shared_ptr<const TokenRules> rules;
     int64_t deadline_us = kNoDeadline;
   };
   absl::StatusOr<Prepared> Prepare(GenerateRequest* request) const;
   absl::StatusOr<std::vector<int32_t>> PromptIds(GenerateRequest* request) const;
+  // How the request's output is to be parsed; nullopt for text as it is.
+  absl::StatusOr<std::optional<AnswerParserOptions>> ParserFor(
+      const GenerateRequest& request, absl::Span<const int32_t> prompt) const;
+  std::vector<int32_t> MarkersOf(const AnswerParserOptions& parser) const;
   int64_t NowUs() const { return absl::ToUnixMicros(clock_->Now()); }
   int64_t DeadlineUs(absl::Time deadline) const;
   absl::Status CheckInTime(const GenerateRequest& request, const Prepared& prepared) const;
@@ -95,7 +116,7 @@ class RunningEngine final : public Engine {
 };
 
 RunningEngine::RunningEngine(EngineParts parts)
-    : parts_(std::move(parts)),
+    : parts_(WithParserNames(std::move(parts))),
       clock_(parts_.clock != nullptr ? parts_.clock.get() : &real_clock_),
       queue_(parts_.queue),
       completion_(&queue_, parts_.scheduler.max_num_seqs),
@@ -132,11 +153,48 @@ absl::StatusOr<RunningEngine::Prepared> RunningEngine::Prepare(GenerateRequest* 
   ASSIGN_OR_RETURN(prepared.prompt, PromptIds(request));
   ASSIGN_OR_RETURN(const int32_t max_output_tokens,
                    CheckPrompt(*request, prepared.prompt, limits()));
+  ASSIGN_OR_RETURN(prepared.parser, ParserFor(*request, prepared.prompt));
   prepared.stop = MakeStopCondition(request->stopping, max_output_tokens, parts_.info.eos_ids);
   ASSIGN_OR_RETURN(prepared.rules,
                    MakeTokenRules(request->sampling, prepared.stop, *parts_.tokenizer));
   prepared.deadline_us = DeadlineUs(request->deadline);
   return prepared;
+}
+
+absl::StatusOr<std::optional<AnswerParserOptions>> RunningEngine::ParserFor(
+    const GenerateRequest& request, absl::Span<const int32_t> prompt) const {
+  AnswerParserOptions options;
+  if (request.output.tool_calls) {
+    options.tool_calls = parts_.parsers.tool_calls;
+    if (options.tool_calls == ToolCallFormat::kNone) {
+      return absl::InvalidArgumentError(
+          "output.tool_calls: no parser is known for this model's tool calls; --tool-call-parser "
+          "names one");
+    }
+    options.id_seed = DrawSeed();
+  }
+  if (request.output.reasoning) options.reasoning = parts_.parsers.reasoning;
+  if (options.reasoning == ReasoningFormat::kThink) {
+    // The tag and the blanks after it are a few tokens however they were cut.
+    const auto end = prompt.subspan(prompt.size() - std::min<size_t>(prompt.size(), 32));
+    options.reasoning_open =
+        OpensReasoning(DecodeAll(*parts_.tokenizer, end, /*skip_special_tokens=*/false)) ||
+        ContinuesReasoning(request);
+  }
+  const bool parses = options.tool_calls != ToolCallFormat::kNone ||
+                      options.reasoning != ReasoningFormat::kNone;
+  return parses ? std::optional<AnswerParserOptions>(options) : std::nullopt;
+}
+
+std::vector<int32_t> RunningEngine::MarkersOf(const AnswerParserOptions& parser) const {
+  std::vector<int32_t> markers;
+  const auto add = [&markers](const std::vector<int32_t>& ids) {
+    markers.insert(markers.end(), ids.begin(), ids.end());
+  };
+  if (parser.tool_calls != ToolCallFormat::kNone) add(parts_.parsers.tool_call_markers);
+  if (parser.reasoning != ReasoningFormat::kNone) add(parts_.parsers.reasoning_markers);
+  std::sort(markers.begin(), markers.end());
+  return markers;
 }
 
 int64_t RunningEngine::DeadlineUs(absl::Time deadline) const {
@@ -195,6 +253,8 @@ AddCommand RunningEngine::MakeAddCommand(GenerateRequest request, Prepared prepa
   stream.seed = seed;
   stream.scores_prompt = ScoresPrompt(request);
   stream.submitted = now;
+  stream.parser = prepared.parser;
+  if (stream.parser.has_value()) stream.markers = MarkersOf(*stream.parser);
 
   AddCommand command;
   command.sequences.reserve(request.best_of);

@@ -16,6 +16,7 @@
 #include "engine/request_queue.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/text/chat_template.h"
+#include "engine/text/parser_choice.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/backend.h"
 
@@ -28,6 +29,7 @@ struct EngineParts {
   // Or why chat prompts are refused.
   absl::StatusOr<ChatTemplate> chat_template =
       absl::FailedPreconditionError("the model has no chat template");
+  ParserChoice parsers;          // ModelInfo's names of them follow from it
   std::unique_ptr<Clock> clock;  // null: the machine's
   // vocab_size and eos_ids are in force; context_length says what scheduler.max_model_len does.
   ModelInfo info;

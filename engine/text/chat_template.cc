@@ -16,6 +16,7 @@ using jinja::Heap;
 using jinja::Value;
 
 struct ChatTemplate::Program {
+  std::string source;
   std::unique_ptr<jinja::SyntaxTree> tree;
   std::string bos_token;
   std::string eos_token;
@@ -29,11 +30,14 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Compile(std::string_view source,
                                                    std::string_view bos_token,
                                                    std::string_view eos_token) {
   auto program = std::make_unique<Program>();
-  ASSIGN_OR_RETURN(program->tree, jinja::Parse(source));
+  program->source = std::string(source);
+  ASSIGN_OR_RETURN(program->tree, jinja::Parse(program->source));
   program->bos_token = std::string(bos_token);
   program->eos_token = std::string(eos_token);
   return ChatTemplate(std::move(program));
 }
+
+std::string_view ChatTemplate::source() const { return program_->source; }
 
 namespace {
 

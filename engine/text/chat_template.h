@@ -33,6 +33,9 @@ class ChatTemplate {
   static absl::StatusOr<ChatTemplate> Compile(std::string_view source, std::string_view bos_token,
                                               std::string_view eos_token);
 
+  // What was compiled.
+  std::string_view source() const;
+
   // INVALID_ARGUMENT: the template called raise_exception, or the messages do not fit it; RESOURCE_EXHAUSTED: a bound
   // was reached. `now` serves strftime_now.
   absl::StatusOr<RenderedChat> Render(const ChatPrompt& chat, absl::Time now) const;

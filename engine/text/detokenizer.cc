@@ -32,11 +32,12 @@ uint32_t StopStrings::Next(size_t i, uint32_t state, char byte) const {
 Detokenizer::Detokenizer(const Tokenizer* tokenizer, DetokenizerOptions options)
     : tokenizer_(tokenizer),
       skip_special_tokens_(options.skip_special_tokens),
+      shown_special_(std::move(options.shown_special)),
       include_stop_(options.include_stop),
       stop_(std::move(options.compiled_stop)),
       repairer_(tokenizer->has_byte_fallback() ? Utf8Repair::kPerByte
                                                : Utf8Repair::kPerSubsequence),
-      drop_space_(tokenizer->has_byte_fallback()) {
+      drop_space_(tokenizer->drops_first_space()) {
   if (stop_ == nullptr) stop_ = std::make_shared<StopStrings>(options.stop);
   states_.assign(stop_->size(), 0);
 }
@@ -44,10 +45,15 @@ Detokenizer::Detokenizer(const Tokenizer* tokenizer, DetokenizerOptions options)
 std::string Detokenizer::Push(int32_t id) {
   if (stopped()) return "";
   ++num_tokens_;
-  if (skip_special_tokens_ && tokenizer_->IsSpecial(id)) return "";
+  if (IsSkipped(id)) return "";
   std::string text;
   repairer_.Push(tokenizer_->TokenBytes(id), &text);
   return Advance(text);
+}
+
+bool Detokenizer::IsSkipped(int32_t id) const {
+  return skip_special_tokens_ && tokenizer_->IsSpecial(id) &&
+         !std::binary_search(shown_special_.begin(), shown_special_.end(), id);
 }
 
 std::string Detokenizer::Flush() {

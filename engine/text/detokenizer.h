@@ -45,6 +45,7 @@ class StopStrings {
 
 struct DetokenizerOptions {
   bool skip_special_tokens = true;
+  std::vector<int32_t> shown_special = {};  // sorted: special tokens that are not skipped
   std::vector<std::string> stop = {};                          // stop strings, none empty
   std::shared_ptr<const StopStrings> compiled_stop = nullptr;  // instead of `stop`, when set
   bool include_stop = false;
@@ -72,8 +73,11 @@ class Detokenizer {
   // Takes new text, and returns what of the text held so far can be given out.
   std::string Advance(std::string_view text);
 
+  bool IsSkipped(int32_t id) const;
+
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
+  std::vector<int32_t> shown_special_;
   bool include_stop_;
   std::shared_ptr<const StopStrings> stop_;
   std::vector<uint32_t> states_;  // [stop_->size()]

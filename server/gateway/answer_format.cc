@@ -17,10 +17,10 @@ std::string AnswerHead(const AnswerOptions& options, std::string_view object) {
   return head;
 }
 
-std::string_view FinishReasonName(v1::FinishReason reason) {
-  switch (reason) {
+std::string_view FinishReasonName(const ChoiceState& choice) {
+  switch (choice.reason) {
     case v1::STOP:
-      return "stop";
+      return choice.num_tool_calls > 0 ? "tool_calls" : "stop";
     case v1::LENGTH:
       return "length";
     default:
@@ -37,7 +37,13 @@ void AppendUsageJson(const AnswerUsage& usage, std::string* out) {
   AppendJsonInt(int64_t{usage.prompt_tokens} + usage.output_tokens, out);
   out->append(",\"prompt_tokens_details\":{\"cached_tokens\":");
   AppendJsonInt(usage.cached_tokens, out);
-  out->append("}}");
+  out->push_back('}');
+  if (usage.reasoning_tokens > 0) {
+    out->append(",\"completion_tokens_details\":{\"reasoning_tokens\":");
+    AppendJsonInt(usage.reasoning_tokens, out);
+    out->push_back('}');
+  }
+  out->push_back('}');
 }
 
 void AppendIds(const google::protobuf::RepeatedField<int32_t>& ids, std::string* out) {
@@ -51,7 +57,9 @@ void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice,
                       const PromptState& prompt, std::string* out) {
   if (options.continuous_usage) {
     out->append(",\"usage\":");
-    AppendUsageJson({prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens}, out);
+    AppendUsageJson({prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens,
+                     choice.reasoning_tokens},
+                    out);
   } else if (options.include_usage) {
     out->append(",\"usage\":null");
   }
@@ -73,7 +81,7 @@ void AppendDeltaTail(const AnswerOptions& options, const v1::Delta& delta,
 void AppendFinishTail(const AnswerOptions& options, const ChoiceState& choice,
                       const PromptState& prompt, std::string* out) {
   out->append(",\"finish_reason\":\"");
-  out->append(FinishReasonName(choice.reason));
+  out->append(FinishReasonName(choice));
   out->append("\",\"stop_reason\":");
   out->append(choice.stop_reason_json);
   out->append("}]");

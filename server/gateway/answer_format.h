@@ -29,6 +29,8 @@ struct ChoiceState {
   int index = 0;
   int prompt = 0;  // which PromptState
   int32_t output_tokens = 0;
+  int32_t reasoning_tokens = 0;
+  int32_t num_tool_calls = 0;  // complete ones, known when finished
   bool finished = false;
   v1::FinishReason reason = v1::FINISH_REASON_UNSPECIFIED;
   std::string stop_reason_json = "null";
@@ -37,6 +39,8 @@ struct ChoiceState {
 
   // Whole answers only: what the deltas add up to.
   std::string text;
+  std::string reasoning;
+  std::vector<v1::ToolCallDelta> tool_calls;
   std::string token_ids;  // "1,2,3"
   // Chat uses the first only; completions: tokens, token_logprobs, top_logprobs, text_offset.
   std::string logprobs[4];
@@ -46,6 +50,7 @@ struct AnswerUsage {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t output_tokens = 0;
+  int32_t reasoning_tokens = 0;
 };
 
 class AnswerFormat {
@@ -70,8 +75,8 @@ class AnswerFormat {
 
 // `{"id":..,"object":..,"created":..,"model":..` without the closing brace.
 std::string AnswerHead(const AnswerOptions& options, std::string_view object);
-// "stop", "length", "abort".
-std::string_view FinishReasonName(v1::FinishReason reason);
+// "stop", "tool_calls", "length", "abort". REQUIRES: it has finished.
+std::string_view FinishReasonName(const ChoiceState& choice);
 // {"prompt_tokens":..,...}
 void AppendUsageJson(const AnswerUsage& usage, std::string* out);
 // 1,2,3 after what `out` already holds of the list.

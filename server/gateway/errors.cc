@@ -65,6 +65,7 @@ std::string_view TypeOf(int status) {
 constexpr std::pair<std::string_view, std::string_view> kParams[] = {
     {"stopping.include_stop", "include_stop_str_in_output"},
     {"output.token_ids", "return_token_ids"},
+    {"output.tool_calls", "tools"},
     {"output.prompt_logprobs", "echo"},
     {"constraint", "response_format"},
     {"constraint.json_schema", "response_format"},

@@ -182,11 +182,13 @@ void Generation::HandleFinished(const GenerateCall& call, const v1::Finished& fi
   ChoiceState* choice = ChoiceOf(call, finished.index());
   if (choice == nullptr || choice->finished) return;
   choice->reason = finished.reason();
+  choice->num_tool_calls = finished.num_tool_calls();
   choice->finished = true;
   choice->stop_reason_json = StopReasonJson(finished, request_.options.stop_token_ids);
   PromptState& prompt = prompts_[static_cast<size_t>(choice->prompt)];
   if (finished.has_usage()) {
     choice->output_tokens = finished.usage().output_tokens();
+    choice->reasoning_tokens = finished.usage().reasoning_tokens();
     prompt.prompt_tokens = finished.usage().prompt_tokens();
     prompt.cached_tokens = finished.usage().cached_tokens();
   }
@@ -280,7 +282,10 @@ AnswerUsage Generation::Usage() const {
     usage.prompt_tokens += prompt.prompt_tokens;
     usage.cached_tokens += prompt.cached_tokens;
   }
-  for (const ChoiceState& choice : choices_) usage.output_tokens += choice.output_tokens;
+  for (const ChoiceState& choice : choices_) {
+    usage.output_tokens += choice.output_tokens;
+    usage.reasoning_tokens += choice.reasoning_tokens;
+  }
   return usage;
 }
 

@@ -31,6 +31,8 @@ struct AnswerOptions {
   bool continuous_usage = false;
   bool return_token_ids = false;
   bool logprobs = false;
+  bool shows_reasoning = true;        // chat: else it is left out of the answer
+  bool parallel_tool_calls = true;    // chat: else only the first call is shown
   std::vector<int32_t> stop_token_ids;  // those that count as stop_reason
 };
 

@@ -129,30 +129,62 @@ void ReadMessage(JsonFields* message, v1::ChatMessage* out, std::vector<std::str
   message->AppendUnknown(ignored);
 }
 
-void ReadTools(JsonFields* fields, v1::Chat* chat) {
-  const json::array* tools = fields->Array("tools", kMaxTools);
+ToolChoice ReadToolChoice(JsonFields* fields) {
   const json::value* choice = fields->Find("tool_choice");
-  const bool none =
-      choice != nullptr && choice->is_string() && View(choice->get_string()) == "none";
+  if (choice == nullptr) return ToolChoice::kAuto;
+  if (choice->is_string()) {
+    const std::string_view name = View(choice->get_string());
+    if (name == "none") return ToolChoice::kNone;
+    if (name == "auto") return ToolChoice::kAuto;
+    if (name != "required") {
+      fields->Fail("tool_choice",
+                   "tool_choice must be \"none\", \"auto\", \"required\" or a tool's name");
+      return ToolChoice::kNone;
+    }
+  } else if (!choice->is_object()) {
+    fields->Fail("tool_choice",
+                 absl::StrCat("tool_choice must be a string or an object, not ",
+                              ToAbsl(KindOf(*choice))),
+                 "invalid_type");
+    return ToolChoice::kNone;
+  }
+  fields->Fail("tool_choice",
+               absl::StrCat("tool_choice ", choice->is_string() ? "\"required\"" : "by name",
+                            " needs constrained decoding, which this version does not have; "
+                            "\"auto\" and \"none\" are supported"),
+               "unsupported_parameter");
+  return ToolChoice::kNone;
+}
+
+ToolChoice ReadTools(JsonFields* fields, v1::Chat* chat) {
+  const json::array* tools = fields->Array("tools", kMaxTools);
   fields->Bool("parallel_tool_calls");
   if (tools == nullptr) {
+    const json::value* choice = fields->Find("tool_choice");
+    const bool none =
+        choice != nullptr && choice->is_string() && View(choice->get_string()) == "none";
     if (choice != nullptr && !none) fields->Fail("tool_choice", "tool_choice needs tools");
-    return;
+    return ToolChoice::kNone;
   }
-  if (tools->empty()) {
-    fields->Fail("tools", "tools must not be empty");
-  } else if (!none) {
-    fields->Fail("tools", "tools are supported only with tool_choice \"none\" by this version",
-                 "unsupported_parameter");
-  }
+  const ToolChoice choice = ReadToolChoice(fields);
+  if (tools->empty()) fields->Fail("tools", "tools must not be empty");
   for (const json::value& tool : *tools) {
     if (!tool.is_object()) {
       fields->Fail("tools", absl::StrCat("tools must hold objects, not ", ToAbsl(KindOf(tool))),
                    "invalid_type");
-      return;
+      return choice;
     }
     chat->add_tools_json(json::serialize(tool));
   }
+  return choice;
+}
+
+void ReadParsing(JsonFields* fields, ToolChoice tool_choice, v1::Output* output,
+                 GenerationRequest* request) {
+  output->set_tool_calls(tool_choice == ToolChoice::kAuto);
+  output->set_reasoning(fields->Bool("separate_reasoning").value_or(true));
+  request->options.shows_reasoning = fields->Bool("include_reasoning").value_or(true);
+  request->options.parallel_tool_calls = fields->Bool("parallel_tool_calls").value_or(true);
 }
 
 void RefuseChatOnly(JsonFields* fields) {
@@ -211,13 +243,90 @@ void AppendChatLogprobs(const google::protobuf::RepeatedPtrField<v1::TokenLogpro
   }
 }
 
+// ,"reasoning_content":..,"reasoning":.. or nothing
+void AppendReasoning(std::string_view reasoning, std::string* out) {
+  if (reasoning.empty()) return;
+  out->append(",\"reasoning_content\":");
+  AppendJsonString(reasoning, out);
+  out->append(",\"reasoning\":");
+  AppendJsonString(reasoning, out);
+}
+
+// {"index":0,"id":..,"type":"function","function":{..}}; of a piece that goes on with a call, the
+// arguments alone.
+void AppendToolCall(const v1::ToolCallDelta& call, bool with_index, std::string* out) {
+  out->push_back('{');
+  if (with_index) {
+    out->append("\"index\":");
+    AppendJsonInt(call.index(), out);
+    out->push_back(',');
+  }
+  if (!call.name().empty()) {
+    out->append("\"id\":");
+    AppendJsonString(call.id(), out);
+    out->append(",\"type\":\"function\",\"function\":{\"name\":");
+    AppendJsonString(call.name(), out);
+    out->push_back(',');
+  } else {
+    out->append("\"function\":{");
+  }
+  out->append("\"arguments\":");
+  AppendJsonString(call.arguments(), out);
+  out->append("}}");
+}
+
+bool IsShown(const AnswerOptions& options, const v1::ToolCallDelta& call) {
+  return options.parallel_tool_calls || call.index() == 0;
+}
+
+// ,"tool_calls":[..] or nothing
+void AppendToolCallPieces(const AnswerOptions& options, const v1::Delta& delta, std::string* out) {
+  std::string pieces;
+  for (const v1::ToolCallDelta& call : delta.tool_calls()) {
+    if (!IsShown(options, call)) continue;
+    pieces += pieces.empty() ? "" : ",";
+    AppendToolCall(call, /*with_index=*/true, &pieces);
+  }
+  if (!pieces.empty()) absl::StrAppend(out, ",\"tool_calls\":[", pieces, "]");
+}
+
+void KeepToolCall(const v1::ToolCallDelta& piece, std::vector<v1::ToolCallDelta>* calls) {
+  if (calls->empty() || calls->back().index() != piece.index()) {
+    calls->push_back(piece);
+  } else {
+    calls->back().mutable_arguments()->append(piece.arguments());
+  }
+}
+
+// {"role":"assistant",..}
+void AppendMessage(const AnswerOptions& options, const ChoiceState& choice, std::string* out) {
+  out->append("{\"role\":\"assistant\",\"content\":");
+  if (choice.text.empty() && !choice.tool_calls.empty()) {
+    out->append("null");
+  } else {
+    AppendJsonString(choice.text, out);
+  }
+  out->append(",\"refusal\":null");
+  if (options.shows_reasoning) AppendReasoning(choice.reasoning, out);
+  if (!choice.tool_calls.empty()) {
+    out->append(",\"tool_calls\":");
+    char separator = '[';
+    for (const v1::ToolCallDelta& call : choice.tool_calls) {
+      out->push_back(std::exchange(separator, ','));
+      AppendToolCall(call, /*with_index=*/false, out);
+    }
+    out->push_back(']');
+  }
+  out->push_back('}');
+}
+
 }  // namespace
 
-void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored) {
+ToolChoice ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored) {
   const json::array* messages = fields->Array("messages", kMaxMessages);
   if (messages == nullptr) {
     fields->Fail("messages", "messages is missing", "missing");
-    return;
+    return ToolChoice::kNone;
   }
   if (messages->empty()) fields->Fail("messages", "messages must not be empty");
   for (size_t i = 0; i < messages->size() && fields->ok(); ++i) {
@@ -226,12 +335,12 @@ void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* igno
       fields->Fail(path,
                    absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*messages)[i]))),
                    "invalid_type");
-      return;
+      return ToolChoice::kNone;
     }
     JsonFields message((*messages)[i].get_object(), path, fields->error());
     ReadMessage(&message, chat->add_messages(), ignored);
   }
-  ReadTools(fields, chat);
+  const ToolChoice tool_choice = ReadTools(fields, chat);
   if (const json::object* kwargs = fields->Object("chat_template_kwargs")) {
     chat->set_chat_template_kwargs_json(json::serialize(*kwargs));
   }
@@ -245,6 +354,7 @@ void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* igno
     }
     if (*v) chat->set_add_generation_prompt(false);
   }
+  return tool_choice;
 }
 
 void RefuseTextOnly(JsonFields* fields) {
@@ -262,8 +372,9 @@ std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationReques
   request->names = {.prompt = "messages", .max_tokens = "max_tokens", .logprobs = "top_logprobs"};
   JsonFields fields(*object, "", &error);
   v1::GenerateRequest call;
-  ReadChat(&fields, call.mutable_chat(), &request->ignored);
+  const ToolChoice tool_choice = ReadChat(&fields, call.mutable_chat(), &request->ignored);
   ReadSharedFields(&fields, &call, request);
+  ReadParsing(&fields, tool_choice, call.mutable_output(), request);
   ReadLogprobs(&fields, call.mutable_output(), request);
   if (call.stopping().has_max_tokens() && call.stopping().max_tokens() == 0) {
     fields.Fail(request->names.max_tokens,
@@ -299,12 +410,18 @@ void ChatFormat::AppendOpening(const ChoiceState& choice, const PromptState& pro
 void ChatFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
                              std::string* out) {
   const bool ids = options_.return_token_ids && delta.token_ids_size() > 0;
-  if (delta.text().empty() && !ids && delta.logprobs_size() == 0) return;
+  std::string members;
+  if (options_.shows_reasoning) AppendReasoning(delta.reasoning(), &members);
+  AppendToolCallPieces(options_, delta, &members);
+  const bool shows_tokens = ids || delta.logprobs_size() > 0;
+  if (!delta.text().empty() || (members.empty() && shows_tokens)) {
+    members += ",\"content\":";
+    AppendJsonString(delta.text(), &members);
+  }
+  if (members.empty()) return;
   out->append(chunk_head_);
   AppendJsonInt(choice->index, out);
-  out->append(",\"delta\":{\"content\":");
-  AppendJsonString(delta.text(), out);
-  out->append("},\"logprobs\":");
+  out->append(",\"delta\":{").append(members, 1).append("},\"logprobs\":");
   if (options_.logprobs && delta.logprobs_size() > 0) {
     std::string content;
     AppendChatLogprobs(delta.logprobs(), &content);
@@ -329,6 +446,10 @@ void ChatFormat::AppendUsage(const AnswerUsage& usage, std::string* out) {
 
 void ChatFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {
   choice->text += delta.text();
+  choice->reasoning += delta.reasoning();
+  for (const v1::ToolCallDelta& call : delta.tool_calls()) {
+    if (IsShown(options_, call)) KeepToolCall(call, &choice->tool_calls);
+  }
   if (options_.return_token_ids) AppendIds(delta.token_ids(), &choice->token_ids);
   if (options_.logprobs) AppendChatLogprobs(delta.logprobs(), &choice->logprobs[0]);
 }
@@ -341,15 +462,15 @@ std::string ChatFormat::Whole(const std::vector<ChoiceState>& choices,
     if (choice.index > 0) out += ',';
     out += "{\"index\":";
     AppendJsonInt(choice.index, &out);
-    out += ",\"message\":{\"role\":\"assistant\",\"content\":";
-    AppendJsonString(choice.text, &out);
-    out += ",\"refusal\":null},\"logprobs\":";
+    out += ",\"message\":";
+    AppendMessage(options_, choice, &out);
+    out += ",\"logprobs\":";
     if (options_.logprobs) {
       absl::StrAppend(&out, "{\"content\":[", choice.logprobs[0], "],\"refusal\":null}");
     } else {
       out += "null";
     }
-    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)),
+    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice)),
                     "\",\"stop_reason\":", choice.stop_reason_json);
     if (options_.return_token_ids) absl::StrAppend(&out, ",\"token_ids\":[", choice.token_ids, "]");
     out += '}';

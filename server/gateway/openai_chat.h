@@ -1,9 +1,14 @@
 // POST /chat/completions: the request to fastgen.v1, the events to OpenAI's shapes.
 //
 // Messages go to the daemon as they are: it owns the chat template. `developer` becomes `system`
-// (the same role by its newer name) and text parts are joined with a line break. `tools` with
-// tool_choice "none" are shown to the template; with any other choice they are refused, because the
-// answer's tool calls would not be parsed.
+// (the same role by its newer name) and text parts are joined with a line break. `tools` are shown
+// to the template whatever the tool_choice; with "auto", the default, the answer's tool calls are
+// parsed. "required" and a named tool are refused: nothing would make the model obey. With
+// `parallel_tool_calls` false, calls after the first are left out of the answer.
+//
+// Reasoning, of models that have some, is kept apart from the content, under both of the names that
+// clients look for: `reasoning_content` and `reasoning`. `include_reasoning` false leaves it out;
+// `separate_reasoning` false leaves it in the content as the model wrote it.
 // Thread rule: ParseChatRequest on any thread; ChatFormat on the connection's strand.
 // Tested by tests/server/gateway/openai_chat_test.cc, tests/fuzz/openai_json_fuzzer.cc.
 #pragma once
@@ -22,8 +27,11 @@ namespace fastgen::gateway {
 // nullopt and `*request` filled, or what is wrong.
 std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationRequest* request);
 
+// What a request says about tools that the model may call.
+enum class ToolChoice { kNone, kAuto };
+
 // The `messages`, `tools`, `chat_template_kwargs`, ... of a request; also read by /tokenize.
-void ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored);
+ToolChoice ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored);
 
 // Refuses what is said about the special tokens of a text prompt: the template places them here.
 void RefuseTextOnly(JsonFields* fields);

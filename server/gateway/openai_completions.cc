@@ -270,7 +270,7 @@ std::string CompletionsFormat::Whole(const std::vector<ChoiceState>& choices,
     } else {
       out += "null";
     }
-    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice.reason)),
+    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice)),
                     "\",\"stop_reason\":", choice.stop_reason_json);
     if (options_.return_token_ids) {
       absl::StrAppend(&out, ",\"token_ids\":[", choice.token_ids, "],\"prompt_token_ids\":",
