@@ -26,6 +26,42 @@ TEST_CASE("RMSNorm agrees with double precision, in place too", "[kernels]") {
   }
 }
 
+TEST_CASE("heads of q and k are normed each by its own statistics, v is left alone", "[kernels]") {
+  const BackendOptions options = GENERATE(from_range(Backends()));
+  const auto backend = Open(options);
+  for (int64_t head_dim : {8, 40, 64, 128}) {
+    const AttentionShape shape = {3, 2, head_dim, 1, 0};
+    const int64_t width = 7 * head_dim;
+    std::vector<float> q_weight = Gaussian(head_dim, 1), k_weight = Gaussian(head_dim, 2);
+    const Tensor q_view(q_weight.data(), DType::kF32, {head_dim});
+    const Tensor k_view(k_weight.data(), DType::kF32, {head_dim});
+    for (int64_t rows : {1, 5, 70}) {
+      std::vector<float> qkv = Gaussian(rows * width, 3, 2);
+      // Heads of different magnitudes: a neighbour's statistics would show.
+      for (int64_t i = 0; i < rows * width; ++i) {
+        qkv[i] *= 1 + 50 * static_cast<float>(i / head_dim % 3);
+      }
+      const std::vector<float> before = qkv;
+      const std::vector<double> expected =
+          ReferenceRmsNormQueriesAndKeys(before, shape, q_weight, k_weight, 1e-6);
+      backend->RmsNormQueriesAndKeys(View(qkv, rows, width), shape, q_view, k_view, 1e-6f);
+      INFO(backend->Describe() << " " << rows << " rows, head_dim " << head_dim);
+      for (int64_t head = 0; head < rows * 7; ++head) {
+        const int64_t at = head * head_dim;
+        const double error = RelativeError(
+            std::vector<float>(qkv.begin() + at, qkv.begin() + at + head_dim),
+            std::vector<double>(expected.begin() + at, expected.begin() + at + head_dim));
+        CHECK(error < 1e-6);
+      }
+      CHECK(std::equal(qkv.end() - 2 * head_dim, qkv.end(), before.end() - 2 * head_dim));
+      // The last row alone gives the same bits.
+      std::vector<float> alone(before.end() - width, before.end());
+      backend->RmsNormQueriesAndKeys(View(alone, 1, width), shape, q_view, k_view, 1e-6f);
+      CHECK(std::equal(alone.begin(), alone.end(), qkv.end() - width));
+    }
+  }
+}
+
 TEST_CASE("SiLU agrees with double precision at every magnitude", "[kernels]") {
   const BackendOptions options = GENERATE(from_range(Backends()));
   const auto backend = Open(options);

@@ -131,6 +131,26 @@ std::vector<double> ReferenceRmsNorm(const std::vector<float>& x, const std::vec
   return out;
 }
 
+std::vector<double> ReferenceRmsNormQueriesAndKeys(const std::vector<float>& qkv,
+                                                   const AttentionShape& shape,
+                                                   const std::vector<float>& q_weight,
+                                                   const std::vector<float>& k_weight, double eps) {
+  std::vector<double> out;
+  const size_t dim = static_cast<size_t>(shape.head_dim);
+  const int64_t heads = shape.q_heads + 2 * shape.kv_heads;
+  for (size_t at = 0; at < qkv.size(); at += dim) {
+    const std::vector<float> head(qkv.begin() + static_cast<int64_t>(at),
+                                  qkv.begin() + static_cast<int64_t>(at + dim));
+    const int64_t index = static_cast<int64_t>(at / dim) % heads;
+    const std::vector<double> normed = index < shape.q_heads ? ReferenceRmsNorm(head, q_weight, eps)
+                                       : index < shape.q_heads + shape.kv_heads
+                                           ? ReferenceRmsNorm(head, k_weight, eps)
+                                           : std::vector<double>(head.begin(), head.end());
+    out.insert(out.end(), normed.begin(), normed.end());
+  }
+  return out;
+}
+
 std::vector<double> ReferenceSiluMul(const std::vector<float>& gate_up, int64_t ffn) {
   const int64_t rows = static_cast<int64_t>(gate_up.size()) / (2 * ffn);
   std::vector<double> out(rows * ffn);

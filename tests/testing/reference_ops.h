@@ -24,6 +24,13 @@ std::vector<double> ReferenceRmsNorm(const std::vector<float>& x,       // [rows
                                      const std::vector<float>& weight,  // [hidden]
                                      double eps);
 
+// Every head of q and k of [rows, q_heads + 2 * kv_heads, head_dim] normed on its own.
+std::vector<double> ReferenceRmsNormQueriesAndKeys(const std::vector<float>& qkv,
+                                                   const AttentionShape& shape,
+                                                   const std::vector<float>& q_weight,
+                                                   const std::vector<float>& k_weight,
+                                                   double eps);
+
 std::vector<double> ReferenceSiluMul(const std::vector<float>& gate_up,  // [rows, 2 * ffn]
                                      int64_t ffn);
 

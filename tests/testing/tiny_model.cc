@@ -1,9 +1,11 @@
 #include "tests/testing/tiny_model.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -11,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "base/check.h"
 #include "base/strings.h"
+#include "engine/model/rope_table.h"
 #include "engine/model/weight_names.h"
 
 namespace fastgen::testing {
@@ -128,6 +131,8 @@ std::string GgufName(std::string_view hf_name) {
                                                {"model.layers.", "blk."},
                                                {"input_layernorm", "attn_norm"},
                                                {"post_attention_layernorm", "ffn_norm"},
+                                               {"self_attn.q_norm", "attn_q_norm"},
+                                               {"self_attn.k_norm", "attn_k_norm"},
                                                {"self_attn.q_proj", "attn_q"},
                                                {"self_attn.k_proj", "attn_k"},
                                                {"self_attn.v_proj", "attn_v"},
@@ -137,7 +142,58 @@ std::string GgufName(std::string_view hf_name) {
                                                {"mlp.down_proj", "ffn_down"}});
 }
 
+// What stands before "ForCausalLM", in lower case: config.json's model_type.
+std::string ModelType(const std::string& architecture) {
+  return absl::AsciiStrToLower(architecture.substr(0, architecture.find("ForCausalLM")));
+}
+
+// Fields of config.json about windows, each with a comma before it.
+std::string WindowFields(const ModelConfig& config) {
+  if (config.layer_windows.empty()) return "";
+  const auto first = std::find_if(config.layer_windows.begin(), config.layer_windows.end(),
+                                  [](int64_t window) { return window != 0; });
+  std::string fields = absl::StrCat(R"(,"sliding_window":)", *first);
+  if (absl::StartsWith(config.architecture, "Qwen")) {
+    absl::StrAppend(&fields, R"(,"use_sliding_window":true,"max_window_layers":)",
+                    first - config.layer_windows.begin());
+  } else if (config.architecture == "MinistralForCausalLM") {
+    std::vector<std::string> types;
+    for (int64_t window : config.layer_windows) {
+      types.push_back(window == 0 ? "\"full_attention\"" : "\"sliding_attention\"");
+    }
+    absl::StrAppend(&fields, R"(,"layer_types":[)", absl::StrJoin(types, ","), "]");
+  }
+  return fields;
+}
+
 }  // namespace
+
+TinyModel TinyModel::Of(std::string_view architecture) {
+  TinyModel tiny;
+  ModelConfig& config = tiny.config;
+  config.architecture = architecture;
+  config.num_layers = 3;
+  if (architecture == "LlamaForCausalLM") {
+    config.has_qkv_bias = config.has_out_bias = true;
+  } else if (architecture == "MistralForCausalLM") {
+    config.head_dim = 32;
+    config.layer_windows = {24, 24, 24};
+  } else if (architecture == "MinistralForCausalLM") {
+    config.layer_windows = {24, 0, 24};
+  } else if (architecture == "Qwen2ForCausalLM") {
+    config.has_qkv_bias = true;
+    config.rope_scaling.kind = RopeScaling::Kind::kYarn;
+    config.rope_scaling.factor = 4;
+    config.rope_scaling.original_max_position = 64;
+    config.rope_scaling.attention_factor = YarnAttentionFactor(4, 1);
+  } else {
+    CHECK(architecture == "Qwen3ForCausalLM") << architecture;
+    config.has_qk_norm = true;
+    config.head_dim = 32;
+    config.layer_windows = {0, 24, 24};
+  }
+  return tiny;
+}
 
 TinyModel::TinyModel() {
   config.architecture = "LlamaForCausalLM";
@@ -165,8 +221,9 @@ std::vector<FileTensor> TinyModel::Tensors() const {
     Random random(seed ^ NameHash(spec.name));
     if (spec.shape.size() == 1) {
       tensor.dtype = DType::kF32;
+      const bool is_bias = absl::EndsWith(spec.name, ".bias");
       for (int64_t i = 0; i < spec.shape[0]; ++i) {
-        tensor.bytes += LittleEndian(1 + random.Coarse() / 4);
+        tensor.bytes += LittleEndian(is_bias ? random.Coarse() : 1 + random.Coarse() / 4);
       }
     } else {
       const bool is_vocab = spec.name == kEmbeddingName || spec.name == kHeadName;
@@ -191,16 +248,22 @@ std::string TinyModel::ConfigJson() const {
         absl::StrCat(R"({"rope_type":"llama3","factor":)", rope.factor, R"(,"low_freq_factor":)",
                      rope.low_freq_factor, R"(,"high_freq_factor":)", rope.high_freq_factor,
                      R"(,"original_max_position_embeddings":)", rope.original_max_position, "}");
+  } else if (rope.kind == RopeScaling::Kind::kYarn) {
+    scaling =
+        absl::StrCat(R"({"type":"yarn","factor":)", rope.factor,
+                     R"(,"original_max_position_embeddings":)", rope.original_max_position, "}");
   }
-  return absl::StrCat(
-      R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_act":"silu",)",
-      R"("hidden_size":)", config.hidden, R"(,"intermediate_size":)", config.ffn,
-      R"(,"num_hidden_layers":)", config.num_layers, R"(,"num_attention_heads":)", config.q_heads,
-      R"(,"num_key_value_heads":)", config.kv_heads, R"(,"head_dim":)", config.head_dim,
-      R"(,"vocab_size":)", config.vocab, R"(,"max_position_embeddings":)", config.max_position,
-      R"(,"rms_norm_eps":)", config.rms_eps, R"(,"rope_theta":)", config.rope_theta,
-      R"(,"rope_scaling":)", scaling, R"(,"tie_word_embeddings":)",
-      config.tied_head ? "true" : "false", R"(,"bos_token_id":0,"eos_token_id":1})");
+  return absl::StrCat(R"({"architectures":[")", config.architecture, R"("],"model_type":")",
+                      ModelType(config.architecture), R"(","hidden_act":"silu",)",
+                      R"("hidden_size":)", config.hidden, R"(,"intermediate_size":)", config.ffn,
+                      R"(,"num_hidden_layers":)", config.num_layers, R"(,"num_attention_heads":)",
+                      config.q_heads, R"(,"num_key_value_heads":)", config.kv_heads,
+                      R"(,"head_dim":)", config.head_dim, R"(,"vocab_size":)", config.vocab,
+                      R"(,"max_position_embeddings":)", config.max_position, R"(,"rms_norm_eps":)",
+                      config.rms_eps, R"(,"rope_theta":)", config.rope_theta, R"(,"rope_scaling":)",
+                      scaling, R"(,"tie_word_embeddings":)", config.tied_head ? "true" : "false",
+                      config.has_out_bias ? R"(,"attention_bias":true)" : "", WindowFields(config),
+                      R"(,"bos_token_id":0,"eos_token_id":1})");
 }
 
 void TinyModel::WriteDirectory(const std::filesystem::path& directory) const {
@@ -228,27 +291,44 @@ void TinyModel::WriteSharded(const std::filesystem::path& directory, int num_fil
 }
 
 GgufWriter TinyModel::Gguf() const {
+  const std::string type = ModelType(config.architecture);
+  const bool is_llama = !absl::StartsWith(type, "qwen");
+  const std::string prefix = is_llama ? "llama." : type + ".";
   GgufWriter writer;
-  writer.String("general.architecture", "llama");
+  const auto u32 = [&](const char* key, int64_t value) {
+    writer.U32(prefix + key, static_cast<uint32_t>(value));
+  };
+  const auto f32 = [&](const char* key, double value) {
+    writer.F32(prefix + key, static_cast<float>(value));
+  };
+  writer.String("general.architecture", is_llama ? "llama" : type);
   writer.String("general.name", config.name);
-  writer.U32("llama.block_count", static_cast<uint32_t>(config.num_layers));
-  writer.U32("llama.context_length", static_cast<uint32_t>(config.max_position));
-  writer.U32("llama.embedding_length", static_cast<uint32_t>(config.hidden));
-  writer.U32("llama.feed_forward_length", static_cast<uint32_t>(config.ffn));
-  writer.U32("llama.attention.head_count", static_cast<uint32_t>(config.q_heads));
-  writer.U32("llama.attention.head_count_kv", static_cast<uint32_t>(config.kv_heads));
-  writer.U32("llama.attention.key_length", static_cast<uint32_t>(config.head_dim));
-  writer.U32("llama.attention.value_length", static_cast<uint32_t>(config.head_dim));
-  writer.F32("llama.attention.layer_norm_rms_epsilon", config.rms_eps);
-  writer.F32("llama.rope.freq_base", static_cast<float>(config.rope_theta));
-  if (config.rope_scaling.kind == RopeScaling::Kind::kLinear) {
-    writer.String("llama.rope.scaling.type", "linear");
-    writer.F32("llama.rope.scaling.factor", static_cast<float>(config.rope_scaling.factor));
+  u32("block_count", config.num_layers);
+  u32("context_length", config.max_position);
+  u32("embedding_length", config.hidden);
+  u32("feed_forward_length", config.ffn);
+  u32("attention.head_count", config.q_heads);
+  u32("attention.head_count_kv", config.kv_heads);
+  u32("attention.key_length", config.head_dim);
+  u32("attention.value_length", config.head_dim);
+  writer.F32(prefix + "attention.layer_norm_rms_epsilon", config.rms_eps);
+  f32("rope.freq_base", config.rope_theta);
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind == RopeScaling::Kind::kLinear || scaling.kind == RopeScaling::Kind::kYarn) {
+    const bool is_yarn = scaling.kind == RopeScaling::Kind::kYarn;
+    writer.String(prefix + "rope.scaling.type", is_yarn ? "yarn" : "linear");
+    f32("rope.scaling.factor", scaling.factor);
+    if (is_yarn) {
+      u32("rope.scaling.original_context_length",
+          static_cast<int64_t>(scaling.original_max_position));
+    }
   }
+  if (!config.layer_windows.empty()) u32("attention.sliding_window", config.window(0));
   writer.U32("tokenizer.ggml.bos_token_id", 0);
   writer.U32("tokenizer.ggml.eos_token_id", 1);
   for (FileTensor& tensor : Tensors()) {
-    if (absl::StrContains(tensor.name, "q_proj") || absl::StrContains(tensor.name, "k_proj")) {
+    if (is_llama &&
+        (absl::StrContains(tensor.name, "q_proj") || absl::StrContains(tensor.name, "k_proj"))) {
       tensor.bytes = GgufRowOrder(tensor, config.head_dim);
     }
     tensor.name = GgufName(tensor.name);

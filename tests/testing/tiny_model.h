@@ -1,5 +1,6 @@
-// TinyModel: a small random Llama, made from a seed and written as a Hugging Face directory or a
-// GGUF file, so that a clone alone can load both and compute with them.
+// TinyModel: a small random model of any architecture that the engine runs, made from a seed and
+// written as a Hugging Face directory or a GGUF file, so that a clone alone can load both and
+// compute with them.
 //
 // The same seed gives the same weights in every format that stores them exactly. Block types get
 // random blocks instead (their values are whatever the blocks mean). Weights are scaled so that
@@ -10,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/model_config.h"
@@ -18,13 +20,18 @@
 namespace fastgen::testing {
 
 struct TinyModel {
-  ModelConfig config;  // tied_head and rope_scaling may be changed before writing
+  // Sizes, biases, windows, tied_head and rope_scaling may be changed before writing, as far as the
+  // format can say it.
+  ModelConfig config;
   DType matrix_dtype = DType::kF32;
   DType embedding_dtype = DType::kF32;  // and the untied head's
   uint64_t seed = 1;
 
-  // hidden 64, 2 layers, 4 / 2 heads of 16, ffn 96, vocabulary 80, context 256.
+  // A Llama: hidden 64, 2 layers, 4 / 2 heads of 16, ffn 96, vocabulary 80, context 256.
   TinyModel();
+  // The same with what is particular to an architecture ("Qwen3ForCausalLM"): biases, norms of q
+  // and k, heads of their own size, windows of 24, yarn.
+  static TinyModel Of(std::string_view architecture);
 
   // Every tensor by its Hugging Face name, rows in Hugging Face's order.
   std::vector<FileTensor> Tensors() const;
@@ -35,7 +42,8 @@ struct TinyModel {
   // The same in num_files files and an index.
   void WriteSharded(const std::filesystem::path& directory, int num_files) const;
 
-  // Metadata and tensors, the rows of q and k in GGUF's order. Hostile tests add to it.
+  // Metadata and tensors; for a Llama or Mistral the rows of q and k are in GGUF's order. Hostile
+  // tests add to it. REQUIRES: all layers have the same window.
   GgufWriter Gguf() const;
   void WriteGguf(const std::filesystem::path& path) const;
 };

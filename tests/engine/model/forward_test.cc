@@ -5,6 +5,7 @@
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -120,6 +121,69 @@ TEST_CASE("fp32 logits agree with the oracle for every RoPE and head", "[model][
   CHECK(Compare(tested.Logits(ids), reference.Logits(ids)).max < 1e-4);
 }
 
+// Every architecture with what is particular to it: see TinyModel::Of.
+const char* const kArchitectures[] = {"LlamaForCausalLM", "MistralForCausalLM",
+                                      "MinistralForCausalLM", "Qwen2ForCausalLM",
+                                      "Qwen3ForCausalLM"};
+
+TEST_CASE("every architecture agrees with the oracle, in both formats and modes",
+          "[model][forward]") {
+  const std::string name =
+      GENERATE(from_range(std::begin(kArchitectures), std::end(kArchitectures)));
+  const bool is_serving = GENERATE(false, true);
+  INFO(name << (is_serving ? " serving" : " fp32"));
+  TinyModel tiny = TinyModel::Of(name);
+  tiny.matrix_dtype = DType::kBF16;
+  const TemporaryDirectory directory;
+  tiny.WriteDirectory(directory.path());
+  std::vector<std::string> paths = {directory.path()};
+  if (name != "MinistralForCausalLM") {  // for which GGUF has no name
+    paths.push_back(directory.path() / "tiny.gguf");
+    TinyModel uniform = tiny;
+    if (name == "Qwen3ForCausalLM") uniform.config.layer_windows = {};
+    uniform.WriteGguf(paths.back());
+  }
+  const std::vector<int32_t> ids = RandomIds(90, 12, 80);
+  TestModelOptions options;
+  options.compute_dtype = is_serving ? ComputeDType::kAuto : ComputeDType::kF32;
+  for (const std::string& path : paths) {
+    const ReferenceModel reference = ReferenceModel::Load(**Checkpoint::Open(path));
+    const Deviation deviation =
+        Compare(ModelUnderTest(path, options).Logits(ids), reference.Logits(ids));
+    INFO(path);
+    CHECK(deviation.rms < (is_serving ? 0.05 : 2e-5));
+    CHECK(deviation.max < (is_serving ? 0.35 : 1e-4));
+  }
+}
+
+TEST_CASE("what is particular to an architecture changes the logits", "[model][forward]") {
+  // What is left out by both the model and the oracle would agree above.
+  const auto logits = [](const TinyModel& tiny) {
+    const TemporaryDirectory directory;
+    tiny.WriteDirectory(directory.path());
+    return ModelUnderTest(directory.path(), {}).Logits(RandomIds(60, 12, 80));
+  };
+  const auto distance = [&](const TinyModel& a, const TinyModel& b) {
+    const std::vector<float> wanted = logits(a);
+    return Compare(logits(b), std::vector<double>(wanted.begin(), wanted.end())).rms;
+  };
+  const TinyModel llama = TinyModel::Of("LlamaForCausalLM");
+  TinyModel other = llama;
+  other.config.has_qkv_bias = other.config.has_out_bias = false;
+  CHECK(distance(llama, other) > 0.1);
+  const TinyModel ministral = TinyModel::Of("MinistralForCausalLM");
+  for (const std::vector<int64_t>& windows :
+       {std::vector<int64_t>{24, 24, 24}, {0, 24, 24}, {23, 0, 23}, {0, 0, 24}}) {
+    other = ministral;
+    other.config.layer_windows = windows;
+    CHECK(distance(ministral, other) > 0.01);
+  }
+  const TinyModel qwen2 = TinyModel::Of("Qwen2ForCausalLM");
+  other = qwen2;
+  other.config.rope_scaling = {};
+  CHECK(distance(qwen2, other) > 0.1);
+}
+
 TEST_CASE("frequency divisors of a GGUF file are used", "[model][forward]") {
   testing::GgufWriter writer = TinyModel().Gguf();
   std::string divisors;
@@ -136,8 +200,13 @@ TEST_CASE("frequency divisors of a GGUF file are used", "[model][forward]") {
 }
 
 TEST_CASE("the same weights give the same logits from either format", "[model][forward]") {
-  const OnDisk gguf{TinyModel()};
-  TinyModel().WriteDirectory(gguf.directory.path());
+  const std::string name =
+      GENERATE("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM");
+  INFO(name);
+  TinyModel tiny = TinyModel::Of(name);
+  if (name == "Qwen3ForCausalLM") tiny.config.layer_windows = {};  // GGUF cannot say it
+  const OnDisk gguf(tiny);
+  tiny.WriteDirectory(gguf.directory.path());
   const std::vector<int32_t> ids = RandomIds(60, 4, 80);
   CHECK(ModelUnderTest(gguf.path, {}).Logits(ids) ==
         ModelUnderTest(gguf.directory.path(), {}).Logits(ids));
@@ -173,14 +242,9 @@ TEST_CASE("logits do not depend on how a prompt is cut into chunks", "[model][fo
   }
 }
 
-TEST_CASE("logits of a sequence do not depend on the others in the step or on its blocks",
-          "[model][forward]") {
-  const Mode mode = GENERATE(from_range(Modes()));
-  INFO(Info(mode.weights).name);
-  const OnDisk model(OfType(mode.weights));
-  TestModelOptions options;
-  options.compute_dtype = mode.compute_dtype;
-  ModelUnderTest tested(model.path, options);
+// Runs sequences together, each on scattered blocks, and compares with each alone.
+void CheckIndependence(ModelUnderTest* model) {
+  ModelUnderTest& tested = *model;
   const size_t vocab = 80;
   const std::vector<int> lengths = {45, 1, 33, 100, 17, 16};
   std::vector<std::vector<int32_t>> ids;
@@ -222,6 +286,44 @@ TEST_CASE("logits of a sequence do not depend on the others in the step or on it
   for (size_t i = 0; i < ids.size(); ++i) {
     INFO("sequence " << i << " of length " << lengths[i]);
     CHECK(together[i] == alone[i]);
+  }
+}
+
+TEST_CASE("logits of a sequence do not depend on the others in the step or on its blocks",
+          "[model][forward]") {
+  const Mode mode = GENERATE(from_range(Modes()));
+  INFO(Info(mode.weights).name);
+  const OnDisk model(OfType(mode.weights));
+  TestModelOptions options;
+  options.compute_dtype = mode.compute_dtype;
+  ModelUnderTest tested(model.path, options);
+  CheckIndependence(&tested);
+}
+
+TEST_CASE("no architecture's logits depend on the batch, the chunks or the threads",
+          "[model][forward]") {
+  const std::string name =
+      GENERATE(from_range(std::begin(kArchitectures), std::end(kArchitectures)));
+  INFO(name);
+  TinyModel tiny = TinyModel::Of(name);
+  tiny.matrix_dtype = DType::kBF16;
+  const TemporaryDirectory directory;
+  tiny.WriteDirectory(directory.path());
+  for (const ComputeDType compute_dtype : {ComputeDType::kF32, ComputeDType::kAuto}) {
+    TestModelOptions options;
+    options.compute_dtype = compute_dtype;
+    ModelUnderTest tested(directory.path(), options);
+    CheckIndependence(&tested);
+    const std::vector<int32_t> ids = RandomIds(150, 5, 80);
+    const std::vector<float> whole = tested.Logits(ids);
+    // Cuts before, at and behind the borders of blocks (16) and of the window (24).
+    for (const std::vector<int32_t>& cut :
+         {std::vector<int32_t>{1}, {23}, {24}, {25}, {16}, {70, 1, 3}, {149}}) {
+      INFO("first chunk " << cut.front());
+      CHECK(tested.Logits(ids, cut) == whole);
+    }
+    options.num_threads = 1;
+    CHECK(ModelUnderTest(directory.path(), options).Logits(ids) == whole);
   }
 }
 
