@@ -56,6 +56,7 @@ struct MatrixSource {
   int64_t cols = 0;  // a multiple of the dtype's block_elements
   // Empty, or [rows]: output row i is source row row_order[i]. Undoes GGUF's q/k permutation without touching blocks.
   absl::Span<const int32_t> row_order;
+  WeightForm form = WeightForm::kAsStored;
 };
 
 // The sequences of one step, ragged. Rows of sequence s are [query_start[s], query_start[s + 1]).
@@ -171,8 +172,9 @@ class Backend {
   // Host memory that CopyBlocks reaches at full speed (pinned, where there is a device). Errors as
   // Allocate. Counts against host memory.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) = 0;
-  // Stacks `parts` by rows into one matrix of sum(rows) x cols; each part keeps its precision. The parts may be freed
-  // afterwards. INVALID_ARGUMENT for a dtype that has no kernel. All parts: equal cols.
+  // Stacks `parts` by rows into one matrix of sum(rows) x cols; each part keeps its precision unless its form
+  // says otherwise. The parts may be freed
+  // afterwards. INVALID_ARGUMENT for a dtype that has no kernel or rows that a form cannot hold. All parts: equal cols.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       absl::Span<const MatrixSource> parts) = 0;
   // Takes scratch memory for calls of up to these sizes, so that no op allocates. Called once, after the weights.
@@ -210,7 +212,9 @@ class Backend {
                                      float eps) = 0;
 
   // out[i, n] = sum_k x[i, k] * w[n, k] (+ bias[n]) (+ residual[i, n]).
-  // Where w holds integers, a serving backend may quantise x per row and group to int8; never in fp32 compute mode.
+  // Where w holds integers, a serving backend may quantise x per row and group to int8; where it holds fp8, it
+  // quantises x per row to e4m3, the scale being the row's largest magnitude, clamped to [1e-12, 1200], / 448.
+  // Neither in fp32 compute mode.
   // `bias` and `residual` may be null views; residual may be out. out.dtype: activations, or f32 (logits).
   virtual void MatMul(Tensor x,                           // [rows, k] activations
                       const PackedMatrix& w,              // [n, k]

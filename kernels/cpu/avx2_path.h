@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/cpu/panel.h"
 #include "kernels/cpu/simd.h"
 
 namespace fastgen::cpu {
@@ -54,6 +55,15 @@ struct Avx2Path : Simd<8, Avx2Path> {
       rows[i] = (F)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
       rows[i + 4] = (F)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
+  }
+
+  // The codebook's value for each lane's index.
+  static F LookUp(I index) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook));
+    // A shuffle of bytes; those above an index's own are 0 and fetch entry 0, which is shifted out.
+    const __m256i bytes =
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), (__m256i)index);
+    return (F)_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bytes, 24), 24));
   }
 
   static F LoadF16(const uint8_t* p) {

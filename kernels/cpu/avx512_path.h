@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/cpu/panel.h"
 #include "kernels/cpu/simd.h"
 
 namespace fastgen::cpu {
@@ -84,6 +85,13 @@ struct Avx512Path : Simd<16, Avx512Path> {
       rows[i + 8] = (F)_mm512_shuffle_f32x4(even01, even23, 0xdd);
       rows[i + 12] = (F)_mm512_shuffle_f32x4(odd01, odd23, 0xdd);
     }
+  }
+
+  // The codebook's value for each lane's index.
+  static F LookUp(I index) {
+    const __m512i table = _mm512_cvtepi8_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook)));
+    return (F)_mm512_cvtepi32_ps(_mm512_permutexvar_epi32((__m512i)index, table));
   }
 
   static F LoadF16(const uint8_t* p) {

@@ -38,46 +38,80 @@ struct UnpackedPair {
   __m512i high;
 };
 
+// Moves bits up (down where negative), within 16-bit lanes: what crosses a byte is masked off.
+template <int kShift>
+inline __m512i Shift(__m512i v) {
+  if constexpr (kShift >= 0) return _mm512_slli_epi16(v, kShift);
+  return _mm512_srli_epi16(v, -kShift);
+}
+
+// v | (bits of `plane` moved by kShift and masked)
+template <int kShift>
+inline __m512i AddBits(__m512i v, __m512i plane, int mask) {
+  return _mm512_ternarylogic_epi32(v, Shift<kShift>(plane),
+                                   _mm512_set1_epi8(static_cast<char>(mask)), 0xf8);
+}
+
+// The codebook as unsigned bytes, 128 too large.
+inline __m512i UnsignedTable() {
+  const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook));
+  return _mm512_broadcast_i32x4(_mm_xor_si128(table, _mm_set1_epi8(static_cast<char>(0x80))));
+}
+
 template <PanelFormat kFormat, int kJ>
-inline UnpackedPair Unpack(const uint8_t* block) {
-  if constexpr (kFormat == PanelFormat::kQ8_0) {
-    return {_mm512_loadu_si512(block + 64 * kJ), _mm512_loadu_si512(block + 64 * (kJ + 4))};
-  } else {
-    const __m512i mask = _mm512_set1_epi8(15);
-    const __m512i v = _mm512_loadu_si512(block + 64 * kJ);
-    UnpackedPair pair = {_mm512_and_si512(v, mask),
-                         _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
-    if constexpr (kFormat == PanelFormat::kQ6_K) {
-      // Bits 2 j of the high bytes go to bits 4 and 5.
-      const __m512i high_mask = _mm512_set1_epi8(0x30);
-      const __m512i h0 = _mm512_loadu_si512(block + kQ6HighOffset);
-      const __m512i h1 = _mm512_loadu_si512(block + kQ6HighOffset + 64);
-      constexpr int kShift = 4 - 2 * kJ;
-      const __m512i s0 =
-          kShift >= 0 ? _mm512_slli_epi16(h0, kShift) : _mm512_srli_epi16(h0, -kShift);
-      const __m512i s1 =
-          kShift >= 0 ? _mm512_slli_epi16(h1, kShift) : _mm512_srli_epi16(h1, -kShift);
-      // (shifted & mask) | nibble
-      pair.low = _mm512_ternarylogic_epi32(pair.low, s0, high_mask, 0xf8);
-      pair.high = _mm512_ternarylogic_epi32(pair.high, s1, high_mask, 0xf8);
-    }
-    return pair;
+inline UnpackedPair Unpack(const uint8_t* group) {
+  constexpr PanelTraits kTraits = TraitsOf(kFormat);
+  if constexpr (kTraits.bits == 8) {
+    return {_mm512_loadu_si512(group + 64 * kJ), _mm512_loadu_si512(group + 64 * (kJ + 4))};
   }
+  UnpackedPair pair = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  if constexpr (kTraits.has_nibbles()) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    const __m512i v = _mm512_loadu_si512(group + 64 * kJ);
+    pair = {_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16(v, 4), mask)};
+  }
+  if constexpr (kTraits.is_table) {
+    const __m512i table = UnsignedTable();
+    pair = {_mm512_shuffle_epi8(table, pair.low), _mm512_shuffle_epi8(table, pair.high)};
+  }
+  if constexpr (kTraits.has_pairs()) {
+    constexpr int kTo = kTraits.pairs_shift();
+    const uint8_t* pairs = group + kTraits.pairs_offset();
+    pair.low = AddBits<kTo - 2 * kJ>(pair.low, _mm512_loadu_si512(pairs), 3 << kTo);
+    pair.high = AddBits<kTo - 2 * kJ>(pair.high, _mm512_loadu_si512(pairs + 64), 3 << kTo);
+  }
+  if constexpr (kTraits.has_bits()) {
+    constexpr int kTo = kTraits.bits_shift();
+    const __m512i bits = _mm512_loadu_si512(group + kTraits.bits_offset());
+    pair.low = AddBits<kTo - kJ>(pair.low, bits, 1 << kTo);
+    pair.high = AddBits<kTo - kJ - 4>(pair.high, bits, 1 << kTo);
+  }
+  return pair;
+}
+
+// What the integers of a format are stored above their values, in registers.
+constexpr int OffsetOf(PanelFormat format) {
+  return TraitsOf(format).is_table ? 128 : TraitsOf(format).zero_point;
 }
 
 template <PanelFormat kFormat, int R>
 inline void StartDots(const Int8Group<R>& x, __m512i (&low)[R], __m512i (&high)[R]) {
+  constexpr int kOffset = OffsetOf(kFormat);
   for (int r = 0; r < R; ++r) {
-    high[r] = _mm512_setzero_si512();
-    if constexpr (kFormat == PanelFormat::kQ4_0) {
-      low[r] = Broadcast(&x.minus_8_sum[r]);
-    } else if constexpr (kFormat == PanelFormat::kQ8_0) {
-      low[r] = Broadcast(&x.minus_128_sum[r]);
-    } else if constexpr (kFormat == PanelFormat::kQ6_K) {
+    low[r] = high[r] = _mm512_setzero_si512();
+    if constexpr (TraitsOf(kFormat).halves == 2 && kOffset > 0) {
       low[r] = Broadcast(&x.minus_32_sum[0][r]);
       high[r] = Broadcast(&x.minus_32_sum[1][r]);
-    } else {
-      low[r] = _mm512_setzero_si512();
+      if constexpr (kOffset == 4) {
+        low[r] = _mm512_srai_epi32(low[r], 3);
+        high[r] = _mm512_srai_epi32(high[r], 3);
+      }
+    } else if constexpr (kOffset == 8) {
+      low[r] = Broadcast(&x.minus_8_sum[r]);
+    } else if constexpr (kOffset == 16) {
+      low[r] = _mm512_slli_epi32(Broadcast(&x.minus_8_sum[r]), 1);
+    } else if constexpr (kOffset == 128) {
+      low[r] = Broadcast(&x.minus_128_sum[r]);
     }
   }
 }
@@ -85,9 +119,9 @@ inline void StartDots(const Int8Group<R>& x, __m512i (&low)[R], __m512i (&high)[
 // One vector of low and of high weights against all rows. kTwoSums keeps the halves of the group
 // apart.
 template <PanelFormat kFormat, int R, int kJ, bool kTwoSums>
-inline void DotStep(const uint8_t* block, const Int8Group<R>& x, __m512i (&low)[R],
+inline void DotStep(const uint8_t* group, const Int8Group<R>& x, __m512i (&low)[R],
                     __m512i (&high)[R]) {
-  const UnpackedPair w = Unpack<kFormat, kJ>(block);
+  const UnpackedPair w = Unpack<kFormat, kJ>(group);
   for (int r = 0; r < R; ++r) low[r] = _mm512_dpbusd_epi32(low[r], w.low, Broadcast(x.q[kJ][r]));
   for (int r = 0; r < R; ++r) {
     __m512i& sum = kTwoSums ? high[r] : low[r];
@@ -95,42 +129,80 @@ inline void DotStep(const uint8_t* block, const Int8Group<R>& x, __m512i (&low)[
   }
 }
 
-inline __m512 Q6Scale(const uint8_t* block, __m512 d, int half) {
-  const __m128i scales =
-      _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kQ6ScaleOffset + 16 * half));
-  return _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)));
+// What a block's groups share.
+struct Header {
+  __m512 d;
+  __m512 m;
+};
+
+template <PanelFormat kFormat>
+inline Header LoadHeader(const uint8_t* block) {
+  Header header = {LoadHalf16(block), _mm512_setzero_ps()};
+  if constexpr (TraitsOf(kFormat).has_minimum) header.m = LoadHalf16(block + kMinimumOffset);
+  return header;
+}
+
+template <PanelFormat kFormat>
+inline __m512 Scale(const Header& header, const uint8_t* group, int half) {
+  constexpr PanelTraits kTraits = TraitsOf(kFormat);
+  if constexpr (kTraits.halves == 0) return header.d;
+  const __m128i scales = _mm_loadu_si128(
+      reinterpret_cast<const __m128i*>(group + kTraits.scales_offset() + 16 * half));
+  return _mm512_mul_ps(header.d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)));
+}
+
+template <PanelFormat kFormat>
+inline __m512 Minimum(const Header& header, const uint8_t* group, int half) {
+  constexpr PanelTraits kTraits = TraitsOf(kFormat);
+  if constexpr (kTraits.halves == 0) return header.m;
+  const __m128i minimums = _mm_loadu_si128(
+      reinterpret_cast<const __m128i*>(group + kTraits.minimums_offset() + 16 * half));
+  const __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(minimums));
+  return _mm512_mul_ps(header.m, _mm512_cvtepi32_ps(minus));
+}
+
+// One half of a group that has two scales.
+template <PanelFormat kFormat, int R>
+inline void AddHalf(const Header& header, const uint8_t* group, const Int8Group<R>& x, int half,
+                    const __m512i (&dot)[R], __m512 (&acc)[R]) {
+  const __m512 d = Scale<kFormat>(header, group, half);
+  for (int r = 0; r < R; ++r) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), _mm512_set1_ps(x.scale[r]));
+    acc[r] = _mm512_fmadd_ps(scaled, d, acc[r]);
+  }
+  if constexpr (TraitsOf(kFormat).has_minimum) {
+    const __m512 m = Minimum<kFormat>(header, group, half);
+    for (int r = 0; r < R; ++r) {
+      const float sum = x.scale[r] * (static_cast<float>(x.minus_32_sum[half][r]) * -0.03125f);
+      acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(sum), acc[r]);
+    }
+  }
 }
 
 template <PanelFormat kFormat, int R>
-inline void AddGroup(const uint8_t* block, const Int8Group<R>& x, __m512 (&acc)[R]) {
-  constexpr bool kSixBit = kFormat == PanelFormat::kQ6_K;
-  constexpr bool kTwoSums = kSixBit || R <= kMaxSplitRows;
+inline void AddGroup(const Header& header, const uint8_t* group, const Int8Group<R>& x,
+                     __m512 (&acc)[R]) {
+  constexpr PanelTraits kTraits = TraitsOf(kFormat);
+  constexpr bool kTwoSums = kTraits.halves == 2 || R <= kMaxSplitRows;
   __m512i low[R], high[R];
   StartDots<kFormat, R>(x, low, high);
-  DotStep<kFormat, R, 0, kTwoSums>(block, x, low, high);
-  DotStep<kFormat, R, 1, kTwoSums>(block, x, low, high);
-  DotStep<kFormat, R, 2, kTwoSums>(block, x, low, high);
-  DotStep<kFormat, R, 3, kTwoSums>(block, x, low, high);
-  constexpr int kDelta = kFormat == PanelFormat::kQ8_0 ? kQ8Bytes
-                         : kSixBit                     ? kQ6DeltaOffset
-                                                       : kNibbleBytes;
-  const __m512 d = LoadHalf16(block + kDelta);
-  if constexpr (kSixBit) {
-    const __m512 d0 = Q6Scale(block, d, 0), d1 = Q6Scale(block, d, 1);
-    for (int r = 0; r < R; ++r) {
-      const __m512 scale = _mm512_set1_ps(x.scale[r]);
-      acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(low[r]), scale), d0, acc[r]);
-      acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(high[r]), scale), d1, acc[r]);
-    }
+  DotStep<kFormat, R, 0, kTwoSums>(group, x, low, high);
+  DotStep<kFormat, R, 1, kTwoSums>(group, x, low, high);
+  DotStep<kFormat, R, 2, kTwoSums>(group, x, low, high);
+  DotStep<kFormat, R, 3, kTwoSums>(group, x, low, high);
+  if constexpr (kTraits.halves == 2) {
+    AddHalf<kFormat, R>(header, group, x, 0, low, acc);
+    AddHalf<kFormat, R>(header, group, x, 1, high, acc);
     return;
   }
+  const __m512 d = Scale<kFormat>(header, group, 0);
   for (int r = 0; r < R; ++r) {
     const __m512i dot = kTwoSums ? _mm512_add_epi32(low[r], high[r]) : low[r];
     const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(x.scale[r]));
     acc[r] = _mm512_fmadd_ps(scaled, d, acc[r]);
   }
-  if constexpr (kFormat == PanelFormat::kQ4_1) {
-    const __m512 m = LoadHalf16(block + kNibbleBytes + 32);
+  if constexpr (kTraits.has_minimum) {
+    const __m512 m = Minimum<kFormat>(header, group, 0);
     for (int r = 0; r < R; ++r)
       acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x.scaled_sum[r]), acc[r]);
   }
@@ -138,13 +210,19 @@ inline void AddGroup(const uint8_t* block, const Int8Group<R>& x, __m512 (&acc)[
 
 template <PanelFormat kFormat, int R>
 void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
-  constexpr int64_t kBlockBytes = GroupBytes(kFormat);
+  constexpr PanelTraits kTraits = TraitsOf(kFormat);
   const Int8Group<R>* group = static_cast<const Int8Group<R>*>(x);
   __m512 acc[R];
   for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
-  for (const uint8_t* end = panel + cols / kGroup * kBlockBytes; panel != end;
-       panel += kBlockBytes, ++group) {
-    AddGroup<kFormat, R>(panel, *group, acc);
+  for (int64_t left = cols / kGroup; left > 0; left -= kTraits.groups_per_block) {
+    const Header header = LoadHeader<kFormat>(panel);
+    panel += kTraits.header_bytes();
+    const int64_t groups = kTraits.groups_per_block == 1 ? 1
+                           : left < kTraits.groups_per_block ? left
+                                                             : kTraits.groups_per_block;
+    for (int64_t g = 0; g < groups; ++g, ++group, panel += kTraits.group_bytes()) {
+      AddGroup<kFormat, R>(header, panel, *group, acc);
+    }
   }
   for (int r = 0; r < R; ++r) _mm512_store_ps(y + r * kPanelOutputs, acc[r]);
 }
@@ -298,6 +376,13 @@ void FillInt8(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
   ((kernels->int8_tile[static_cast<int>(kFormat)][kRows] = Int8Tile<kFormat, kRows + 1>), ...);
 }
 
+template <int... kFormats>
+void FillInt8Formats(MatMulKernels* kernels, std::integer_sequence<int, kFormats...>) {
+  (FillInt8<static_cast<PanelFormat>(kFirstIntegerFormat + kFormats)>(
+       kernels, std::make_integer_sequence<int, kTileRows>()),
+   ...);
+}
+
 template <int... kRows>
 void FillBf16(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
   ((kernels->bf16_tile[kRows] = Bf16Tile<kRows + 1>), ...);
@@ -306,13 +391,9 @@ void FillBf16(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
 }  // namespace
 
 void FillMatMulAvx512(MatMulKernels* kernels) {
-  using Rows = std::make_integer_sequence<int, kTileRows>;
   MatMulTemplates<Avx512Path>::FillFloat(kernels);
-  FillInt8<PanelFormat::kQ4_0>(kernels, Rows());
-  FillInt8<PanelFormat::kQ4_1>(kernels, Rows());
-  FillInt8<PanelFormat::kQ8_0>(kernels, Rows());
-  FillInt8<PanelFormat::kQ6_K>(kernels, Rows());
-  FillBf16(kernels, Rows());
+  FillInt8Formats(kernels, std::make_integer_sequence<int, kNumIntegerFormats>());
+  FillBf16(kernels, std::make_integer_sequence<int, kTileRows>());
   kernels->prepare_int8 = PrepareInt8;
   kernels->prepare_bf16 = PrepareBf16;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cpu/float_bits.h"
+#include "kernels/cpu/panel.h"
 #include "kernels/cpu/simd.h"
 
 namespace fastgen::cpu {
@@ -22,6 +23,13 @@ struct GenericPath : Simd<4, GenericPath> {
     for (int i = 0; i < kLanes; ++i) {
       for (int j = 0; j < kLanes; ++j) rows[i][j] = in[j][i];
     }
+  }
+
+  // The codebook's value for each lane's index.
+  static F LookUp(I index) {
+    float lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) lanes[i] = kCodebook[index[i]];
+    return Load(lanes);
   }
 
   static F LoadF16(const uint8_t* p) {

@@ -30,13 +30,16 @@ using StoreKernel = void (*)(const float* sums, int rows, int num_outputs, const
                              int64_t out_stride);
 
 struct MatMulKernels {
-  // Null where the path has no such combination: int8 for float weights, bf16 but for bf16 weights.
+  // Null where the path has no such combination: int8 for float weights, bf16 where there is no
+  // instruction for it.
   TileKernel float_tile[kNumPanelFormats][kTileRows] = {};
   TileKernel int8_tile[kNumPanelFormats][kTileRows] = {};
   TileKernel bf16_tile[kTileRows] = {};
   PrepareKernel prepare_float = nullptr;
   PrepareKernel prepare_int8 = nullptr;
   PrepareKernel prepare_bf16 = nullptr;
+  // out[0, cols) = x rounded to e4m3 values; returns the scale that multiplies them.
+  float (*quantize_fp8)(const float* x, int64_t cols, float* out) = nullptr;
   StoreKernel store = nullptr;
 };
 

@@ -26,69 +26,102 @@ struct MatMulTemplates {
 
   // ---- weights of one group as floats ----
 
-  // w[k][16] = the stored integers, k < 32, without scale or offset.
+  // Byte b of lane n = the integer of k = 4 step + b; `group` is moved to the lanes' outputs.
   template <PanelFormat kFormat>
-  static void UnpackGroup(const uint8_t* block, float* w) {
+  static I StepBytes(const uint8_t* group, int step) {
+    constexpr PanelTraits kTraits = TraitsOf(kFormat);
+    const int half = step / 4, j = step % 4;
+    if constexpr (kTraits.bits == 8) return V::LoadInt(group + 64 * step);
+    I q = {};
+    if constexpr (kTraits.has_nibbles()) {
+      q = (V::LoadInt(group + 64 * j) >> (4 * half)) & 0x0f0f0f0f;
+    }
+    if constexpr (kTraits.has_pairs()) {
+      const I pairs = V::LoadInt(group + kTraits.pairs_offset() + 64 * half);
+      q |= ((pairs >> (2 * j)) & 0x03030303) << kTraits.pairs_shift();
+    }
+    if constexpr (kTraits.has_bits()) {
+      const I bits = V::LoadInt(group + kTraits.bits_offset());
+      q |= ((bits >> step) & 0x01010101) << kTraits.bits_shift();
+    }
+    return q;
+  }
+
+  // w[k][16] = the stored integers (of a table: its values), k < 32, without scale or offset.
+  template <PanelFormat kFormat>
+  static void UnpackGroup(const uint8_t* group, float* w) {
     for (int part = 0; part < kParts; ++part) {
       float* out = w + part * kLanes;
-      const uint8_t* in = block + 4 * part * kLanes;
-      for (int j = 0; j < (kFormat == PanelFormat::kQ8_0 ? 8 : 4); ++j) {
-        const I v = V::LoadInt(in + 64 * j);
-        for (int b = 0; b < 4; ++b) {
-          float* low = out + (4 * j + b) * kPanelOutputs;
-          if constexpr (kFormat == PanelFormat::kQ8_0) {
-            V::Store(low, V::ToFloat((v >> (8 * b)) & 255));
-          } else {
-            I q0 = (v >> (8 * b)) & 15;
-            I q1 = (v >> (8 * b + 4)) & 15;
-            if constexpr (kFormat == PanelFormat::kQ6_K) {
-              const I high0 = V::LoadInt(in + kQ6HighOffset);
-              const I high1 = V::LoadInt(in + kQ6HighOffset + 64);
-              q0 |= ((high0 >> (8 * b + 2 * j)) & 3) << 4;
-              q1 |= ((high1 >> (8 * b + 2 * j)) & 3) << 4;
-            }
-            V::Store(low, V::ToFloat(q0));
-            V::Store(low + 16 * kPanelOutputs, V::ToFloat(q1));
-          }
+      for (int step = 0; step < 8; ++step) {
+        const I bytes = StepBytes<kFormat>(group + 4 * part * kLanes, step);
+        for (int b = 0; b < 4; ++b, out += kPanelOutputs) {
+          const I q = (bytes >> (8 * b)) & 255;
+          V::Store(out, TraitsOf(kFormat).is_table ? V::LookUp(q) : V::ToFloat(q));
         }
       }
     }
   }
 
+  // d and m of a block for outputs [part * kLanes, ..).
+  static F HeaderScale(const uint8_t* header, int part) {
+    return V::LoadF16(header + 2 * part * kLanes);
+  }
+  static F HeaderMinimum(const uint8_t* header, int part) {
+    return V::LoadF16(header + kMinimumOffset + 2 * part * kLanes);
+  }
+
   // Scale of outputs [part * kLanes, ..) for k in half `half` of the group.
   template <PanelFormat kFormat>
-  static F GroupScale(const uint8_t* block, int part, int half) {
-    constexpr int kOffset = kFormat == PanelFormat::kQ8_0   ? kQ8Bytes
-                            : kFormat == PanelFormat::kQ6_K ? kQ6DeltaOffset
-                                                            : kNibbleBytes;
-    const F d = V::LoadF16(block + kOffset + 2 * part * kLanes);
-    if constexpr (kFormat != PanelFormat::kQ6_K) return d;
-    const int8_t* scales =
-        reinterpret_cast<const int8_t*>(block + kQ6ScaleOffset + 16 * half + part * kLanes);
+  static F GroupScale(const uint8_t* header, const uint8_t* group, int part, int half) {
+    constexpr PanelTraits kTraits = TraitsOf(kFormat);
+    const F d = HeaderScale(header, part);
+    if constexpr (kTraits.halves == 0) return d;
+    const uint8_t* scales =
+        group + kTraits.scales_offset() + (kTraits.halves == 2 ? 16 * half : 0) + part * kLanes;
     float s[kLanes];
-    for (int i = 0; i < kLanes; ++i) s[i] = scales[i];
+    for (int i = 0; i < kLanes; ++i) s[i] = static_cast<int8_t>(scales[i]);
     return d * V::Load(s);
+  }
+
+  // Likewise what is added to scale * integer.
+  template <PanelFormat kFormat>
+  static F GroupMinimum(const uint8_t* header, const uint8_t* group, int part, int half) {
+    constexpr PanelTraits kTraits = TraitsOf(kFormat);
+    if constexpr (!kTraits.has_minimum) return V::Zero();
+    const F m = HeaderMinimum(header, part);
+    if constexpr (kTraits.halves == 0) return m;
+    const uint8_t* minimums =
+        group + kTraits.minimums_offset() + (kTraits.halves == 2 ? 16 * half : 0) + part * kLanes;
+    float s[kLanes];
+    for (int i = 0; i < kLanes; ++i) s[i] = -static_cast<float>(minimums[i]);
+    return m * V::Load(s);
   }
 
   // Turns the integers of UnpackGroup into weights.
   template <PanelFormat kFormat>
-  static void ScaleGroup(const uint8_t* block, float* w) {
-    constexpr float kOffset = kFormat == PanelFormat::kQ4_0   ? 8
-                              : kFormat == PanelFormat::kQ8_0 ? 128
-                              : kFormat == PanelFormat::kQ6_K ? 32
-                                                              : 0;
+  static void ScaleGroup(const uint8_t* header, const uint8_t* group, float* w) {
+    constexpr float kOffset = static_cast<float>(TraitsOf(kFormat).zero_point);
     for (int part = 0; part < kParts; ++part) {
       for (int half = 0; half < 2; ++half) {
-        const F d = GroupScale<kFormat>(block, part, half);
-        F m = V::Zero();
-        if constexpr (kFormat == PanelFormat::kQ4_1) {
-          m = V::LoadF16(block + kNibbleBytes + 32 + 2 * part * kLanes);
-        }
+        const F d = GroupScale<kFormat>(header, group, part, half);
+        const F m = GroupMinimum<kFormat>(header, group, part, half);
         for (int k = 16 * half; k < 16 * half + 16; ++k) {
           float* at = w + k * kPanelOutputs + part * kLanes;
           V::Store(at, V::MulAdd(V::Load(at) - kOffset, d, m));
         }
       }
+    }
+  }
+
+  // Calls use(header, group) for each group of a panel, k ascending.
+  template <PanelFormat kFormat, typename Use>
+  static void ForGroups(const uint8_t* panel, int64_t cols, Use&& use) {
+    constexpr PanelTraits kTraits = TraitsOf(kFormat);
+    for (int64_t left = cols / kGroup; left > 0; left -= kTraits.groups_per_block) {
+      const uint8_t* header = panel;
+      panel += kTraits.header_bytes();
+      const int64_t groups = left < kTraits.groups_per_block ? left : kTraits.groups_per_block;
+      for (int64_t g = 0; g < groups; ++g, panel += kTraits.group_bytes()) use(header, panel);
     }
   }
 
@@ -101,7 +134,7 @@ struct MatMulTemplates {
       return V::Load(reinterpret_cast<const float*>(panel + k * 64 + part * kLanes * 4));
     } else if constexpr (kFormat == PanelFormat::kF16) {
       return V::LoadF16(panel + k * 32 + part * kLanes * 2);
-    } else {
+    } else {  // kBF16 and kFp8
       const I pair = V::LoadInt(panel + k / 2 * 64 + part * kLanes * 4);
       return k % 2 == 0 ? (F)(pair << 16) : (F)(pair & static_cast<int32_t>(0xffff0000));
     }
@@ -117,17 +150,16 @@ struct MatMulTemplates {
   static void FloatBlock(const uint8_t* panel, const float* x, int stride, int64_t cols, float* y) {
     F acc[B][kParts] = {};
     if constexpr (IsIntegerFormat(kFormat)) {
-      constexpr int64_t kBlockBytes = GroupBytes(kFormat);
       alignas(64) float w[kGroup * kPanelOutputs];
-      for (int64_t k0 = 0; k0 < cols; k0 += kGroup, panel += kBlockBytes) {
-        UnpackGroup<kFormat>(panel, w);
-        ScaleGroup<kFormat>(panel, w);
+      ForGroups<kFormat>(panel, cols, [&](const uint8_t* header, const uint8_t* group) {
+        UnpackGroup<kFormat>(group, w);
+        ScaleGroup<kFormat>(header, group, w);
         for (int k = 0; k < kGroup; ++k, x += stride) {
           for (int part = 0; part < kParts; ++part) {
             Accumulate<B>(V::Load(w + k * kPanelOutputs + part * kLanes), part, x, acc);
           }
         }
-      }
+      });
     } else {
       int64_t k = 0;
       for (; k + 2 <= cols; k += 2, x += 2 * stride) {
@@ -262,9 +294,11 @@ struct MatMulTemplates {
   // Products of integers below 2^15, 32 of them: exact in float, so this equals the integer
   // instructions.
   template <PanelFormat kFormat, int R>
-  static void Int8Row(const uint8_t* block, const float* w, const Int8Group<R>& group, int r,
-                      float* y) {
-    constexpr int kHalves = kFormat == PanelFormat::kQ6_K ? 2 : 1;
+  static void Int8Row(const uint8_t* header, const uint8_t* block, const float* w,
+                      const Int8Group<R>& group, int r, float* y) {
+    constexpr PanelTraits kTraits = TraitsOf(kFormat);
+    constexpr int kHalves = kTraits.halves == 2 ? 2 : 1;
+    constexpr float kOffset = static_cast<float>(kTraits.zero_point);
     for (int part = 0; part < kParts; ++part) {
       F sum = V::Load(y + part * kLanes);
       for (int half = 0; half < kHalves; ++half) {
@@ -273,18 +307,20 @@ struct MatMulTemplates {
           dot = V::MulAdd(V::Load(w + k * kPanelOutputs + part * kLanes),
                           V::Set1(static_cast<float>(group.q[k / 4][r][k % 4])), dot);
         }
-        if constexpr (kFormat == PanelFormat::kQ4_0)
-          dot += static_cast<float>(group.minus_8_sum[r]);
-        if constexpr (kFormat == PanelFormat::kQ8_0)
-          dot += static_cast<float>(group.minus_128_sum[r]);
-        if constexpr (kFormat == PanelFormat::kQ6_K) {
-          dot += static_cast<float>(group.minus_32_sum[half][r]);
+        const int32_t minus_32_sum = group.minus_32_sum[half][r];
+        // Powers of two: exact.
+        if constexpr (kHalves == 2) dot += static_cast<float>(minus_32_sum) * (kOffset / 32);
+        if constexpr (kHalves == 1) {
+          dot += static_cast<float>(group.minus_128_sum[r]) * (kOffset / 128);
         }
-        sum = V::MulAdd(dot * group.scale[r], GroupScale<kFormat>(block, part, half), sum);
-      }
-      if constexpr (kFormat == PanelFormat::kQ4_1) {
-        const F m = V::LoadF16(block + kNibbleBytes + 32 + 2 * part * kLanes);
-        sum = V::MulAdd(m, V::Set1(group.scaled_sum[r]), sum);
+        sum = V::MulAdd(dot * group.scale[r], GroupScale<kFormat>(header, block, part, half), sum);
+        if constexpr (kTraits.has_minimum) {
+          const F m = GroupMinimum<kFormat>(header, block, part, half);
+          const float scaled_sum =
+              kHalves == 1 ? group.scaled_sum[r]
+                           : group.scale[r] * (static_cast<float>(minus_32_sum) * -0.03125f);
+          sum = V::MulAdd(m, V::Set1(scaled_sum), sum);
+        }
       }
       V::Store(y + part * kLanes, sum);
     }
@@ -292,14 +328,60 @@ struct MatMulTemplates {
 
   template <PanelFormat kFormat, int R>
   static void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
-    constexpr int64_t kBlockBytes = GroupBytes(kFormat);
     alignas(64) float w[kGroup * kPanelOutputs];
-    const Int8Group<R>* group = static_cast<const Int8Group<R>*>(x);
+    const Int8Group<R>* activations = static_cast<const Int8Group<R>*>(x);
     for (int i = 0; i < R * kPanelOutputs; ++i) y[i] = 0;
-    for (int64_t k = 0; k < cols; k += kGroup, panel += kBlockBytes, ++group) {
-      UnpackGroup<kFormat>(panel, w);
-      for (int r = 0; r < R; ++r) Int8Row<kFormat, R>(panel, w, *group, r, y + r * kPanelOutputs);
+    ForGroups<kFormat>(panel, cols, [&](const uint8_t* header, const uint8_t* group) {
+      UnpackGroup<kFormat>(group, w);
+      for (int r = 0; r < R; ++r) {
+        Int8Row<kFormat, R>(header, group, w, *activations, r, y + r * kPanelOutputs);
+      }
+      ++activations;
+    });
+  }
+
+  // ---- fp8 activations ----
+
+  static F Clamp(F v, float limit) {
+    const F high = Set(limit), low = Set(-limit);
+    v = v < high ? v : high;
+    return v > low ? v : low;
+  }
+  static F Set(float x) { return V::Set1(x); }
+
+  // As float_bits.h's RoundToE4m3, of numbers.
+  static F RoundToE4m3(F v) {
+    v = Clamp(v, 448.0f);
+    const I bits = (I)v;
+    const F normal = (F)((bits + 0x7ffff + ((bits >> 20) & 1)) & static_cast<int32_t>(0xfff00000));
+    const F shift = (F)((bits & static_cast<int32_t>(0x80000000)) | 0x46800000);  // +- 2^14
+    const F subnormal = (v + shift) - shift;
+    return V::Abs(v) < Set(0x1p-6f) ? subnormal : normal;
+  }
+
+  // Rounds a row to e4m3 in out[cols]; returns its scale, NaN if the row holds a NaN or infinity.
+  static float QuantizeFp8Row(const float* x, int64_t cols, float* out) {
+    float max = 0, taint = 0;
+    for (int64_t k = 0; k < cols; ++k) {
+      const float magnitude = x[k] < 0 ? -x[k] : x[k];
+      max = max < magnitude ? magnitude : max;
+      taint += x[k] * 0.0f;
     }
+    if (taint != 0 || taint != taint) {
+      for (int64_t k = 0; k < cols; ++k) out[k] = 0;
+      return taint;
+    }
+    max = max < kMinFp8RowMax ? kMinFp8RowMax : max > kMaxFp8RowMax ? kMaxFp8RowMax : max;
+    const float inverse = 448.0f / max;
+    int64_t k = 0;
+    for (; k + kLanes <= cols; k += kLanes) {
+      V::Store(out + k, RoundToE4m3(V::Load(x + k) * inverse));
+    }
+    float rest[kLanes] = {};
+    for (int64_t i = k; i < cols; ++i) rest[i - k] = x[i];
+    V::Store(rest, RoundToE4m3(V::Load(rest) * inverse));
+    for (int64_t i = k; i < cols; ++i) out[i] = rest[i - k];
+    return max / 448.0f;
   }
 
   // ---- tables ----
@@ -308,19 +390,19 @@ struct MatMulTemplates {
   static void FillFloat(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
     ((kernels->float_tile[static_cast<int>(kFormat)][kRows] = FloatTile<kFormat, kRows + 1>), ...);
   }
+  template <int... kFormats>
+  static void FillFloatFormats(MatMulKernels* kernels, std::integer_sequence<int, kFormats...>) {
+    (FillFloat<static_cast<PanelFormat>(kFormats)>(kernels,
+                                                   std::make_integer_sequence<int, kTileRows>()),
+     ...);
+  }
 
   // Also what all paths share: preparing activations, storing sums.
   static void FillFloat(MatMulKernels* kernels) {
-    using Rows = std::make_integer_sequence<int, kTileRows>;
-    FillFloat<PanelFormat::kF32>(kernels, Rows());
-    FillFloat<PanelFormat::kF16>(kernels, Rows());
-    FillFloat<PanelFormat::kBF16>(kernels, Rows());
-    FillFloat<PanelFormat::kQ4_0>(kernels, Rows());
-    FillFloat<PanelFormat::kQ4_1>(kernels, Rows());
-    FillFloat<PanelFormat::kQ8_0>(kernels, Rows());
-    FillFloat<PanelFormat::kQ6_K>(kernels, Rows());
+    FillFloatFormats(kernels, std::make_integer_sequence<int, kNumPanelFormats>());
     kernels->prepare_float = PrepareFloat;
     kernels->prepare_int8 = PrepareInt8;
+    kernels->quantize_fp8 = QuantizeFp8Row;
     kernels->store = StoreSums;
   }
 
@@ -328,13 +410,15 @@ struct MatMulTemplates {
   static void FillInt8(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
     ((kernels->int8_tile[static_cast<int>(kFormat)][kRows] = Int8Tile<kFormat, kRows + 1>), ...);
   }
+  template <int... kFormats>
+  static void FillInt8Formats(MatMulKernels* kernels, std::integer_sequence<int, kFormats...>) {
+    (FillInt8<static_cast<PanelFormat>(kFirstIntegerFormat + kFormats)>(
+         kernels, std::make_integer_sequence<int, kTileRows>()),
+     ...);
+  }
 
   static void FillInt8(MatMulKernels* kernels) {
-    using Rows = std::make_integer_sequence<int, kTileRows>;
-    FillInt8<PanelFormat::kQ4_0>(kernels, Rows());
-    FillInt8<PanelFormat::kQ4_1>(kernels, Rows());
-    FillInt8<PanelFormat::kQ8_0>(kernels, Rows());
-    FillInt8<PanelFormat::kQ6_K>(kernels, Rows());
+    FillInt8Formats(kernels, std::make_integer_sequence<int, kNumIntegerFormats>());
   }
 };
 

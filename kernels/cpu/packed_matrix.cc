@@ -1,5 +1,6 @@
 #include "kernels/cpu/packed_matrix.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -7,123 +8,14 @@
 #include "base/int_math.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "kernels/cpu/convert_rows.h"
 #include "kernels/cpu/float_bits.h"
+#include "kernels/cpu/stored_rows.h"
 
 namespace fastgen::cpu {
 namespace {
 
 constexpr int kN = kPanelOutputs;
-
-absl::StatusOr<PanelFormat> FormatOf(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return PanelFormat::kF32;
-    case DType::kF16:
-      return PanelFormat::kF16;
-    case DType::kBF16:
-      return PanelFormat::kBF16;
-    case DType::kQ4_0:
-      return PanelFormat::kQ4_0;
-    case DType::kQ4_1:
-      return PanelFormat::kQ4_1;
-    case DType::kQ8_0:
-      return PanelFormat::kQ8_0;
-    case DType::kQ6_K:
-      return PanelFormat::kQ6_K;
-    default:
-      return absl::InvalidArgumentError(absl::StrCat(
-          "the cpu backend has no matrix kernel for weights of type ", ToAbsl(Info(dtype).name)));
-  }
-}
-
-// Copies 4-byte units of a group's quantised bytes to output n of a panel block: source unit j
-// becomes bytes 4 n .. 4 n + 3 of vector j.
-void SpreadUnits(const uint8_t* source, int num_units, uint32_t flip, int n, uint8_t* block) {
-  for (int j = 0; j < num_units; ++j) {
-    uint32_t unit;
-    std::memcpy(&unit, source + 4 * j, 4);
-    unit ^= flip;
-    std::memcpy(block + 64 * j + 4 * n, &unit, 4);
-  }
-}
-
-void PackQ4Row(const uint8_t* row, int64_t num_groups, int64_t num_scale_bytes, int n,
-               uint8_t* panel) {
-  const int64_t block_bytes = kNibbleBytes + kN * num_scale_bytes;
-  for (int64_t g = 0; g < num_groups; ++g, row += num_scale_bytes + 16, panel += block_bytes) {
-    for (int64_t s = 0; s < num_scale_bytes; s += 2) {
-      std::memcpy(panel + kNibbleBytes + kN * s + 2 * n, row + s, 2);
-    }
-    SpreadUnits(row + num_scale_bytes, 4, 0, n, panel);
-  }
-}
-
-void PackQ8Row(const uint8_t* row, int64_t num_groups, int n, uint8_t* panel) {
-  for (int64_t g = 0; g < num_groups; ++g, row += 34, panel += GroupBytes(PanelFormat::kQ8_0)) {
-    std::memcpy(panel + kQ8Bytes + 2 * n, row, 2);
-    SpreadUnits(row + 2, 8, 0x80808080, n, panel);
-  }
-}
-
-// GGUF: byte l of each half (128 elements) holds the low nibbles of elements l and l + 64 of the
-// half (l < 64); byte l of its 32 high bytes holds bits 4 and 5 of elements l, l + 32, l + 64, l
-// + 96.
-int Q6At(const uint8_t* block, int element) {
-  const int half = element / 128, e = element % 128;
-  const int low = block[64 * half + e % 64] >> (e < 64 ? 0 : 4) & 15;
-  const int high = block[128 + 32 * half + e % 32] >> (e / 32 * 2) & 3;
-  return low | high << 4;
-}
-
-void PackQ6Row(const uint8_t* row, int64_t num_groups, int n, uint8_t* panel) {
-  for (int64_t g = 0; g < num_groups; ++g, panel += GroupBytes(PanelFormat::kQ6_K)) {
-    const uint8_t* block = row + g / 8 * 210;
-    const int first = static_cast<int>(g % 8) * kGroup;
-    std::memcpy(panel + kQ6DeltaOffset + 2 * n, block + 208, 2);
-    for (int h = 0; h < 2; ++h) panel[kQ6ScaleOffset + kN * h + n] = block[192 + first / 16 + h];
-    for (int j = 0; j < 4; ++j) {
-      for (int b = 0; b < 4; ++b) {
-        const int q0 = Q6At(block, first + 4 * j + b);
-        const int q1 = Q6At(block, first + 16 + 4 * j + b);
-        panel[64 * j + 4 * n + b] = static_cast<uint8_t>((q0 & 15) | (q1 & 15) << 4);
-        panel[kQ6HighOffset + 4 * n + b] |= static_cast<uint8_t>(q0 >> 4 << (2 * j));
-        panel[kQ6HighOffset + 64 + 4 * n + b] |= static_cast<uint8_t>(q1 >> 4 << (2 * j));
-      }
-    }
-  }
-}
-
-void PackElements(const uint8_t* row, int64_t cols, int64_t element_bytes, int n, uint8_t* panel) {
-  for (int64_t k = 0; k < cols; ++k) {
-    std::memcpy(panel + (k * kN + n) * element_bytes, row + k * element_bytes, element_bytes);
-  }
-}
-
-void PackBf16Row(const uint8_t* row, int64_t cols, int n, uint8_t* panel) {
-  for (int64_t k = 0; k < cols; ++k)
-    std::memcpy(panel + k / 2 * 64 + 4 * n + k % 2 * 2, row + 2 * k, 2);
-}
-
-// Packs one source row as output n of a zero-filled panel.
-void PackRow(PanelFormat format, const uint8_t* row, int64_t cols, int n, uint8_t* panel) {
-  const int64_t num_groups = cols / kGroup;
-  switch (format) {
-    case PanelFormat::kF32:
-      return PackElements(row, cols, 4, n, panel);
-    case PanelFormat::kF16:
-      return PackElements(row, cols, 2, n, panel);
-    case PanelFormat::kBF16:
-      return PackBf16Row(row, cols, n, panel);
-    case PanelFormat::kQ4_0:
-      return PackQ4Row(row, num_groups, 2, n, panel);
-    case PanelFormat::kQ4_1:
-      return PackQ4Row(row, num_groups, 4, n, panel);
-    case PanelFormat::kQ8_0:
-      return PackQ8Row(row, num_groups, n, panel);
-    case PanelFormat::kQ6_K:
-      return PackQ6Row(row, num_groups, n, panel);
-  }
-}
 
 template <typename T>
 T Read(const uint8_t* p) {
@@ -132,31 +24,170 @@ T Read(const uint8_t* p) {
   return value;
 }
 
-float ReadF16(const uint8_t* p) { return F16ToFloat(Read<uint16_t>(p)); }
-
-// Element e (< 32) of output n in a block of an integer format.
-float ElementAt(PanelFormat format, const uint8_t* block, int n, int e) {
-  const int half = e / 16, j = e % 16 / 4, b = e % 4;
-  const int at = 64 * j + 4 * n + b;
-  const int nibble = block[at] >> (4 * half) & 15;
-  switch (format) {
-    case PanelFormat::kQ4_0:
-      return ReadF16(block + kNibbleBytes + 2 * n) * static_cast<float>(nibble - 8);
-    case PanelFormat::kQ4_1:
-      return ReadF16(block + kNibbleBytes + 2 * n) * static_cast<float>(nibble) +
-             ReadF16(block + kNibbleBytes + 32 + 2 * n);
-    case PanelFormat::kQ8_0:
-      return ReadF16(block + kQ8Bytes + 2 * n) *
-             static_cast<float>(block[64 * (e / 4) + 4 * n + b] - 128);
-    case PanelFormat::kQ6_K: {
-      const int high = block[kQ6HighOffset + 64 * half + 4 * n + b] >> (2 * j) & 3;
-      const int scale = static_cast<int8_t>(block[kQ6ScaleOffset + kN * half + n]);
-      return ReadF16(block + kQ6DeltaOffset + 2 * n) *
-             static_cast<float>(scale * ((nibble | high << 4) - 32));
-    }
-    default:
-      return 0;
+// Integers of one group to output n, step by step: unit s is k = 4 s .. 4 s + 3 (panel.h).
+void PackGroup(const PanelTraits& traits, const uint8_t* q, int n, uint8_t* group) {
+  uint32_t units[8];
+  std::memcpy(units, q, sizeof(units));
+  const auto store = [&](int vector_offset, uint32_t unit) {
+    std::memcpy(group + vector_offset + 4 * n, &unit, 4);
+  };
+  if (traits.bits == 8) {
+    for (int s = 0; s < 8; ++s) store(64 * s, units[s]);
   }
+  for (int j = 0; traits.has_nibbles() && j < 4; ++j) {
+    store(64 * j, (units[j] & 0x0f0f0f0f) | (units[j + 4] & 0x0f0f0f0f) << 4);
+  }
+  for (int h = 0; traits.has_pairs() && h < 2; ++h) {
+    uint32_t pairs = 0;
+    for (int j = 0; j < 4; ++j) {
+      pairs |= (units[4 * h + j] >> traits.pairs_shift() & 0x03030303) << (2 * j);
+    }
+    store(traits.pairs_offset() + 64 * h, pairs);
+  }
+  if (traits.has_bits()) {
+    uint32_t bits = 0;
+    for (int s = 0; s < 8; ++s) bits |= (units[s] >> traits.bits_shift() & 0x01010101) << s;
+    store(traits.bits_offset(), bits);
+  }
+}
+
+// The inverse.
+void UnpackGroup(const PanelTraits& traits, const uint8_t* group, int n, uint8_t* q) {
+  uint32_t units[8];
+  const uint8_t* in = group + 4 * n;
+  for (int s = 0; s < 8; ++s) {
+    const int h = s / 4, j = s % 4;
+    units[s] = traits.bits == 8 ? Read<uint32_t>(in + 64 * s) : 0;
+    if (traits.has_nibbles()) units[s] = Read<uint32_t>(in + 64 * j) >> (4 * h) & 0x0f0f0f0f;
+    if (traits.has_pairs()) {
+      const uint32_t pairs = Read<uint32_t>(in + traits.pairs_offset() + 64 * h);
+      units[s] |= (pairs >> (2 * j) & 0x03030303) << traits.pairs_shift();
+    }
+    if (traits.has_bits()) {
+      units[s] |= (Read<uint32_t>(in + traits.bits_offset()) >> s & 0x01010101)
+                  << traits.bits_shift();
+    }
+  }
+  std::memcpy(q, units, sizeof(units));
+}
+
+void PackBlock(const PanelTraits& traits, const StoredBlock& block, int64_t num_groups, int n,
+               uint8_t* panel) {
+  std::memcpy(panel + 2 * n, &block.d, 2);
+  if (traits.has_minimum) std::memcpy(panel + kMinimumOffset + 2 * n, &block.m, 2);
+  uint8_t* group = panel + traits.header_bytes();
+  for (int64_t g = 0; g < num_groups; ++g, group += traits.group_bytes()) {
+    PackGroup(traits, block.q + kGroup * g, n, group);
+    for (int h = 0; h < traits.halves; ++h) {
+      const int64_t s = g * traits.halves + h;
+      group[traits.scales_offset() + kN * h + n] = block.scales[s];
+      if (traits.has_minimum) group[traits.minimums_offset() + kN * h + n] = block.minimums[s];
+    }
+  }
+}
+
+// Groups of the block that begins at group `first` of a row.
+int64_t GroupsOfBlock(const PanelTraits& traits, int64_t first, int64_t cols) {
+  return std::min<int64_t>(traits.groups_per_block, cols / kGroup - first);
+}
+
+void PackStoredBlocks(DType dtype, PanelFormat format, const uint8_t* row, int64_t cols, int n,
+                      uint8_t* panel) {
+  const PanelTraits traits = TraitsOf(format);
+  const DTypeInfo info = Info(dtype);
+  const int64_t groups = info.block_elements / kGroup;
+  const int64_t block_bytes = PanelBytes(format, info.block_elements);
+  StoredBlock block;
+  for (int64_t k = 0; k < cols; k += info.block_elements, row += info.block_bytes) {
+    DecodeBlock(dtype, row, &block);
+    PackBlock(traits, block, groups, n, panel);
+    panel += block_bytes;
+  }
+}
+
+void PackElements(const uint8_t* row, int64_t cols, int element_bytes, int n, uint8_t* panel) {
+  for (int64_t k = 0; k < cols; ++k) {
+    std::memcpy(panel + (k * kN + n) * element_bytes, row + k * element_bytes, element_bytes);
+  }
+}
+
+uint8_t* Bf16At(uint8_t* panel, int64_t k, int n) {
+  return panel + k / 2 * 64 + 4 * n + k % 2 * 2;
+}
+
+void PackFloatsAsBf16(const float* values, int64_t cols, int n, uint8_t* panel) {
+  for (int64_t k = 0; k < cols; ++k) {
+    const uint16_t bits = FloatToBf16(values[k]);
+    std::memcpy(Bf16At(panel, k, n), &bits, 2);
+  }
+}
+
+// Packs one source row as output n of a zero-filled panel, as it is.
+void PackRow(DType dtype, PanelFormat format, const uint8_t* row, int64_t cols, int n,
+             uint8_t* panel) {
+  switch (format) {
+    case PanelFormat::kF32: return PackElements(row, cols, 4, n, panel);
+    case PanelFormat::kF16: return PackElements(row, cols, 2, n, panel);
+    case PanelFormat::kBF16:
+      for (int64_t k = 0; k < cols; ++k) std::memcpy(Bf16At(panel, k, n), row + 2 * k, 2);
+      return;
+    default: return PackStoredBlocks(dtype, format, row, cols, n, panel);
+  }
+}
+
+// Packs a row of floats, which it overwrites, rounded to the format.
+void PackConverted(PanelFormat format, float* values, int64_t cols, int n, uint8_t* panel) {
+  if (format == PanelFormat::kFp8) {
+    const float scale = QuantizeRowToE4m3(values, cols);
+    std::memcpy(panel + PanelBytes(PanelFormat::kBF16, cols) + 4 * n, &scale, 4);
+  }
+  if (!IsIntegerFormat(format)) return PackFloatsAsBf16(values, cols, n, panel);
+  const PanelTraits traits = TraitsOf(format);
+  StoredBlock block;
+  for (int64_t first = 0; first < cols / kGroup; first += traits.groups_per_block) {
+    const int64_t groups = GroupsOfBlock(traits, first, cols);
+    QuantizeBlock(format, values + first * kGroup, static_cast<int>(groups * kGroup), &block);
+    PackBlock(traits, block, groups, n, panel);
+    panel += PanelBytes(format, groups * kGroup);
+  }
+}
+
+void DequantizeIntegers(PanelFormat format, const uint8_t* panel, int64_t cols, int n, float* out) {
+  const PanelTraits traits = TraitsOf(format);
+  uint8_t q[kGroup];
+  for (int64_t first = 0; first < cols / kGroup; first += traits.groups_per_block) {
+    const float d = F16ToFloat(Read<uint16_t>(panel + 2 * n));
+    const float m =
+        traits.has_minimum ? F16ToFloat(Read<uint16_t>(panel + kMinimumOffset + 2 * n)) : 0;
+    panel += traits.header_bytes();
+    for (int64_t g = GroupsOfBlock(traits, first, cols); g > 0; --g, panel += traits.group_bytes()) {
+      UnpackGroup(traits, panel, n, q);
+      for (int e = 0; e < kGroup; e += kHalfGroup) {
+        const int half = traits.halves == 2 ? e / kHalfGroup : 0;
+        // One of no scales would lie past the group.
+        const int at = traits.halves > 0 ? kN * half + n : -1;
+        const uint8_t scale = at < 0 ? 0 : panel[traits.scales_offset() + at];
+        const uint8_t minimum =
+            at < 0 || !traits.has_minimum ? 0 : panel[traits.minimums_offset() + at];
+        const float factor = FactorOf(traits, d, static_cast<int8_t>(scale));
+        const float addend = AddendOf(traits, m, minimum);
+        for (int i = e; i < e + kHalfGroup; ++i) *out++ = ValueOf(traits, q[i], factor, addend);
+      }
+    }
+  }
+}
+
+absl::StatusOr<PanelFormat> FormatFor(const MatrixSource& part) {
+  ASSIGN_OR_RETURN(const PanelFormat stored, PanelFormatOf(part.dtype));
+  if (part.form == WeightForm::kAsStored) return stored;
+  const PanelFormat format = PanelFormatOf(part.form);
+  if (IsIntegerFormat(format) && part.cols % kGroup != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("rows of ", part.cols,
+                                                   " weights cannot become ",
+                                                   ToAbsl(FormName(part.form)),
+                                                   ", which takes a multiple of ", kGroup));
+  }
+  return format;
 }
 
 }  // namespace
@@ -172,7 +203,7 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
     CHECK_EQ(part.cols % Info(part.dtype).block_elements, 0);
     CHECK(part.row_order.empty() || static_cast<int64_t>(part.row_order.size()) == part.rows);
     PanelSegment segment;
-    ASSIGN_OR_RETURN(segment.format, FormatOf(part.dtype));
+    ASSIGN_OR_RETURN(segment.format, FormatFor(part));
     segment.first_row = matrix->rows_;
     segment.rows = part.rows;
     segment.num_panels = CeilDiv<int64_t>(part.rows, kN);
@@ -189,11 +220,20 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
     PanelSegment& segment = matrix->segments_[i];
     segment.panels = next;
     const int64_t row_bytes = BytesOf(part.dtype, part.cols);
+    const bool is_kept = segment.format == *PanelFormatOf(part.dtype);
     pool->ParallelFor(segment.num_panels, 4, [&](int64_t begin, int64_t end, int) {
+      std::vector<float> values(is_kept ? 0 : part.cols);
       for (int64_t row = begin * kN; row < std::min(end * kN, part.rows); ++row) {
         const int64_t from = part.row_order.empty() ? row : part.row_order[row];
-        PackRow(segment.format, static_cast<const uint8_t*>(part.data) + from * row_bytes,
-                part.cols, static_cast<int>(row % kN), next + row / kN * segment.panel_bytes);
+        const uint8_t* stored = static_cast<const uint8_t*>(part.data) + from * row_bytes;
+        uint8_t* panel = next + row / kN * segment.panel_bytes;
+        const int n = static_cast<int>(row % kN);
+        if (is_kept) {
+          PackRow(part.dtype, segment.format, stored, part.cols, n, panel);
+        } else {
+          DequantizeStoredRow(part.dtype, stored, part.cols, values.data());
+          PackConverted(segment.format, values.data(), part.cols, n, panel);
+        }
       }
     });
     next += segment.num_panels * segment.panel_bytes;
@@ -214,20 +254,20 @@ void CpuPackedMatrix::DequantizeRow(int64_t row, float* out) const {
       for (int64_t k = 0; k < cols_; ++k) out[k] = Read<float>(panel + k * 64 + 4 * n);
       return;
     case PanelFormat::kF16:
-      for (int64_t k = 0; k < cols_; ++k) out[k] = ReadF16(panel + k * 32 + 2 * n);
-      return;
-    case PanelFormat::kBF16:
       for (int64_t k = 0; k < cols_; ++k) {
-        out[k] = Bf16ToFloat(Read<uint16_t>(panel + k / 2 * 64 + 4 * n + k % 2 * 2));
+        out[k] = F16ToFloat(Read<uint16_t>(panel + k * 32 + 2 * n));
       }
       return;
-    default:
-      break;
-  }
-  const int64_t block_bytes = GroupBytes(segment.format);
-  for (int64_t k = 0; k < cols_; ++k) {
-    out[k] = ElementAt(segment.format, panel + k / kGroup * block_bytes, n,
-                       static_cast<int>(k % kGroup));
+    case PanelFormat::kBF16:
+    case PanelFormat::kFp8: {
+      const float scale =
+          segment.format == PanelFormat::kFp8 ? segment.RowScales(local / kN, cols_)[n] : 1;
+      for (int64_t k = 0; k < cols_; ++k) {
+        out[k] = scale * Bf16ToFloat(Read<uint16_t>(panel + k / 2 * 64 + 4 * n + k % 2 * 2));
+      }
+      return;
+    }
+    default: return DequantizeIntegers(segment.format, panel, cols_, n, out);
   }
 }
 

@@ -1,9 +1,11 @@
 // CpuPackedMatrix: weight rows rearranged into panels (panel.h), one segment per source matrix.
 //
 // Segments exist because stacked matrices (q | k | v) may differ in precision. Each starts a fresh
-// panel; rows beyond the segment's last are zeros. All panels lie in one piece of memory. Thread
-// rule: immutable after Pack; any thread reads. Tested by tests/kernels/matmul_test.cc,
-// tests/kernels/row_ops_test.cc.
+// panel; rows beyond the segment's last are zeros. All panels lie in one piece of memory. A part
+// that asks for another form is rounded to it row by row, with one row of floats per thread as its
+// only copy.
+// Thread rule: immutable after Pack; any thread reads.
+// Tested by tests/kernels/matmul_test.cc, dequantize_test.cc, convert_test.cc, row_ops_test.cc.
 #pragma once
 
 #include <memory>
@@ -24,11 +26,17 @@ struct PanelSegment {
   int64_t num_panels = 0;
   int64_t panel_bytes = 0;
   const uint8_t* panels = nullptr;  // [num_panels][panel_bytes]
+
+  // The scales of a panel's 16 outputs. REQUIRES: kFp8.
+  const float* RowScales(int64_t panel, int64_t cols) const {
+    return reinterpret_cast<const float*>(panels + panel * panel_bytes +
+                                          PanelBytes(PanelFormat::kBF16, cols));
+  }
 };
 
 class CpuPackedMatrix final : public PackedMatrix {
  public:
-  // INVALID_ARGUMENT for a dtype without a kernel, RESOURCE_EXHAUSTED without the memory.
+  // INVALID_ARGUMENT for a dtype without a kernel or for rows that the form cannot hold, RESOURCE_EXHAUSTED without the memory.
   static absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(absl::Span<const MatrixSource> parts,
                                                                HostArena* arena, ThreadPool* pool);
 

@@ -59,9 +59,9 @@ TEST_CASE("product agrees with double precision for every weight type and number
   const BackendOptions options = GENERATE(from_range(Backends()));
   const auto backend = Open(options);
   for (DType dtype : WeightDTypes()) {
-    const bool six_bit = dtype == DType::kQ6_K;
+    const bool is_long = Info(dtype).block_elements == 256;
     for (const auto& [outputs, cols] : std::vector<std::pair<int64_t, int64_t>>{
-             {70, six_bit ? 256 : 96}, {33, six_bit ? 512 : 576}, {5, six_bit ? 256 : 160}}) {
+             {70, is_long ? 256 : 96}, {33, is_long ? 512 : 576}, {5, is_long ? 256 : 160}}) {
       const RandomWeights weights(dtype, outputs, cols, 11);
       const auto packed = Pack(backend.get(), {weights.source});
       CHECK(packed->rows() == outputs);
@@ -128,7 +128,7 @@ TEST_CASE("all paths do the same int8 arithmetic", "[kernels]") {
   const auto generic = Open(OptionsFor("generic", ComputeDType::kAuto, 1));
   const std::string path = GENERATE(from_range(Paths()));
   const auto backend = Open(OptionsFor(path, ComputeDType::kAuto, 1));
-  for (DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ6_K}) {
+  for (DType dtype : BlockDTypes()) {
     const RandomWeights weights(dtype, 48, 512, 13);
     const std::vector<float> x = Gaussian(11 * 512, 8);
     INFO(path << " " << Info(dtype).name);
@@ -143,15 +143,14 @@ TEST_CASE("all paths do the same int8 arithmetic", "[kernels]") {
 TEST_CASE("int8 sums do not saturate at the largest values", "[kernels]") {
   const std::string path = GENERATE(from_range(Paths()));
   const auto backend = Open(OptionsFor(path, ComputeDType::kAuto, 1));
-  for (DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ6_K}) {
+  for (DType dtype : BlockDTypes()) {
     for (uint8_t fill : {0x00, 0x7f, 0x80, 0xff}) {
       RandomWeights weights(dtype, 16, 256, 1);
       std::memset(weights.bytes.data(), fill, weights.bytes.size());
       const size_t stride = Info(dtype).block_bytes;
       for (size_t i = 0; i < weights.bytes.size(); i += stride) {
         const uint16_t one = 0x3c00;
-        std::memcpy(&weights.bytes[i + (dtype == DType::kQ6_K ? 208 : 0)], &one, 2);
-        if (dtype == DType::kQ4_1) std::memcpy(&weights.bytes[i + 2], &one, 2);
+        for (int at : BlockScaleOffsets(dtype)) std::memcpy(&weights.bytes[i + at], &one, 2);
       }
       const auto packed = Pack(backend.get(), {weights.source});
       for (float sign : {1.0f, -1.0f}) {
@@ -185,7 +184,7 @@ TEST_CASE("stacked parts of different types keep their rows and order", "[kernel
   const BackendOptions options = GENERATE(from_range(Backends()));
   const auto backend = Open(options);
   const int64_t cols = 256, rows = 10;
-  const RandomWeights q(DType::kQ4_1, 40, cols, 1), k(DType::kQ6_K, 24, cols, 2),
+  const RandomWeights q(DType::kQ4_1, 40, cols, 1), k(DType::kQ5_K, 24, cols, 2),
       v(DType::kBF16, 24, cols, 3), o(DType::kF32, 7, cols, 4);
   std::vector<int32_t> order(40);
   for (int i = 0; i < 40; ++i) order[i] = (i * 7) % 40;

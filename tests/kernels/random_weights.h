@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "tests/testing/block_scales.h"
 
 namespace fastgen::testing {
 
@@ -31,15 +32,11 @@ struct RandomWeights {
         case DType::kBF16:
           std::memcpy(&bytes[i], reinterpret_cast<const char*>(&value) + 2, 2);
           break;
-        case DType::kQ4_1:
-          put_half(i + 2);
+        case DType::kF16:
           put_half(i);
-          break;
-        case DType::kQ6_K:
-          put_half(i + 208);
           break;
         default:
-          put_half(i);
+          for (int at : BlockScaleOffsets(dtype)) put_half(i + at);
           break;
       }
     }
@@ -52,9 +49,19 @@ struct RandomWeights {
   MatrixSource source;
 };
 
+inline const std::vector<DType>& BlockDTypes() {
+  static const std::vector<DType> dtypes = {
+      DType::kQ4_0,   DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kIQ4_NL,
+      DType::kQ2_K,   DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_XS};
+  return dtypes;
+}
+
 inline const std::vector<DType>& WeightDTypes() {
-  static const std::vector<DType> dtypes = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,
-                                            DType::kQ4_1, DType::kQ8_0, DType::kQ6_K};
+  static const std::vector<DType> dtypes = [] {
+    std::vector<DType> all = {DType::kF32, DType::kF16, DType::kBF16};
+    all.insert(all.end(), BlockDTypes().begin(), BlockDTypes().end());
+    return all;
+  }();
   return dtypes;
 }
 

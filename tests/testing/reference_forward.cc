@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/model/weight_names.h"
+#include "tests/testing/reference_blocks.h"
 
 namespace fastgen::testing {
 namespace {
@@ -20,40 +21,6 @@ double HalfAt(const char* data) {
   const double magnitude =
       exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
   return bits & 0x8000 ? -magnitude : magnitude;
-}
-
-int UnsignedAt(const char* data, int64_t index) { return static_cast<uint8_t>(data[index]); }
-int SignedAt(const char* data, int64_t index) { return static_cast<int8_t>(data[index]); }
-
-// Element i of one block, straight from the format's definition.
-double BlockElement(DType dtype, const char* block, int i) {
-  switch (dtype) {
-    case DType::kQ4_0: {
-      const int byte = UnsignedAt(block, 2 + i % 16);
-      return HalfAt(block) * ((i < 16 ? byte & 15 : byte >> 4) - 8);
-    }
-    case DType::kQ4_1: {
-      const int byte = UnsignedAt(block, 4 + i % 16);
-      return HalfAt(block) * (i < 16 ? byte & 15 : byte >> 4) + HalfAt(block + 2);
-    }
-    case DType::kQ8_0:
-      return HalfAt(block) * SignedAt(block, 2 + i);
-    case DType::kQ6_K: {
-      // Two halves of 128 elements; in each, four groups of 32 share 64 bytes of low bits and 32
-      // of high bits.
-      const int half = i / 128;
-      const int group = i % 128 / 32;
-      const int lane = i % 32;
-      const int low_byte = UnsignedAt(block, half * 64 + group % 2 * 32 + lane);
-      const int low = group < 2 ? low_byte & 15 : low_byte >> 4;
-      const int high = UnsignedAt(block, 128 + half * 32 + lane) >> (2 * group) & 3;
-      const int scale = SignedAt(block, 192 + i / 16);
-      return HalfAt(block + 208) * scale * ((low | high << 4) - 32);
-    }
-    default:
-      CHECK(false) << Info(dtype).name;
-  }
-  return 0;
 }
 
 double ElementOf(const StoredTensor& tensor, int64_t index) {
@@ -74,7 +41,8 @@ double ElementOf(const StoredTensor& tensor, int64_t index) {
       return value;
     }
     default:
-      return BlockElement(tensor.dtype, data, static_cast<int>(index % info.block_elements));
+      return BlockElement(tensor.dtype, reinterpret_cast<const uint8_t*>(data),
+                          static_cast<int>(index % info.block_elements));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "tests/testing/reference_blocks.h"
 
 namespace fastgen::testing {
 namespace {
@@ -30,28 +31,6 @@ double F32(uint32_t bits) {
   return value;
 }
 
-// Elements of one 256-element superblock.
-void DequantizeQ6K(const uint8_t* block, double* out) {
-  const uint8_t* low = block;
-  const uint8_t* high = block + 128;
-  const int8_t* scales = reinterpret_cast<const int8_t*>(block + 192);
-  const double d = F16(Half(block + 208));
-  for (int half = 0; half < 2; ++half) {
-    for (int l = 0; l < 32; ++l) {
-      const int q[4] = {
-          (low[l] & 15) | (high[l] & 3) << 4, (low[l + 32] & 15) | (high[l] >> 2 & 3) << 4,
-          low[l] >> 4 | (high[l] >> 4 & 3) << 4, low[l + 32] >> 4 | (high[l] >> 6) << 4};
-      for (int part = 0; part < 4; ++part) {
-        out[part * 32 + l] = d * scales[part * 2 + l / 16] * (q[part] - 32);
-      }
-    }
-    out += 128;
-    low += 64;
-    high += 32;
-    scales += 8;
-  }
-}
-
 void DequantizeBlock(DType dtype, const uint8_t* block, double* out) {
   switch (dtype) {
     case DType::kF32: {
@@ -66,26 +45,9 @@ void DequantizeBlock(DType dtype, const uint8_t* block, double* out) {
     case DType::kBF16:
       *out = F32(uint32_t{Half(block)} << 16);
       return;
-    case DType::kQ4_0:
-      for (int i = 0; i < 16; ++i) {
-        out[i] = F16(Half(block)) * ((block[2 + i] & 15) - 8);
-        out[i + 16] = F16(Half(block)) * ((block[2 + i] >> 4) - 8);
-      }
-      return;
-    case DType::kQ4_1:
-      for (int i = 0; i < 16; ++i) {
-        out[i] = F16(Half(block)) * (block[4 + i] & 15) + F16(Half(block + 2));
-        out[i + 16] = F16(Half(block)) * (block[4 + i] >> 4) + F16(Half(block + 2));
-      }
-      return;
-    case DType::kQ8_0:
-      for (int i = 0; i < 32; ++i) out[i] = F16(Half(block)) * static_cast<int8_t>(block[2 + i]);
-      return;
-    case DType::kQ6_K:
-      DequantizeQ6K(block, out);
-      return;
     default:
-      CHECK(false) << "no oracle for this dtype";
+      for (int i = 0; i < Info(dtype).block_elements; ++i) out[i] = BlockElement(dtype, block, i);
+      return;
   }
 }
 
