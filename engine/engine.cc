@@ -82,7 +82,7 @@ std::vector<int32_t> EosIds(const ModelConfig& config, const ModelText& text) {
   return ids;
 }
 
-ModelInfo MakeModelInfo(const Checkpoint& checkpoint, const ModelText& text, const Backend& backend,
+ModelInfo MakeModelInfo(const EngineOptions& options, const Checkpoint& checkpoint, const ModelText& text, const Backend& backend,
                         const MemoryPlan& plan) {
   const ModelConfig& config = checkpoint.config();
   ModelInfo info;
@@ -96,7 +96,7 @@ ModelInfo MakeModelInfo(const Checkpoint& checkpoint, const ModelText& text, con
   info.bos_id = config.bos_id.has_value() ? config.bos_id : text.tokenizer->bos_id();
   info.eos_ids = EosIds(config, text);
   info.has_chat_template = text.chat_template.ok();
-  info.sampling_defaults = config.sampling_defaults;
+  if (options.generation_config) info.sampling_defaults = config.sampling_defaults;
   return info;
 }
 
@@ -121,7 +121,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
       ModelExecutor::Create(backend.get(), checkpoint->config(), std::move(weights), plan));
   ASSIGN_OR_RETURN(const SchedulerOptions scheduler,
                    MakeSchedulerOptions(options, plan, *executor));
-  ModelInfo info = MakeModelInfo(*checkpoint, text, *backend, plan);
+  ModelInfo info = MakeModelInfo(options, *checkpoint, text, *backend, plan);
   const std::string_view chat_template =
       text.chat_template.ok() ? text.chat_template->source() : std::string_view();
   ASSIGN_OR_RETURN(ParserChoice parsers,

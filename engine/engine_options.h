@@ -24,6 +24,7 @@ struct EngineOptions {
   int32_t max_queued_requests = 1024;    // refused with RESOURCE_EXHAUSTED beyond; [1, 1e6]
   int64_t max_queued_tokens = 4 << 20;   // prompt tokens that wait, likewise; [1, 1e9]
   int64_t host_kv_bytes = 0;             // second tier of the KV cache, in host memory; 0: none
+  bool generation_config = true;         // take the sampling defaults that the model's publisher recommends
   bool prefix_cache = true;              // keep computed prefixes for later requests
   absl::Duration deadline_margin = absl::Milliseconds(20);  // a request is ended so long before its deadline, at least
                                                             // one measured step; [0, 10 s]

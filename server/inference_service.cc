@@ -70,7 +70,7 @@ absl::Status InferenceService::CheckUnknownFields(grpc::CallbackServerContext* c
 absl::StatusOr<ConvertedRequest> InferenceService::Convert(grpc::CallbackServerContext* context,
                                                            const Engine& engine,
                                                            const v1::GenerateRequest& request) {
-  ASSIGN_OR_RETURN(ConvertedRequest converted, FromProto(request));
+  ASSIGN_OR_RETURN(ConvertedRequest converted, FromProto(request, engine.model_info().sampling_defaults));
   const std::string& served = engine.model_info().name;
   if (options_.strict_model && !request.model().empty() && request.model() != served) {
     return absl::NotFoundError(absl::StrCat("model: \"", request.model().substr(0, 200),

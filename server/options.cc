@@ -147,6 +147,10 @@ void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
          "Memory for keys and values; 0: chosen from what is free");
   AddGib(app, "--host-kv-gib", &engine->host_kv_bytes,
          "Host memory for keys and values that have no room beside the model; 0: none");
+  app.add_flag_callback("--no-generation-config", [engine] { engine->generation_config = false; },
+                        "Ignore the model's generation_config.json: a request that says nothing is "
+                        "sampled at temperature 1 from all tokens")
+      ->group("Batching and memory");
   app.add_flag_callback("--no-prefix-cache", [engine] { engine->prefix_cache = false; },
                         "Compute every prompt whole: nothing is kept for later requests")
       ->group("Batching and memory");

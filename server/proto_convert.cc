@@ -73,8 +73,14 @@ void ConvertBadWords(const v1::Sampling& proto, SamplingParams* sampling, Violat
   }
 }
 
-SamplingParams ConvertSampling(const v1::Sampling& proto, Violations* violations) {
+SamplingParams ConvertSampling(const v1::Sampling& proto, const SamplingDefaults& defaults,
+                               Violations* violations) {
   SamplingParams sampling;
+  sampling.temperature = defaults.temperature.value_or(sampling.temperature);
+  sampling.top_p = defaults.top_p.value_or(sampling.top_p);
+  sampling.top_k = defaults.top_k.value_or(sampling.top_k);
+  sampling.min_p = defaults.min_p.value_or(sampling.min_p);
+  sampling.repetition_penalty = defaults.repetition_penalty.value_or(sampling.repetition_penalty);
   if (proto.has_temperature()) sampling.temperature = proto.temperature();
   if (proto.has_top_p()) sampling.top_p = proto.top_p();
   if (proto.has_top_k()) sampling.top_k = proto.top_k();
@@ -326,16 +332,27 @@ void CollectUnknownFields(const google::protobuf::Message& message, const std::s
   }
 }
 
+void ConvertSamplingDefaults(const SamplingDefaults& defaults, v1::Sampling* proto) {
+  if (defaults.temperature.has_value()) proto->set_temperature(*defaults.temperature);
+  if (defaults.top_p.has_value()) proto->set_top_p(*defaults.top_p);
+  if (defaults.top_k.has_value()) proto->set_top_k(*defaults.top_k);
+  if (defaults.min_p.has_value()) proto->set_min_p(*defaults.min_p);
+  if (defaults.repetition_penalty.has_value()) {
+    proto->set_repetition_penalty(*defaults.repetition_penalty);
+  }
+}
+
 }  // namespace
 
-absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto) {
+absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto,
+                                           const SamplingDefaults& defaults) {
   Violations violations;
   ConvertedRequest converted;
   GenerateRequest& request = converted.request;
   CheckRequestId(proto.request_id(), &violations);
   request.request_id = proto.request_id();
   ConvertPrompt(proto, &request, &violations);
-  request.sampling = ConvertSampling(proto.sampling(), &violations);
+  request.sampling = ConvertSampling(proto.sampling(), defaults, &violations);
   request.stopping = ConvertStopping(proto.stopping());
   ConvertOutput(proto.output(), &converted);
   if (proto.has_add_special_tokens()) request.add_special_tokens = proto.add_special_tokens();
@@ -450,6 +467,7 @@ void ToProto(const ModelInfo& info, const MemoryReport& memory, v1::ModelInfo* p
   proto->set_has_chat_template(info.has_chat_template);
   proto->set_tool_call_parser(info.tool_call_parser);
   proto->set_reasoning_parser(info.reasoning_parser);
+  ConvertSamplingDefaults(info.sampling_defaults, proto->mutable_sampling_defaults());
   proto->set_build(std::string(BuildInfo()));
   proto->set_weights_bytes(memory.weights_bytes);
   proto->set_kv_bytes(memory.kv_bytes);

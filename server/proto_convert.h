@@ -38,8 +38,9 @@ struct ConvertedRequest {
   absl::Duration resume_window;
 };
 
-// INVALID_ARGUMENT with all violations. `request_id` is copied as it is: empty when the client gave none.
-absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto);
+// INVALID_ARGUMENT with all violations. `defaults` stand where the sampling says nothing. `request_id` is copied as it is: empty when the client gave none.
+absl::StatusOr<ConvertedRequest> FromProto(const v1::GenerateRequest& proto,
+                                           const SamplingDefaults& defaults = {});
 
 // INVALID_ARGUMENT with all violations; `path` opens the fields' names ("chat").
 absl::StatusOr<ChatPrompt> FromProto(const v1::Chat& proto, const std::string& path);
