@@ -92,6 +92,27 @@ TEST_CASE("a ring replays from any position that a reader can have counted", "[s
   }
 }
 
+TEST_CASE("a ring replays reasoning and tool calls, and counts their bytes", "[server]") {
+  EventLog log(EventLog::Keep::kAsRing, 1, 100);
+  TokenDelta reasoning = Delta(0, 1, "");
+  reasoning.reasoning = std::string(1000, 'r');
+  log.Add(reasoning, {}, "");
+  v1::GenerateEvent event;
+  REQUIRE(log.Take(0, &event));
+  TokenDelta call = Delta(0, 2, "");
+  call.tool_calls = {{0, "id", "f", std::string(1000, ' ')}};
+  log.Add(call, {}, "");
+  CHECK(log.num_bytes() > 2000);
+  for (int reader = 0; reader < 2; ++reader) {
+    REQUIRE(log.Take(0, &event));
+    CHECK(event.delta().reasoning() == reasoning.reasoning);
+    REQUIRE(log.Take(1, &event));
+    REQUIRE(event.delta().tool_calls_size() == 1);
+    CHECK(event.delta().tool_calls(0).name() == "f");
+    CHECK(event.delta().tool_calls(0).arguments().size() == 1000);
+  }
+}
+
 TEST_CASE("a position inside a message takes it up from its start", "[server]") {
   EventLog log(EventLog::Keep::kAsRing, 1, 1000);
   log.Add(Delta(0, 5), {}, "");

@@ -290,6 +290,48 @@ TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
   info.reason = FinishReason::kStop;
   info.matched_token_id = 2;
   info.usage = {10, 4, 7};
+TEST_CASE("reasoning and tool calls travel, pieces of one call joined", "[server]") {
+  v1::GenerateRequest proto;
+  proto.set_text("p");
+  proto.mutable_output()->set_reasoning(true);
+  proto.mutable_output()->set_tool_calls(true);
+  const auto converted = FromProto(proto);
+  REQUIRE(converted.ok());
+  CHECK((converted->request.output.reasoning && converted->request.output.tool_calls));
+
+  v1::Delta joined;
+  for (const ToolCallDelta& call :
+       {ToolCallDelta{0, "a", "f", "{"}, ToolCallDelta{0, "", "", "}"},
+        ToolCallDelta{1, "b", "g", "{}"}}) {
+    TokenDelta delta;
+    delta.reasoning = "r";
+    delta.tool_calls = {call};
+    AppendToProto(delta, converted->fields, &joined);
+  }
+  CHECK(joined.reasoning() == "rrr");
+  REQUIRE(joined.tool_calls_size() == 2);
+  CHECK(joined.tool_calls(0).id() == "a");
+  CHECK(joined.tool_calls(0).name() == "f");
+  CHECK(joined.tool_calls(0).arguments() == "{}");
+  CHECK(joined.tool_calls(1).index() == 1);
+  CHECK(joined.tool_calls(1).arguments() == "{}");
+
+  FinishInfo info;
+  info.usage.reasoning_tokens = 3;
+  info.num_tool_calls = 2;
+  v1::Finished finished;
+  ToProto(info, ModelInfo(), &finished);
+  CHECK(finished.usage().reasoning_tokens() == 3);
+  CHECK(finished.num_tool_calls() == 2);
+  ModelInfo model;
+  model.tool_call_parser = "hermes";
+  model.reasoning_parser = "think";
+  v1::ModelInfo model_proto;
+  ToProto(model, MemoryReport(), &model_proto);
+  CHECK(model_proto.tool_call_parser() == "hermes");
+  CHECK(model_proto.reasoning_parser() == "think");
+}
+
   info.receipt.queue_time = absl::Milliseconds(1500);
   info.receipt.seed = 99;
   info.receipt.num_page_ins = 6;

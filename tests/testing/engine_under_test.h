@@ -33,6 +33,7 @@ struct EngineUnderTestOptions {
   int64_t max_queued_tokens = 4 << 20;
   absl::Duration deadline_margin = absl::Milliseconds(2);
   std::vector<std::string> pieces;  // ids from FakeTokenizer::kFirstPiece on
+  ParserChoice parsers;
 };
 
 // Members in this order: the engine ends before anything that it uses is let go by the test.
@@ -82,6 +83,7 @@ inline EngineUnderTest MakeEngineUnderTest(const EngineUnderTestOptions& options
   fake.executor = executor.get();
   parts.executor = std::move(executor);
   parts.tokenizer = std::move(tokenizer);
+  parts.parsers = options.parsers;
   fake.engine = MakeEngine(std::move(parts));
   return fake;
 }

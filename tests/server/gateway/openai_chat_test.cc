@@ -192,8 +192,15 @@ TEST_CASE("wrong chat fields are refused by name", "[gateway]") {
       {R"(,"response_format":{"type":"json_schema","json_schema":{}})", "400 response_format"},
       {R"(,"response_format":"text")", "400 response_format"},
       {R"(,"tools":[])", "400 tools"},
-      {R"(,"tools":[{"type":"function"}])", "400 tools"},
-      {R"(,"tools":[{"type":"function"}],"tool_choice":"auto")", "400 tools"},
+      {R"(,"tools":["f"])", "400 tools"},
+      {R"(,"tools":[{"type":"function"}],"tool_choice":"required")", "400 tool_choice"},
+      {R"(,"tools":[{"type":"function"}],"tool_choice":"any")", "400 tool_choice"},
+      {R"(,"tools":[{"type":"function"}],"tool_choice":7)", "400 tool_choice"},
+      {R"(,"tools":[{}],"tool_choice":{"type":"function","function":{"name":"f"}})",
+       "400 tool_choice"},
+      {R"(,"tools":[{"type":"function"}],"parallel_tool_calls":1)", "400 parallel_tool_calls"},
+      {R"(,"include_reasoning":"no")", "400 include_reasoning"},
+      {R"(,"separate_reasoning":0)", "400 separate_reasoning"},
       {R"(,"tool_choice":"auto")", "400 tool_choice"},
       {R"(,"functions":[])", "400 functions"},
       {R"(,"guided_json":{})", "400 guided_json"},
@@ -476,6 +483,7 @@ TEST_CASE("tools with tool_choice none reach the template", "[gateway]") {
       &request);
   REQUIRE(call.chat().tools_json_size() == 1);
   CHECK(call.chat().tools_json(0) == R"({"type":"function","function":{"name":"z","a":1}})");
+  CHECK_FALSE(call.output().tool_calls());
 }
 
 TEST_CASE("too many messages are refused before they cost anything", "[gateway]") {
