@@ -32,17 +32,27 @@ struct TensorType {
 };
 constexpr TensorType kTensorTypes[] = {
     {0, "F32", DType::kF32},      {1, "F16", DType::kF16},       {2, "Q4_0", DType::kQ4_0},
-    {3, "Q4_1", DType::kQ4_1},    {6, "Q5_0", std::nullopt},     {7, "Q5_1", std::nullopt},
-    {8, "Q8_0", DType::kQ8_0},    {9, "Q8_1", std::nullopt},     {10, "Q2_K", std::nullopt},
-    {11, "Q3_K", std::nullopt},   {12, "Q4_K", std::nullopt},    {13, "Q5_K", std::nullopt},
+    {3, "Q4_1", DType::kQ4_1},    {6, "Q5_0", DType::kQ5_0},     {7, "Q5_1", DType::kQ5_1},
+    {8, "Q8_0", DType::kQ8_0},    {9, "Q8_1", std::nullopt},     {10, "Q2_K", DType::kQ2_K},
+    {11, "Q3_K", DType::kQ3_K},   {12, "Q4_K", DType::kQ4_K},    {13, "Q5_K", DType::kQ5_K},
     {14, "Q6_K", DType::kQ6_K},   {15, "Q8_K", std::nullopt},    {16, "IQ2_XXS", std::nullopt},
     {17, "IQ2_XS", std::nullopt}, {18, "IQ3_XXS", std::nullopt}, {19, "IQ1_S", std::nullopt},
-    {20, "IQ4_NL", std::nullopt}, {21, "IQ3_S", std::nullopt},   {22, "IQ2_S", std::nullopt},
-    {23, "IQ4_XS", std::nullopt}, {24, "I8", std::nullopt},      {25, "I16", std::nullopt},
+    {20, "IQ4_NL", DType::kIQ4_NL}, {21, "IQ3_S", std::nullopt},   {22, "IQ2_S", std::nullopt},
+    {23, "IQ4_XS", DType::kIQ4_XS}, {24, "I8", std::nullopt},      {25, "I16", std::nullopt},
     {26, "I32", std::nullopt},    {27, "I64", std::nullopt},     {28, "F64", std::nullopt},
     {29, "IQ1_M", std::nullopt},  {30, "BF16", DType::kBF16},    {34, "TQ1_0", std::nullopt},
     {35, "TQ2_0", std::nullopt},  {39, "MXFP4", std::nullopt},
 };
+
+// "F32, F16, ...".
+std::string SupportedTypes() {
+  std::string names;
+  for (const TensorType& type : kTensorTypes) {
+    if (!type.dtype.has_value()) continue;
+    absl::StrAppend(&names, names.empty() ? "" : ", ", ToAbsl(type.name));
+  }
+  return names;
+}
 
 template <typename T>
 T Load(const char* data) {
@@ -231,7 +241,8 @@ class GgufFile::Parser {
     const int64_t num_parts = file_->FindInt("split.count").value_or(1);
     if (num_parts > 1) {
       return absl::UnimplementedError(absl::StrCat(ToAbsl(name_), ": split.count is ", num_parts,
-                                                   ": merge the parts into one file first"));
+                                                   ": split files are not read; merge the parts "
+                                                   "into one file first (llama-gguf-split --merge)"));
     }
     return absl::OkStatus();
   }
@@ -281,7 +292,7 @@ class GgufFile::Parser {
     if (!type->dtype.has_value()) {
       return absl::UnimplementedError(
           absl::StrCat(ToAbsl(name_), ": ", what, " has type ", ToAbsl(type->name),
-                       ", which is not supported (F32, F16, BF16, Q4_0, Q4_1, Q8_0 and Q6_K are)"));
+                       ", which is not supported (", SupportedTypes(), " are)"));
     }
     tensor->dtype = *type->dtype;
     const int64_t block = Info(tensor->dtype).block_elements;

@@ -15,6 +15,7 @@
 #include "base/strings.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/weight_names.h"
+#include "tests/testing/block_scales.h"
 
 namespace fastgen::testing {
 namespace {
@@ -73,29 +74,51 @@ std::string RandomBytes(Random* random, int count) {
   return bytes;
 }
 
-// One block whose values have a standard deviation near `deviation`, a power of two.
-std::string RandomBlock(Random* random, DType dtype, float deviation) {
+// What a block's scales multiply (integers, and the scales of a K type) deviates by about 2^this.
+int IntegerDeviationLog2(DType dtype) {
   switch (dtype) {
     case DType::kQ4_0:
-      return LittleEndian(F16Bits(deviation / 4)) + RandomBytes(random, 16);
-    case DType::kQ4_1:
-      return LittleEndian(F16Bits(deviation / 4)) + LittleEndian(F16Bits(deviation * -1.875f)) +
-             RandomBytes(random, 16);
+    case DType::kQ4_1: return 2;
+    case DType::kQ5_0:
+    case DType::kQ5_1: return 3;
     case DType::kQ8_0:
-      return LittleEndian(F16Bits(deviation / 64)) + RandomBytes(random, 32);
-    case DType::kQ6_K: {
-      std::string block = RandomBytes(random, 128 + 64);
-      for (int i = 0; i < 16; ++i) {
-        // Scales of both signs in [4, 11].
-        const int scale = static_cast<int>(4 + (random->Next() >> 61));
-        block.push_back(static_cast<char>(random->Next() >> 63 ? scale : -scale));
-      }
-      return block + LittleEndian(F16Bits(deviation / 128));
-    }
-    default:
-      CHECK(false) << Info(dtype).name;
+    case DType::kIQ4_NL: return 6;
+    case DType::kQ2_K: return 4;
+    case DType::kQ3_K: return 5;
+    case DType::kQ6_K: return 7;
+    case DType::kQ4_K: return 8;
+    case DType::kQ5_K: return 9;
+    case DType::kIQ4_XS: return 10;
+    default: CHECK(false) << Info(dtype).name;
   }
-  return "";
+}
+
+// One block whose values have a standard deviation near `deviation`, a power of two: random bits,
+// but for f16 scales, and for scales that would be too wild.
+std::string RandomBlock(Random* random, DType dtype, float deviation) {
+  const DTypeInfo info = Info(dtype);
+  std::string block = RandomBytes(random, info.block_bytes);
+  if (dtype == DType::kQ6_K) {
+    for (size_t i = 192; i < 208; ++i) {
+      // Scales of both signs in [4, 11].
+      const int scale = static_cast<int>(4 + (random->Next() >> 61));
+      block[i] = static_cast<char>(random->Next() >> 63 ? scale : -scale);
+    }
+  }
+  const float d = std::ldexp(deviation, -IntegerDeviationLog2(dtype));
+  // A minimum that takes the integers' middle back: m of Q4_1 and Q5_1 is added, that of K types is
+  // times another scale of the same kind and subtracted.
+  const float m = dtype == DType::kQ4_1   ? -7.5f * d
+                  : dtype == DType::kQ5_1 ? -15.5f * d
+                  : dtype == DType::kQ2_K ? 1.5f * d
+                  : dtype == DType::kQ4_K ? 7.5f * d
+                                          : 15.5f * d;
+  const std::vector<int> offsets = BlockScaleOffsets(dtype);
+  block.replace(static_cast<size_t>(offsets[0]), 2, LittleEndian(F16Bits(d)));
+  if (offsets.size() > 1) {
+    block.replace(static_cast<size_t>(offsets[1]), 2, LittleEndian(F16Bits(m)));
+  }
+  return block;
 }
 
 std::string MatrixBytes(Random* random, DType dtype, int64_t elements, float deviation) {

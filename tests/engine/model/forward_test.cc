@@ -66,7 +66,7 @@ TinyModel OfType(DType dtype) {
   TinyModel tiny;
   tiny.matrix_dtype = dtype;
   tiny.embedding_dtype = dtype;
-  if (dtype == DType::kQ6_K) {
+  if (Info(dtype).block_elements == 256) {
     // Rows are whole blocks of 256.
     tiny.config.hidden = 256;
     tiny.config.ffn = 256;
@@ -77,8 +77,10 @@ TinyModel OfType(DType dtype) {
 }
 
 TEST_CASE("fp32 logits agree with the oracle for every tensor type", "[model][forward]") {
-  const DType dtype = GENERATE(DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1,
-                               DType::kQ8_0, DType::kQ6_K);
+  const DType dtype = GENERATE(
+      DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+      DType::kQ5_1, DType::kQ8_0, DType::kIQ4_NL, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,
+      DType::kQ5_K, DType::kQ6_K, DType::kIQ4_XS);
   INFO(Info(dtype).name);
   const OnDisk model(OfType(dtype));
   ModelUnderTest tested(model.path, {});
@@ -88,8 +90,10 @@ TEST_CASE("fp32 logits agree with the oracle for every tensor type", "[model][fo
 }
 
 TEST_CASE("serving logits stay near the oracle for every tensor type", "[model][forward]") {
-  const DType dtype = GENERATE(DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1,
-                               DType::kQ8_0, DType::kQ6_K);
+  const DType dtype = GENERATE(
+      DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
+      DType::kQ5_1, DType::kQ8_0, DType::kIQ4_NL, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,
+      DType::kQ5_K, DType::kQ6_K, DType::kIQ4_XS);
   INFO(Info(dtype).name);
   const OnDisk model(OfType(dtype));
   TestModelOptions options;

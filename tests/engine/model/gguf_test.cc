@@ -91,6 +91,24 @@ TEST_CASE("GGUF tensors have the outermost dimension first and their own bytes",
   }
 }
 
+TEST_CASE("GGUF tensors of every type that a model may have are taken, and have its bytes",
+          "[model][gguf]") {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1,
+                      DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
+                      DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS}) {
+    INFO(Info(dtype).name);
+    GgufWriter writer;
+    const std::string stored(static_cast<size_t>(BytesOf(dtype, 512)), 'w');
+    writer.Tensor({"w", dtype, {2, 256}, stored});
+    const std::string bytes = writer.Bytes();
+    const absl::StatusOr<GgufFile> file = Parse(bytes);
+    REQUIRE(file.ok());
+    const StoredTensor& tensor = file->tensors().at(0);
+    CHECK(tensor.dtype == dtype);
+    CHECK(std::string(tensor.data, static_cast<size_t>(tensor.bytes)) == stored);
+  }
+}
+
 TEST_CASE("GGUF file cut at any byte is refused", "[model][gguf]") {
   const std::string bytes = SmallFile().Bytes();
   REQUIRE(Refusal(bytes).empty());
@@ -151,7 +169,11 @@ TEST_CASE("GGUF files that are something else are refused", "[model][gguf]") {
   CHECK(absl::StrContains(Refusal(big_endian.Bytes()), "GGUF version 50331648"));
   GgufWriter split;
   split.Raw("split.count", 2, LittleEndian(uint16_t{3}));
-  CHECK(absl::StrContains(Refusal(split.Bytes()), "split.count is 3"));
+  CHECK(absl::StrContains(Refusal(split.Bytes()),
+                          "x.gguf: split.count is 3: split files are not read; merge the parts"));
+  GgufWriter whole;  // what tools leave in a file that was merged or never split
+  whole.Raw("split.count", 2, LittleEndian(uint16_t{0}));
+  CHECK(Refusal(whole.Bytes()).empty());
 }
 
 TEST_CASE("GGUF metadata that is malformed is refused by key", "[model][gguf]") {
@@ -197,8 +219,10 @@ TEST_CASE("GGUF tensors that are malformed are refused by name", "[model][gguf]"
       {{uint64_t{1} << 40}, 0, 0, "reaches past the end"},
       {{33}, 8, 0, "not a multiple of 32"},
       {{128}, 14, 0, "not a multiple of 256"},
-      {{256}, 12, 0, "has type Q4_K, which is not supported"},
-      {{32}, 6, 0, "has type Q5_0, which is not supported"},
+      {{128}, 12, 0, "of type Q4_K has rows of 128 elements, which is not a multiple of 256"},
+      {{16}, 20, 0, "of type IQ4_NL has rows of 16 elements, which is not a multiple of 32"},
+      {{256}, 16, 0, "has type IQ2_XXS, which is not supported (F32, F16, Q4_0, Q4_1, Q5_0, "},
+      {{256}, 15, 0, "has type Q8_K, which is not supported"},
       {{32}, 4, 0, "unknown type number 4"},
       {{32}, 1000, 0, "unknown type number 1000"},
   };
