@@ -5,6 +5,7 @@
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "engine/load_text.h"
+#include "engine/text/sentencepiece_source.h"
 
 namespace fastgen {
 namespace {
@@ -22,25 +23,44 @@ constexpr char kTekkenPattern[] =
     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
     R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+constexpr char kDigitPattern[] = R"(\p{N})";
+constexpr char kThreeDigitsPattern[] = R"(\p{N}{1,3})";
+constexpr char kDeepSeekIdeographs[] = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+";
+constexpr char kDeepSeekPattern[] =
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
+    R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// What llama.cpp does where its converter did not know the model.
+constexpr char kDefaultPunctuation[] = R"([\p{P}\$\+<=>\^~\|]+)";
+constexpr char kDefaultWords[] =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))";
+constexpr char kDefaultNumbers[] = R"(\p{N}+)";
+constexpr char kDefaultThreeDigits[] = "[0-9][0-9][0-9]";
+
+constexpr size_t kMaxPatterns = 4;
+
 // What one value of tokenizer.ggml.pre stands for.
 struct PreTokenizer {
   std::string_view name;
-  const char* pattern;
-  bool split_digits = false;
+  const char* patterns[kMaxPatterns] = {};  // applied one after another, each isolating its matches
   bool normalize_nfc = false;
   bool ignore_merges = false;
   bool adds_bos = false;  // when tokenizer.ggml.add_bos_token is absent
 };
 
 constexpr PreTokenizer kPreTokenizers[] = {
-    {.name = "gpt-2", .pattern = kGpt2Pattern},
-    {.name = "smollm", .pattern = kGpt2Pattern, .split_digits = true},
-    {.name = "llama3", .pattern = kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
-    {.name = "llama-v3", .pattern = kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
-    {.name = "llama-bpe", .pattern = kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
-    {.name = "qwen2", .pattern = kQwen2Pattern, .normalize_nfc = true},
-    {.name = "deepseek-r1-qwen", .pattern = kQwen2Pattern, .normalize_nfc = true},
-    {.name = "tekken", .pattern = kTekkenPattern, .ignore_merges = true, .adds_bos = true},
+    {.name = "gpt-2", .patterns = {kGpt2Pattern}},
+    {.name = "smollm", .patterns = {kDigitPattern, kGpt2Pattern}},
+    {.name = "llama3", .patterns = {kLlama3Pattern}, .ignore_merges = true, .adds_bos = true},
+    {.name = "llama-v3", .patterns = {kLlama3Pattern}, .ignore_merges = true, .adds_bos = true},
+    {.name = "llama-bpe", .patterns = {kLlama3Pattern}, .ignore_merges = true, .adds_bos = true},
+    {.name = "qwen2", .patterns = {kQwen2Pattern}, .normalize_nfc = true},
+    {.name = "deepseek-r1-qwen", .patterns = {kQwen2Pattern}, .normalize_nfc = true},
+    {.name = "deepseek-v3",
+     .patterns = {kThreeDigitsPattern, kDeepSeekIdeographs, kDeepSeekPattern}},
+    {.name = "tekken", .patterns = {kTekkenPattern}, .ignore_merges = true, .adds_bos = true},
+    {.name = "default",
+     .patterns = {kDefaultPunctuation, kDefaultWords, kDefaultNumbers, kDefaultThreeDigits}},
 };
 
 absl::Status ApplyPreTokenizer(const GgufFile& file, TokenizerSource* source, bool* adds_bos) {
@@ -51,9 +71,10 @@ absl::Status ApplyPreTokenizer(const GgufFile& file, TokenizerSource* source, bo
   }
   for (const PreTokenizer& pre : kPreTokenizers) {
     if (pre.name != *name) continue;
-    source->split_patterns = {pre.pattern};
-    source->split_digits = pre.split_digits;
-    source->normalize_nfc = pre.normalize_nfc;
+    for (const char* pattern : pre.patterns) {
+      if (pattern != nullptr) source->splits.push_back({pattern});
+    }
+    if (pre.normalize_nfc) source->normalizer.emplace_back();  // NFC
     source->ignore_merges = pre.ignore_merges;
     *adds_bos = pre.adds_bos;
     return absl::OkStatus();
@@ -66,32 +87,87 @@ absl::Status ApplyPreTokenizer(const GgufFile& file, TokenizerSource* source, bo
                                                "\" is not supported (supported: ", known, ")"));
 }
 
+// [tokens] the numbers under `key`, which may be absent.
+template <typename Number>
+absl::Status CheckCount(std::string_view key, const std::optional<std::vector<Number>>& values,
+                        size_t num_tokens) {
+  if (!values.has_value() || values->size() == num_tokens) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(ToAbsl(key), " has ", values->size(), " entries for ", num_tokens, " tokens"));
+}
+
+absl::StatusOr<std::vector<std::string_view>> ReadTokens(const GgufFile& file) {
+  auto pieces = file.FindStringArray("tokenizer.ggml.tokens");
+  if (pieces.has_value()) return *std::move(pieces);
+  return absl::InvalidArgumentError("tokenizer.ggml.tokens is not an array of strings");
+}
+
 absl::Status ReadPieces(const GgufFile& file, TokenizerSource* source) {
-  // Values of tokenizer.ggml.token_type.
-  constexpr int64_t kUnknown = 2;
-  constexpr int64_t kControl = 3;
-  constexpr int64_t kUserDefined = 4;
-  const auto pieces = file.FindStringArray("tokenizer.ggml.tokens");
-  if (!pieces.has_value()) {
-    return absl::InvalidArgumentError("tokenizer.ggml.tokens is not an array of strings");
-  }
+  using Type = SentencePieceSpec::Type;
+  ASSIGN_OR_RETURN(const std::vector<std::string_view> pieces, ReadTokens(file));
   const auto types = file.FindIntArray("tokenizer.ggml.token_type");
-  if (types.has_value() && types->size() != pieces->size()) {
-    return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.token_type has ", types->size(),
-                                                   " entries for ", pieces->size(), " tokens"));
-  }
-  source->pieces.reserve(pieces->size());
-  for (size_t i = 0; i < pieces->size(); ++i) {
-    source->pieces.emplace_back((*pieces)[i]);
-    const int64_t type = types.has_value() ? (*types)[i] : 0;
-    if (type != kUnknown && type != kControl && type != kUserDefined) continue;
+  RETURN_IF_ERROR(CheckCount("tokenizer.ggml.token_type", types, pieces.size()));
+  source->pieces.reserve(pieces.size());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    source->pieces.emplace_back(pieces[i]);
+    const Type type = static_cast<Type>(types.has_value() ? (*types)[i] : 0);
+    if (type != Type::kUnknown && type != Type::kControl && type != Type::kUserDefined) continue;
     AddedToken added;
     added.content = source->pieces.back();
     added.id = static_cast<int32_t>(i);
-    added.special = type != kUserDefined;
+    added.special = type != Type::kUserDefined;
     source->added_tokens.push_back(std::move(added));
   }
   return absl::OkStatus();
+}
+
+// tokenizer.ggml.model "llama": a sentencepiece BPE, taken apart.
+absl::StatusOr<TokenizerSource> ReadSentencePieces(const GgufFile& file) {
+  ASSIGN_OR_RETURN(const std::vector<std::string_view> tokens, ReadTokens(file));
+  const auto scores = file.FindFloatArray("tokenizer.ggml.scores");
+  const auto types = file.FindIntArray("tokenizer.ggml.token_type");
+  if (!scores.has_value()) {
+    return absl::InvalidArgumentError("tokenizer.ggml.scores is not an array of numbers");
+  }
+  if (!types.has_value()) {
+    return absl::InvalidArgumentError("tokenizer.ggml.token_type is not an array of integers");
+  }
+  RETURN_IF_ERROR(CheckCount("tokenizer.ggml.scores", scores, tokens.size()));
+  RETURN_IF_ERROR(CheckCount("tokenizer.ggml.token_type", types, tokens.size()));
+  if (file.Has("tokenizer.ggml.precompiled_charsmap")) {
+    return absl::UnimplementedError("tokenizer.ggml.precompiled_charsmap is not supported");
+  }
+  SentencePieceSpec spec;
+  spec.model_type = SentencePieceSpec::ModelType::kBpe;
+  spec.add_dummy_prefix = file.FindBool("tokenizer.ggml.add_space_prefix").value_or(true);
+  spec.remove_extra_spaces =
+      file.FindBool("tokenizer.ggml.remove_extra_whitespaces").value_or(false);
+  if (spec.remove_extra_spaces) {
+    return absl::UnimplementedError(
+        "tokenizer.ggml.remove_extra_whitespaces true is not supported");
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const int64_t type = (*types)[i];
+    if (type < 1 || type > 6) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tokenizer.ggml.token_type[", i, "] ", type, " is not in [1, 6]"));
+    }
+    spec.pieces.push_back({std::string(tokens[i]), static_cast<float>((*scores)[i]),
+                           static_cast<SentencePieceSpec::Type>(type)});
+  }
+  const absl::Status pieces = CheckPieces(spec.pieces);
+  if (!pieces.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.tokens: ", pieces.message()));
+  }
+  if (!IsPlainBpe(spec)) {
+    return absl::UnimplementedError(
+        "tokenizer.ggml.token_type: unused tokens (5), or bytes (6) that are not all 256, are not "
+        "supported");
+  }
+  TokenizerSource source = SourceFromPieces(spec);
+  source.bos_id.reset();
+  source.eos_ids.clear();
+  return source;
 }
 
 absl::Status ReadMerges(const GgufFile& file, TokenizerSource* source) {
@@ -147,11 +223,16 @@ absl::StatusOr<TokenizerSource> TokenizerSourceFromGguf(const GgufFile& file) {
   if (!model.has_value()) {
     return absl::InvalidArgumentError("tokenizer.ggml.model is missing: the file has no tokenizer");
   }
+  if (*model == "llama") {
+    ASSIGN_OR_RETURN(TokenizerSource source, ReadSentencePieces(file));
+    RETURN_IF_ERROR(ReadSpecialIds(file, /*adds_bos=*/true, &source));
+    return source;
+  }
   if (*model != "gpt2") {
     return absl::UnimplementedError(absl::StrCat(
         "tokenizer.ggml.model \"", ToAbsl(*model),
-        "\" is not supported (supported: gpt2, which is byte-level BPE); the model's Hugging Face "
-        "directory may serve"));
+        "\" is not supported (supported: gpt2, which is byte-level BPE, and llama, which is "
+        "sentencepiece BPE); the model's Hugging Face directory may serve"));
   }
   TokenizerSource source;
   bool adds_bos = false;

@@ -10,6 +10,9 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "engine/text/sentencepiece_source.h"
+#include "engine/text/tekken.h"
+#include "engine/text/tokenizer_config.h"
 #include "engine/text/tokenizer_json.h"
 
 namespace fastgen {
@@ -50,30 +53,90 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
   return bytes;
 }
 
+// The file's own tokenizer, with what tokenizer_config.json adds to it.
+using ParseFile = absl::StatusOr<TokenizerSource> (*)(std::string bytes,
+                                                      std::string_view config_json);
+
+absl::StatusOr<TokenizerSource> WithWholeConfig(absl::StatusOr<TokenizerSource> source,
+                                                std::string_view config_json) {
+  if (!source.ok()) return source;
+  ASSIGN_OR_RETURN(const TokenizerConfig config, ParseTokenizerConfig(config_json));
+  RETURN_IF_ERROR(ApplyWholeConfig(config, &*source));
+  return source;
+}
+
+absl::StatusOr<TokenizerSource> ParseJsonFile(std::string bytes, std::string_view config_json) {
+  return ParseTokenizerJson(bytes, config_json);
+}
+// tekken.json says everything itself; a tokenizer_config.json beside it is about a tokenizer.json.
+absl::StatusOr<TokenizerSource> ParseTekkenFile(std::string bytes, std::string_view) {
+  return ParseTekken(bytes);
+}
+absl::StatusOr<TokenizerSource> ParseModelFile(std::string bytes, std::string_view config_json) {
+  return WithWholeConfig(SourceFromSentencePieceModel(std::move(bytes)), config_json);
+}
+
+// The first of them that is there is read.
+constexpr struct {
+  const char* name;
+  size_t max_bytes;
+  ParseFile parse;
+} kTokenizerFiles[] = {
+    {"tokenizer.json", kMaxTokenizerJsonBytes, ParseJsonFile},
+    {"tekken.json", kMaxTokenizerJsonBytes, ParseTekkenFile},
+    {"tokenizer.model.v3", kMaxSentencePieceBytes, ParseModelFile},
+    {"tokenizer.model", kMaxSentencePieceBytes, ParseModelFile},
+};
+
+absl::StatusOr<TokenizerSource> ReadTokenizer(const std::string& directory,
+                                              std::string_view config_json) {
+  std::string names;
+  for (const auto& file : kTokenizerFiles) {
+    const std::string path = absl::StrCat(directory, "/", file.name);
+    absl::StrAppend(&names, names.empty() ? "" : ", ", file.name);
+    if (!Exists(path)) continue;
+    ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, file.max_bytes));
+    auto source = file.parse(std::move(bytes), config_json);
+    if (!source.ok()) return About(path, source.status());
+    return source;
+  }
+  return absl::NotFoundError(absl::StrCat(directory, ": no tokenizer (looked for ", names, ")"));
+}
+
+// A file of its own is the newer place for the template.
+absl::Status ReadTemplate(const std::string& directory, const std::string& config_path,
+                          const TokenizerConfig& config, TextSource* source) {
+  const std::string jinja_path = absl::StrCat(directory, "/chat_template.jinja");
+  const std::string json_path = absl::StrCat(directory, "/chat_template.json");
+  if (Exists(jinja_path)) {
+    ASSIGN_OR_RETURN(source->chat_template, ReadFile(jinja_path, kMaxTemplateBytes));
+    source->template_origin = jinja_path;
+    return absl::OkStatus();
+  }
+  if (Exists(json_path)) {
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(json_path, kMaxTemplateBytes));
+    auto chat_template = ParseChatTemplateJson(bytes);
+    if (!chat_template.ok()) return About(json_path, chat_template.status());
+    source->chat_template = *std::move(chat_template);
+    source->template_origin = json_path;
+    return absl::OkStatus();
+  }
+  source->chat_template = config.chat_template;
+  source->template_origin = absl::StrCat(config_path, ": chat_template");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TextSource> ReadDirectory(const std::string& directory) {
-  const std::string tokenizer_path = absl::StrCat(directory, "/tokenizer.json");
   const std::string config_path = absl::StrCat(directory, "/tokenizer_config.json");
-  const std::string template_path = absl::StrCat(directory, "/chat_template.jinja");
-  ASSIGN_OR_RETURN(const std::string tokenizer_json,
-                   ReadFile(tokenizer_path, kMaxTokenizerJsonBytes));
   std::string config_json;
   if (Exists(config_path)) {
     ASSIGN_OR_RETURN(config_json, ReadFile(config_path, kMaxTokenizerJsonBytes));
   }
-  TextSource source;
-  auto tokenizer = ParseTokenizerJson(tokenizer_json, config_json);
-  if (!tokenizer.ok()) return About(tokenizer_path, tokenizer.status());
-  source.tokenizer = *std::move(tokenizer);
-  // A file of its own is the newer place for the template.
-  if (Exists(template_path)) {
-    ASSIGN_OR_RETURN(source.chat_template, ReadFile(template_path, kMaxTemplateBytes));
-    source.template_origin = template_path;
-    return source;
-  }
   auto config = ParseTokenizerConfig(config_json);
   if (!config.ok()) return About(config_path, config.status());
-  source.chat_template = std::move(config->chat_template);
-  source.template_origin = absl::StrCat(config_path, ": chat_template");
+  TextSource source;
+  ASSIGN_OR_RETURN(source.tokenizer, ReadTokenizer(directory, config_json));
+  RETURN_IF_ERROR(ReadTemplate(directory, config_path, *config, &source));
   return source;
 }
 

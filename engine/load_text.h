@@ -3,7 +3,8 @@
 // A GGUF file carries all of it as metadata (tokenizer.ggml.*, tokenizer.chat_template): of a
 // byte-level BPE it names the split patterns by one word, tokenizer.ggml.pre, and an unknown word
 // is refused, as a wrong pattern gives other ids without a sign. A Hugging Face directory has
-// tokenizer.json, tokenizer_config.json and perhaps chat_template.jinja.
+// tokenizer.json, or else tekken.json, tokenizer.model.v3 or tokenizer.model (the first that is
+// there); besides, tokenizer_config.json, chat_template.jinja and chat_template.json.
 //
 // A model's own chat template that does not compile does not keep the model from being served:
 // chat prompts are refused with the reason. One that the user named must compile.

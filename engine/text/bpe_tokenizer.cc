@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
-#include "base/unicode.h"
 #include "engine/text/byte_alphabet.h"
+#include "engine/text/byte_word_encoder.h"
+#include "engine/text/piece_word_encoder.h"
 
 namespace fastgen {
 namespace {
@@ -27,61 +28,48 @@ std::vector<ByteRange> Clip(absl::Span<const ByteRange> ranges, size_t begin, si
   return clipped;
 }
 
-bool IsAllNfcStable(std::string_view text) {
-  for (size_t pos = 0; pos < text.size();) {
-    if (static_cast<uint8_t>(text[pos]) < 0x80) {
-      ++pos;
-      continue;
-    }
-    const Utf8Char c = DecodeUtf8(text, pos);
-    if (!IsNfcStable(c.code_point)) return false;
-    pos += c.num_bytes;
-  }
-  return true;
+bool HasBytes(const TokenizerSource& source) {
+  return std::find(source.byte_fallback.begin(), source.byte_fallback.end(), 1) !=
+         source.byte_fallback.end();
 }
 
-struct NormalizedText {
-  std::string text;
-  std::vector<ByteRange> untrusted;
-};
-
-// NFC, part by part, so that it is known where untrusted bytes went: a part that changes is
-// untrusted as a whole when any of it was.
-NormalizedText NormalizeParts(std::string_view text, absl::Span<const ByteRange> untrusted) {
-  NormalizedText out;
-  size_t next_range = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const Utf8Char first = DecodeUtf8(text, begin);
-    size_t end = begin + first.num_bytes;
-    bool changes = !IsNfcStable(first.code_point);
-    while (end < text.size()) {
-      const Utf8Char c = DecodeUtf8(text, end);
-      if (IsNfcStable(c.code_point)) break;
-      changes = true;
-      end += c.num_bytes;
-    }
-    const size_t out_begin = out.text.size();
-    if (changes) {
-      const std::string part = NormalizeNfc(text.substr(begin, end - begin));
-      changes = part != text.substr(begin, end - begin);
-      out.text += part;
-    } else {
-      out.text += text.substr(begin, end - begin);
-    }
-    while (next_range < untrusted.size() && untrusted[next_range].end <= begin) ++next_range;
-    if (changes) {
-      if (next_range < untrusted.size() && untrusted[next_range].begin < end) {
-        out.untrusted.push_back({out_begin, out.text.size()});
-      }
-    } else {
-      for (size_t i = next_range; i < untrusted.size() && untrusted[i].begin < end; ++i) {
-        out.untrusted.push_back({out_begin + std::max(untrusted[i].begin, begin) - begin,
-                                 out_begin + std::min(untrusted[i].end, end) - begin});
-      }
-    }
-    begin = end;
+std::string Decoded(std::string text, const TokenizerSource& source) {
+  for (const auto& [pattern, content] : source.decoder_replacements) {
+    text = absl::StrReplaceAll(text, {{pattern, content}});
   }
-  return out;
+  return text;
+}
+
+// [vocab] what each id stands for in a text.
+std::vector<std::string> DecodedPieces(const TokenizerSource& source) {
+  std::vector<std::string> bytes;
+  bytes.reserve(source.pieces.size());
+  for (size_t id = 0; id < source.pieces.size(); ++id) {
+    const std::string& piece = source.pieces[id];
+    if (source.pieces_are_bytes) {
+      bytes.push_back(piece);
+    } else if (source.model == TokenizerSource::Model::kByteLevelBpe) {
+      // Pieces outside the alphabet occur as names of unused ids: they decode to their own text.
+      bytes.push_back(BytesFromAlphabet(piece).value_or(piece));
+    } else if (const auto byte = ByteOfPiece(piece); byte.has_value() &&
+                                                     id < source.byte_fallback.size() &&
+                                                     source.byte_fallback[id] != 0) {
+      bytes.emplace_back(1, static_cast<char>(*byte));
+    } else {
+      bytes.push_back(Decoded(piece, source));
+    }
+  }
+  if (!source.unknown_text.empty() && source.unknown_id.has_value() && *source.unknown_id >= 0 &&
+      static_cast<size_t>(*source.unknown_id) < bytes.size()) {
+    bytes[static_cast<size_t>(*source.unknown_id)] = source.unknown_text;
+  }
+  return bytes;
+}
+
+std::vector<AddedToken> DecodedTokens(const TokenizerSource& source) {
+  std::vector<AddedToken> tokens = source.added_tokens;
+  for (AddedToken& token : tokens) token.content = Decoded(std::move(token.content), source);
+  return tokens;
 }
 
 }  // namespace
@@ -91,7 +79,7 @@ class BpeTokenizer::Encoding {
  public:
   explicit Encoding(const BpeTokenizer& tokenizer) : tokenizer_(tokenizer) {
     matchers_.reserve(tokenizer.splits_.size());
-    for (const SplitRegex& split : tokenizer.splits_) matchers_.emplace_back(split);
+    for (const CompiledSplit& split : tokenizer.splits_) matchers_.emplace_back(split.regex);
   }
 
   absl::StatusOr<std::vector<int32_t>> Run(std::string_view text, const EncodeOptions& options) {
@@ -100,7 +88,7 @@ class BpeTokenizer::Encoding {
     ids_.reserve(ids_.size() + text.size() / 4 + tokenizer_.suffix_ids_.size());
     ForEachSegment(tokenizer_.raw_tokens_, text, options.untrusted,
                    [&](std::string_view segment, size_t begin) {
-                     EncodeRawSegment(segment,
+                     EncodeRawSegment(segment, begin,
                                       Clip(options.untrusted, begin, begin + segment.size()));
                    });
     if (!status_.ok()) return status_;
@@ -128,19 +116,25 @@ class BpeTokenizer::Encoding {
     }
   }
 
-  void EncodeRawSegment(std::string_view text, const std::vector<ByteRange>& untrusted) {
-    if (!tokenizer_.normalize_nfc_ || IsAllNfcStable(text)) {
-      EncodeNormalized(text, untrusted);
+  void EncodeRawSegment(std::string_view text, size_t begin,
+                        const std::vector<ByteRange>& untrusted) {
+    if (tokenizer_.normalizer_.LeavesAlone(text)) {
+      EncodeNormalized(text, begin, untrusted);
       return;
     }
-    const NormalizedText normalized = NormalizeParts(text, untrusted);
-    EncodeNormalized(normalized.text, normalized.untrusted);
+    const NormalizedText normalized = tokenizer_.normalizer_.Apply(text, untrusted);
+    EncodeNormalized(normalized.text, begin, normalized.untrusted);
   }
 
-  void EncodeNormalized(std::string_view text, absl::Span<const ByteRange> untrusted) {
+  // `begin`: 0 where the segment begins the whole text.
+  void EncodeNormalized(std::string_view text, size_t begin,
+                        absl::Span<const ByteRange> untrusted) {
     ForEachSegment(tokenizer_.normalized_tokens_, text, untrusted,
-                   [&](std::string_view segment, size_t) {
-                     if (tokenizer_.add_prefix_space_ && segment[0] != ' ') {
+                   [&](std::string_view segment, size_t segment_begin) {
+                     const bool is_first = begin == 0 && segment_begin == 0;
+                     if (tokenizer_.metaspace_.has_value()) {
+                       Split(0, WithMarks(segment, is_first));
+                     } else if (tokenizer_.add_prefix_space_ && segment[0] != ' ') {
                        Split(0, std::string(" ").append(segment));
                      } else {
                        Split(0, segment);
@@ -148,13 +142,35 @@ class BpeTokenizer::Encoding {
                    });
   }
 
-  // Applies the split patterns from `level` on: each match, and each gap between matches, is a text
-  // for the next one.
+  std::string WithMarks(std::string_view text, bool is_first) const {
+    const Metaspace& metaspace = *tokenizer_.metaspace_;
+    std::string marked =
+        absl::StrReplaceAll(ToAbsl(text), {{" ", absl::string_view(metaspace.mark)}});
+    const bool prepends = metaspace.prepend == Metaspace::Prepend::kAlways ||
+                          (metaspace.prepend == Metaspace::Prepend::kFirst && is_first);
+    if (prepends && marked.compare(0, metaspace.mark.size(), metaspace.mark) != 0) {
+      marked.insert(0, metaspace.mark);
+    }
+    return marked;
+  }
+
+  // Applies the splits from `level` on: each word that one makes is a text for the next one.
   void Split(size_t level, std::string_view text) {
     if (level == matchers_.size()) {
-      EncodeWord(text);
+      tokenizer_.words_->Encode(text, &scratch_, &ids_);
       return;
     }
+    const BpeTokenizer::CompiledSplit& split = tokenizer_.splits_[level];
+    if (split.behavior != SplitStep::Behavior::kIsolated) {
+      SplitAndJoin(level, text);
+      return;
+    }
+    ForEachMatch(level, text, [&](std::string_view part, bool) { Split(level + 1, part); });
+  }
+
+  // Gives the matches of a split, and the gaps between them, in order.
+  template <typename Take>
+  void ForEachMatch(size_t level, std::string_view text, Take take) {
     SplitRegex::Matcher& matcher = matchers_[level];
     size_t begin = 0;
     while (begin < text.size() && status_.ok()) {
@@ -163,63 +179,69 @@ class BpeTokenizer::Encoding {
         status_ = matcher.status();
         return;
       }
-      if (match.begin > begin) Split(level + 1, text.substr(begin, match.begin - begin));
-      if (match.end > match.begin)
-        Split(level + 1, text.substr(match.begin, match.end - match.begin));
+      if (match.begin > begin) take(text.substr(begin, match.begin - begin), false);
+      if (match.end > match.begin) take(text.substr(match.begin, match.end - match.begin), true);
       begin = match.end;
     }
   }
 
-  void EncodeWord(std::string_view word) {
-    if (word.size() <= tokenizer_.max_whole_word_bytes_) {
-      const auto whole = tokenizer_.whole_words_.find(ToAbsl(word));
-      if (whole != tokenizer_.whole_words_.end()) {
-        ids_.push_back(whole->second);
+  // A split whose matches do not all stand alone.
+  void SplitAndJoin(size_t level, std::string_view text) {
+    using Behavior = SplitStep::Behavior;
+    const BpeTokenizer::CompiledSplit& split = tokenizer_.splits_[level];
+    std::string_view held;  // a word that the next part may still join
+    bool held_matches = false;
+    const auto give = [&](std::string_view word) {
+      if (!word.empty() && status_.ok()) Split(level + 1, word);
+    };
+    ForEachMatch(level, text, [&](std::string_view part, bool is_match) {
+      const bool matches = is_match != split.invert;
+      if (split.behavior == Behavior::kRemoved) {
+        if (!matches) give(part);
         return;
       }
-    }
-    word_.clear();
-    for (const char c : word) {
-      const int32_t id = tokenizer_.byte_ids_[static_cast<uint8_t>(c)];
-      // A byte that the vocabulary lacks is left out where it has no unknown token either.
-      if (id >= 0) {
-        word_.push_back(id);
-      } else if (tokenizer_.unknown_id_.has_value()) {
-        word_.push_back(*tokenizer_.unknown_id_);
+      const bool joins =
+          !held.empty() &&
+          (split.behavior == Behavior::kContiguous           ? matches == held_matches
+           : split.behavior == Behavior::kMergedWithPrevious ? matches && !held_matches
+                                                             : held_matches && !matches);
+      if (joins) {
+        held = std::string_view(held.data(), held.size() + part.size());
+      } else {
+        give(std::exchange(held, part));
       }
-    }
-    tokenizer_.merges_.Merge(&word_, &scratch_);
-    ids_.insert(ids_.end(), word_.begin(), word_.end());
+      held_matches = matches;
+    });
+    give(held);
   }
 
   const BpeTokenizer& tokenizer_;
   bool parse_special_ = true;
   std::vector<SplitRegex::Matcher> matchers_;  // one a split pattern
-  BpeMerges::Scratch scratch_;
-  std::vector<int32_t> word_;
+  WordEncoder::Scratch scratch_;
   std::vector<int32_t> ids_;
   absl::Status status_;
 };
 
 absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Create(const TokenizerSource& source) {
-  std::vector<std::string> bytes;
-  bytes.reserve(source.pieces.size());
-  for (const std::string& piece : source.pieces) {
-    // Pieces outside the alphabet occur as names of unused ids: they decode to their own text.
-    bytes.push_back(BytesFromAlphabet(piece).value_or(piece));
-  }
   std::unique_ptr<BpeTokenizer> tokenizer(new BpeTokenizer);
-  ASSIGN_OR_RETURN(tokenizer->tokens_, TokenTable::Create(std::move(bytes), source.added_tokens));
+  ASSIGN_OR_RETURN(tokenizer->tokens_,
+                   TokenTable::Create(DecodedPieces(source), DecodedTokens(source)));
   RETURN_IF_ERROR(CheckNamedIds(source, tokenizer->tokens_));
-  RETURN_IF_ERROR(tokenizer->AddMerges(source));
+  ASSIGN_OR_RETURN(tokenizer->normalizer_, TextNormalizer::Create(source.normalizer));
   RETURN_IF_ERROR(tokenizer->AddSplits(source));
-  tokenizer->AddWholeWords(source);
+  const bool is_byte_level = source.model == TokenizerSource::Model::kByteLevelBpe;
+  ASSIGN_OR_RETURN(tokenizer->words_, is_byte_level
+                                          ? ByteWordEncoder::Create(source, tokenizer->tokens_)
+                                          : PieceWordEncoder::Create(source, tokenizer->tokens_));
 
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
   for (AddedToken token : source.added_tokens) {
     if (token.normalized) {
-      if (source.normalize_nfc) token.content = NormalizeNfc(token.content);
+      if (source.normalize_added_tokens) {
+        token.content = tokenizer->normalizer_.Apply(token.content, {}).text;
+      }
       normalized.push_back(std::move(token));
     } else {
       raw.push_back(std::move(token));
@@ -227,84 +249,26 @@ absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Create(const Tokeniz
   }
   tokenizer->raw_tokens_ = AddedTokenFinder(std::move(raw));
   tokenizer->normalized_tokens_ = AddedTokenFinder(std::move(normalized));
-  tokenizer->normalize_nfc_ = source.normalize_nfc;
+  tokenizer->metaspace_ = source.metaspace;
   tokenizer->add_prefix_space_ = source.add_prefix_space;
+  tokenizer->has_byte_fallback_ = !is_byte_level && HasBytes(source);
+  tokenizer->drops_first_space_ = source.drop_first_space;
   tokenizer->prefix_ids_ = source.prefix_ids;
   tokenizer->suffix_ids_ = source.suffix_ids;
   tokenizer->bos_id_ = source.bos_id;
-  tokenizer->unknown_id_ = source.unknown_id;
   return tokenizer;
 }
 
-absl::Status BpeTokenizer::AddMerges(const TokenizerSource& source) {
-  absl::flat_hash_map<absl::string_view, int32_t> ids;
-  ids.reserve(source.pieces.size());
-  for (size_t i = 0; i < source.pieces.size(); ++i) {
-    if (!source.pieces[i].empty()) ids.try_emplace(source.pieces[i], static_cast<int32_t>(i));
-  }
-  for (size_t byte = 0; byte < 256; ++byte) {
-    const auto id = ids.find(AlphabetCharacter(static_cast<uint8_t>(byte)));
-    byte_ids_[byte] = id == ids.end() ? -1 : id->second;
-  }
-  merges_.Reserve(source.merges.size());
-  std::string merged;
-  for (size_t rank = 0; rank < source.merges.size(); ++rank) {
-    const auto& [left, right] = source.merges[rank];
-    merged.assign(left).append(right);
-    int32_t parts[3];
-    const std::string* names[3] = {&left, &right, &merged};
-    for (int i = 0; i < 3; ++i) {
-      const auto id = ids.find(*names[i]);
-      if (id == ids.end()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "merge ", rank, " ('", absl::CHexEscape(left.substr(0, 64)), "' '",
-            absl::CHexEscape(right.substr(0, 64)), "') needs the piece '",
-            absl::CHexEscape(names[i]->substr(0, 128)), "', which the vocabulary lacks"));
-      }
-      parts[i] = id->second;
-    }
-    // A special token that merges could spell would be open to whoever types its text.
-    if (tokens_.IsSpecial(parts[2])) continue;
-    merges_.Add(parts[0], parts[1], static_cast<uint32_t>(rank), parts[2]);
-  }
-  return absl::OkStatus();
-}
-
 absl::Status BpeTokenizer::AddSplits(const TokenizerSource& source) {
-  std::vector<std::string> patterns;
-  if (source.split_digits) patterns.push_back(R"(\p{N})");
-  patterns.insert(patterns.end(), source.split_patterns.begin(), source.split_patterns.end());
-  if (patterns.size() > kMaxSplitPatterns) {
+  if (source.splits.size() > kMaxSplitPatterns) {
     return absl::InvalidArgumentError(
-        absl::StrCat(patterns.size(), " split patterns, more than ", kMaxSplitPatterns));
+        absl::StrCat(source.splits.size(), " split patterns, more than ", kMaxSplitPatterns));
   }
-  for (const std::string& pattern : patterns) {
-    ASSIGN_OR_RETURN(SplitRegex split, SplitRegex::Compile(pattern));
-    splits_.push_back(std::move(split));
+  for (const SplitStep& step : source.splits) {
+    ASSIGN_OR_RETURN(SplitRegex regex, SplitRegex::Compile(step.pattern));
+    splits_.push_back({std::move(regex), step.behavior, step.invert});
   }
   return absl::OkStatus();
-}
-
-void BpeTokenizer::AddWholeWords(const TokenizerSource& source) {
-  std::vector<int32_t> word;
-  BpeMerges::Scratch scratch;
-  whole_words_.reserve(source.pieces.size());
-  for (size_t i = 0; i < source.pieces.size(); ++i) {
-    const int32_t id = static_cast<int32_t>(i);
-    if (source.pieces[i].empty() || tokens_.IsSpecial(id)) continue;
-    const std::string_view bytes = tokens_.Bytes(id);
-    if (BytesFromAlphabet(source.pieces[i]) != bytes)
-      continue;  // outside the alphabet, or an added token
-    if (!source.ignore_merges) {
-      word.clear();
-      for (const char c : bytes) word.push_back(byte_ids_[static_cast<uint8_t>(c)]);
-      if (std::find(word.begin(), word.end(), -1) != word.end()) continue;
-      merges_.Merge(&word, &scratch);
-      if (word.size() != 1 || word[0] != id) continue;
-    }
-    whole_words_.try_emplace(ToAbsl(bytes), id);
-    max_whole_word_bytes_ = std::max(max_whole_word_bytes_, bytes.size());
-  }
 }
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(std::string_view text,

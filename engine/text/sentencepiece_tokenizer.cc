@@ -6,33 +6,19 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/status_macros.h"
+#include "engine/text/piece_word_encoder.h"
+#include "engine/text/sentencepiece_source.h"
 
 namespace fastgen {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581 stands for a space
-constexpr std::string_view kUnknownText =
-    " \xE2\x81\x87 ";  // what the library prints for an unknown piece
-
-// "<0x41>" to "A"; other texts to "".
-std::string ByteOfPiece(const std::string& piece) {
-  if (piece.size() != 6 || piece.compare(0, 3, "<0x") != 0 || piece[5] != '>') return "";
-  int value = 0;
-  for (const char c : piece.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-    if (digit < 0) return "";
-    value = value * 16 + digit;
-  }
-  return std::string(1, static_cast<char>(value));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::Create(
     const TokenizerSource& source) {
-  if (source.sentencepiece_model.empty()) {
-    return absl::InvalidArgumentError("the sentencepiece model is empty");
-  }
+  ASSIGN_OR_RETURN(const SentencePieceSpec spec,
+                   ParseSentencePieceModel(source.sentencepiece_model));
   std::unique_ptr<SentencePieceTokenizer> tokenizer(new SentencePieceTokenizer);
   std::string error;
   tokenizer->model_ = SentencePieceModel::Load(source.sentencepiece_model, &error);
@@ -46,14 +32,14 @@ absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::
     std::string piece = model.Piece(id);
     switch (model.KindOf(id)) {
       case SentencePieceModel::Kind::kByte:
-        bytes.push_back(ByteOfPiece(piece));
+        bytes.emplace_back(1, static_cast<char>(ByteOfPiece(piece).value_or(0)));
         break;
       case SentencePieceModel::Kind::kControl:
         special.push_back({.content = piece, .id = id, .special = true});
         bytes.push_back(std::move(piece));
         break;
       case SentencePieceModel::Kind::kUnknown:
-        bytes.emplace_back(kUnknownText);
+        bytes.push_back(spec.unknown_surface);
         break;
       case SentencePieceModel::Kind::kText:
       case SentencePieceModel::Kind::kUnused:
@@ -68,9 +54,7 @@ absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::
   if (!tokenizer->bos_id_.has_value() && model.bos_id() >= 0) tokenizer->bos_id_ = model.bos_id();
   tokenizer->prefix_ids_ = source.prefix_ids;
   tokenizer->suffix_ids_ = source.suffix_ids;
-  if (source.prefix_ids.empty() && source.suffix_ids.empty() && tokenizer->bos_id_.has_value()) {
-    tokenizer->prefix_ids_ = {*tokenizer->bos_id_};
-  }
+  tokenizer->drops_first_space_ = spec.add_dummy_prefix;
   return tokenizer;
 }
 

@@ -1,4 +1,5 @@
-// SentencePieceTokenizer: a tokenizer.model (Mistral, Llama 2), through the sentencepiece library.
+// SentencePieceTokenizer: a tokenizer.model through the sentencepiece library: unigram models, and
+// those whose normalizer does more than to mark spaces (sentencepiece_source.h).
 //
 // The library never reads a control token in a text. Where the caller asks for special tokens to be
 // parsed, they are found first, as for byte-level BPE, and the texts between them are given to the
@@ -25,8 +26,7 @@ namespace fastgen {
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   // Reads source.sentencepiece_model. The model's control pieces are special tokens besides
-  // source.added_tokens; its begin token is added by default where the source names neither prefix
-  // nor suffix.
+  // source.added_tokens.
   static absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> Create(
       const TokenizerSource& source);
 
@@ -36,6 +36,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool IsSpecial(int32_t id) const override { return tokens_.IsSpecial(id); }
   int32_t vocab_size() const override { return tokens_.size(); }
   bool has_byte_fallback() const override { return true; }
+  bool drops_first_space() const override { return drops_first_space_; }
   std::optional<int32_t> bos_id() const override { return bos_id_; }
 
  private:
@@ -45,6 +46,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::unique_ptr<SentencePieceModel> model_;
   TokenTable tokens_;
   AddedTokenFinder special_tokens_;
+  bool drops_first_space_ = true;
   std::vector<int32_t> prefix_ids_;
   std::vector<int32_t> suffix_ids_;
   std::optional<int32_t> bos_id_;

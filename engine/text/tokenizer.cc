@@ -1,6 +1,5 @@
 #include "engine/text/tokenizer.h"
 
-#include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/text/bpe_tokenizer.h"
 #include "engine/text/detokenizer.h"
@@ -21,18 +20,12 @@ std::string DecodeAll(const Tokenizer& tokenizer, absl::Span<const int32_t> ids,
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerSource source) {
-  switch (source.model) {
-    case TokenizerSource::Model::kByteLevelBpe: {
-      ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, BpeTokenizer::Create(source));
-      return tokenizer;
-    }
-    case TokenizerSource::Model::kSentencePieceBpe: {
-      ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
-                       SentencePieceTokenizer::Create(source));
-      return tokenizer;
-    }
+  if (source.model == TokenizerSource::Model::kSentencePiece) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, SentencePieceTokenizer::Create(source));
+    return tokenizer;
   }
-  CHECK(false) << "unknown tokenizer model " << static_cast<int>(source.model);
+  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, BpeTokenizer::Create(source));
+  return tokenizer;
 }
 
 }  // namespace fastgen

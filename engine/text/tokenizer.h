@@ -1,8 +1,9 @@
 // Tokenizer: text to ids and ids to bytes.
 //
-// Implementations: BpeTokenizer (byte-level BPE) and SentencePieceTokenizer. Both are made from a
-// TokenizerSource, plain data that the facade fills from tokenizer.json, tokenizer.model or GGUF
-// metadata.
+// Implementations: BpeTokenizer (byte-level BPE, and BPE over characters with byte fallback) and
+// SentencePieceTokenizer (the library, for models that are not plain BPE). All are made from a
+// TokenizerSource, plain data that the facade fills from tokenizer.json, tekken.json,
+// tokenizer.model or GGUF metadata.
 // Thread rule: immutable after construction; any thread.
 #pragma once
 
@@ -43,22 +44,65 @@ struct AddedToken {
   bool normalized = false;
 };
 
+// One step of the text's normalization, before words are made.
+struct NormalizerStep {
+  enum class Kind { kNfc, kPrepend, kReplace };
+  Kind kind = Kind::kNfc;
+  std::string pattern;  // kReplace: every occurrence of it
+  std::string content;  // kPrepend: before a text that is not empty; kReplace: instead
+};
+
+// One step of cutting a text into words.
+struct SplitStep {
+  // What becomes of the matches: words of their own, dropped, or joined to a neighbour; kContiguous
+  // joins matches to matches.
+  enum class Behavior { kIsolated, kRemoved, kMergedWithPrevious, kMergedWithNext, kContiguous };
+  std::string pattern;  // a regex
+  Behavior behavior = Behavior::kIsolated;
+  bool invert = false;  // what lies between the matches is taken for the matches
+};
+
+// The mark that stands for a space in the pieces, put in front of a text where it is not there.
+struct Metaspace {
+  enum class Prepend { kNever, kFirst, kAlways };  // kFirst: at the very beginning only
+  std::string mark = "\xE2\x96\x81";
+  Prepend prepend = Prepend::kAlways;
+};
+
 // Everything a tokenizer is made of. Which members count depends on `model`.
 struct TokenizerSource {
-  enum class Model { kByteLevelBpe, kSentencePieceBpe };
+  enum class Model {
+    kByteLevelBpe,   // words are bytes
+    kPieceBpe,       // words are characters, those without a piece are bytes
+    kSentencePiece,  // `sentencepiece_model` says all
+  };
+  // Which neighbours merge, and which first.
+  enum class MergeOrder {
+    kListed,   // `merges`, in their order
+    kById,     // any whose joint text is a piece, the lowest id first
+    kByScore,  // the same, the highest score first
+  };
   Model model = Model::kByteLevelBpe;
-  // [vocab]; byte-level BPE: in the GPT-2 byte alphabet; holes are ""
+  // [vocab]; byte-level BPE: in the GPT-2 byte alphabet, or raw bytes; holes are ""
   std::vector<std::string> pieces;
-  std::vector<float> scores;           // [vocab] or empty (sentencepiece)
-  std::vector<uint8_t> byte_fallback;  // [vocab] 1 where the piece is a raw byte, or empty
+  bool pieces_are_bytes = false;
+  MergeOrder merge_order = MergeOrder::kListed;
+  std::vector<float> scores;  // [vocab] for kByScore
+  std::vector<uint8_t>
+      byte_fallback;  // kPieceBpe: [vocab] 1 where the piece is a raw byte, or empty
   std::vector<std::pair<std::string, std::string>> merges;  // in rank order
   std::vector<AddedToken> added_tokens;
-  // Regexes applied one after another, each isolating its matches.
-  std::vector<std::string> split_patterns;
-  bool split_digits = false;  // each digit on its own, before split_patterns
-  bool normalize_nfc = false;
-  bool ignore_merges = false;  // a whole word that is a piece needs no merging
+  bool normalize_added_tokens = true;  // those with `normalized` are normalised as texts are
+  std::vector<NormalizerStep> normalizer;
+  std::optional<Metaspace> metaspace;  // before the splits
+  std::vector<SplitStep> splits;       // applied one after another
+  bool ignore_merges = false;          // a whole word that is a piece needs no merging
   bool add_prefix_space = false;
+  bool fuse_unknown = false;  // kPieceBpe: unknown characters in a row are one unknown token
+  // Replacements in a piece's text, which is then what the id stands for (kPieceBpe).
+  std::vector<std::pair<std::string, std::string>> decoder_replacements;
+  bool drop_first_space = false;    // a text decodes without the space that it begins with
+  std::string unknown_text;         // what the unknown id decodes to; "": its piece
   std::vector<int32_t> prefix_ids;  // added by add_special_tokens, before
   std::vector<int32_t> suffix_ids;  // and after
   std::optional<int32_t> bos_id;
@@ -81,9 +125,10 @@ class Tokenizer {
 
   virtual bool IsSpecial(int32_t id) const = 0;
   virtual int32_t vocab_size() const = 0;
-  // Byte fallback turns an invalid byte into one U+FFFD each, and drops the first space of a whole
-  // text.
+  // Byte fallback turns an invalid byte into one U+FFFD each.
   virtual bool has_byte_fallback() const = 0;
+  // Whether a text decodes without the space that it begins with.
+  virtual bool drops_first_space() const { return has_byte_fallback(); }
   virtual std::optional<int32_t> bos_id() const = 0;
 };
 

@@ -7,7 +7,9 @@
 #include <string>
 
 #include "tests/engine/chat_message.h"
+#include "tests/engine/text/golden_checks.h"
 #include "tests/engine/tiny_text.h"
+#include "tests/testing/testdata.h"
 #include "tests/testing/weight_file_writer.h"
 
 namespace fastgen {
@@ -42,7 +44,8 @@ TEST_CASE("GGUF metadata gives pieces, merges, special tokens and the split", "[
   REQUIRE(source.ok());
   CHECK(source->pieces.size() == 262);
   CHECK(source->merges == std::vector<std::pair<std::string, std::string>>{{"h", "i"}});
-  CHECK(source->split_digits);
+  REQUIRE(source->splits.size() == 2);
+  CHECK(source->splits[0].pattern == R"(\p{N})");
   REQUIRE(source->added_tokens.size() == 4);
   CHECK(source->added_tokens[0].content == "<|start|>");
   CHECK(source->added_tokens[0].special);
@@ -78,7 +81,7 @@ TEST_CASE("GGUF metadata that is wrong or not understood is refused by its key",
   };
   using T = TinyText*;
   CHECK(refusal([](T) {}).empty());
-  CHECK(refusal([](T t) { t->model = "llama"; }).rfind("tokenizer.ggml.model \"llama\"", 0) == 0);
+  CHECK(refusal([](T t) { t->model = "bert"; }).rfind("tokenizer.ggml.model \"bert\"", 0) == 0);
   CHECK(refusal([](T t) {
           t->pre = "other";
         }).rfind("tokenizer.ggml.pre \"other\" is not supported (supported: ", 0) == 0);
@@ -166,6 +169,26 @@ TEST_CASE("a directory's template is its own file, else in tokenizer_config.json
   CHECK(load()->eos_ids == std::vector<int32_t>{TinyText::kEnd});
   WriteFile(directory.path() / "chat_template.jinja", "file {{ eos_token }}");
   CHECK(rendered() == "file <|end|>");
+}
+
+TEST_CASE("a real sentencepiece vocabulary in a GGUF file agrees with its reference",
+          "[engine][golden]") {
+  const auto shared = testing::SharedTestdata();
+  if (!shared.has_value()) {
+    WARN("no shared goldens: the GGUF vocabulary skipped");
+    return;
+  }
+  const std::filesystem::path directory = *shared / "tokenizers" / "gguf";
+  const auto file = GgufFile::Open((directory / "llama-spm.gguf").string());
+  REQUIRE(file.ok());
+  auto source = TokenizerSourceFromGguf(*file);
+  INFO(source.status().ToString());
+  REQUIRE(source.ok());
+  const auto tokenizer = MakeTokenizer(*std::move(source));
+  REQUIRE(tokenizer.ok());
+  testing::CheckEncodings(**tokenizer, directory / "llama-spm.golden.jsonl",
+                          /*parse_special=*/false);
+  testing::CheckStreams(**tokenizer, directory / "llama-spm.stream.jsonl");
 }
 
 }  // namespace

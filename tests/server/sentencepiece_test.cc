@@ -1,5 +1,5 @@
-// SentencePiece brings its own protobuf in Debian's shared library and breaks a process that also serves gRPC; the
-// static one that ./dev setup builds must not.
+// SentencePiece brings its own protobuf in Debian's shared library and breaks a process that also
+// serves gRPC; the static one that ./dev setup builds must not.
 #include <fstream>
 #include <sstream>
 
@@ -18,7 +18,7 @@ TEST_CASE("sentencepiece encodes inside the process that serves gRPC", "[server]
   bytes << file.rdbuf();
   REQUIRE(bytes.str().size() > 1000);
   TokenizerSource source;
-  source.model = TokenizerSource::Model::kSentencePieceBpe;
+  source.model = TokenizerSource::Model::kSentencePiece;
   source.sentencepiece_model = bytes.str();
   auto tokenizer = MakeTokenizer(std::move(source));
   INFO(tokenizer.status().ToString());
@@ -28,8 +28,8 @@ TEST_CASE("sentencepiece encodes inside the process that serves gRPC", "[server]
   options.grpc_listen = {"127.0.0.1:0"};
   TestDaemon daemon(options);
   daemon.engine->set_tokenizer(*std::move(tokenizer));
-  auto stub = v1::Inference::NewStub(grpc::CreateChannel(daemon.daemon->grpc_addresses()[0],
-                                                         grpc::InsecureChannelCredentials()));
+  auto stub = v1::Inference::NewStub(
+      grpc::CreateChannel(daemon.daemon->grpc_addresses()[0], grpc::InsecureChannelCredentials()));
   for (const std::string text : {"Hello, world", "Grüße aus 東京 🚀", "  two  spaces\n"}) {
     v1::TokenizeRequest request;
     request.set_text(text);

@@ -13,15 +13,11 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-std::unique_ptr<Tokenizer> LoadSmall() {
-  TokenizerSource source;
-  source.model = TokenizerSource::Model::kSentencePieceBpe;
-  source.sentencepiece_model =
-      testing::ReadFile(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model");
-  auto tokenizer = MakeTokenizer(std::move(source));
-  REQUIRE(tokenizer.ok());
-  return *std::move(tokenizer);
+std::unique_ptr<Tokenizer> LoadSmall(testing::SentencePieceBy by) {
+  return testing::LoadSentencePiece(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model",
+                                    by);
 }
+std::unique_ptr<Tokenizer> LoadSmall() { return LoadSmall(testing::SentencePieceBy::kLibrary); }
 
 Ids Encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOptions& options) {
   const auto ids = tokenizer.Encode(text, options);
@@ -32,7 +28,8 @@ Ids Encode(const Tokenizer& tokenizer, std::string_view text, const EncodeOption
 }  // namespace
 
 TEST_CASE("a small sentencepiece model agrees with its reference", "[text][golden]") {
-  const auto tokenizer = LoadSmall();
+  const auto tokenizer =
+      LoadSmall(GENERATE(testing::SentencePieceBy::kChoice, testing::SentencePieceBy::kLibrary));
   CHECK(tokenizer->vocab_size() == 420);
   CHECK(tokenizer->has_byte_fallback());
   CHECK(tokenizer->bos_id() == 1);
@@ -49,7 +46,8 @@ TEST_CASE("a small sentencepiece model agrees with its reference", "[text][golde
 }
 
 TEST_CASE("control pieces are parsed in trusted text only", "[text]") {
-  const auto tokenizer = LoadSmall();
+  const auto tokenizer =
+      LoadSmall(GENERATE(testing::SentencePieceBy::kChoice, testing::SentencePieceBy::kLibrary));
   const std::string text = "[INST]the[/INST]";
   const Ids ids = Encode(*tokenizer, text, {});
   CHECK(ids.front() == 1);
@@ -66,7 +64,7 @@ TEST_CASE("control pieces are parsed in trusted text only", "[text]") {
 
 TEST_CASE("what is not a sentencepiece model is refused", "[text]") {
   TokenizerSource source;
-  source.model = TokenizerSource::Model::kSentencePieceBpe;
+  source.model = TokenizerSource::Model::kSentencePiece;
   CHECK(MakeTokenizer(source).status().message() == "the sentencepiece model is empty");
   const std::string model =
       testing::ReadFile(testing::SourceTestdata() / "tokenizer" / "sentencepiece.model");

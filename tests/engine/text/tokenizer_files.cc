@@ -6,6 +6,8 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "engine/text/sentencepiece_source.h"
+#include "engine/text/tekken.h"
 #include "engine/text/tokenizer_json.h"
 
 namespace fastgen::testing {
@@ -42,6 +44,29 @@ std::unique_ptr<Tokenizer> LoadTokenizer(const std::filesystem::path& directory)
   CHECK(source.ok()) << directory << ": " << source.status();
   auto tokenizer = MakeTokenizer(*std::move(source));
   CHECK(tokenizer.ok()) << directory << ": " << tokenizer.status();
+  return *std::move(tokenizer);
+}
+
+std::unique_ptr<Tokenizer> LoadTekken(const std::filesystem::path& file) {
+  auto source = ParseTekken(ReadFile(file));
+  CHECK(source.ok()) << file << ": " << source.status();
+  auto tokenizer = MakeTokenizer(*std::move(source));
+  CHECK(tokenizer.ok()) << file << ": " << tokenizer.status();
+  return *std::move(tokenizer);
+}
+
+std::unique_ptr<Tokenizer> LoadSentencePiece(const std::filesystem::path& file,
+                                             SentencePieceBy by) {
+  std::string model = ReadFile(file);
+  auto source = SourceFromSentencePieceModel(model);
+  CHECK(source.ok()) << file << ": " << source.status();
+  if (by == SentencePieceBy::kLibrary) {
+    source->model = TokenizerSource::Model::kSentencePiece;
+    source->sentencepiece_model = std::move(model);
+    source->added_tokens.clear();  // the library knows them
+  }
+  auto tokenizer = MakeTokenizer(*std::move(source));
+  CHECK(tokenizer.ok()) << file << ": " << tokenizer.status();
   return *std::move(tokenizer);
 }
 

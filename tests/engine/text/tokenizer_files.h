@@ -18,6 +18,14 @@ std::string ReadFile(const std::filesystem::path& path);
 // From tokenizer.json, and tokenizer_config.json where there is one, in `directory`.
 std::unique_ptr<Tokenizer> LoadTokenizer(const std::filesystem::path& directory);
 
+std::unique_ptr<Tokenizer> LoadTekken(const std::filesystem::path& file);
+
+enum class SentencePieceBy {
+  kChoice,   // our own BPE where it can
+  kLibrary,  // the library whatever the model is
+};
+std::unique_ptr<Tokenizer> LoadSentencePiece(const std::filesystem::path& file, SentencePieceBy by);
+
 struct GoldenRow {
   std::string text;
   std::vector<int32_t> ids;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_replace.h"
+#include "engine/text/tokenizer_config.h"
 #include "tests/engine/text/tokenizer_files.h"
 #include "tests/testing/testdata.h"
 
@@ -50,8 +51,8 @@ TEST_CASE("a tokenizer.json becomes plain data", "[text]") {
   CHECK(source->prefix_ids == std::vector<int32_t>{4});
   CHECK(source->suffix_ids == std::vector<int32_t>{5});
   CHECK(source->bos_id == 4);
-  CHECK(source->split_patterns.size() == 1);
-  CHECK_FALSE(source->normalize_nfc);
+  CHECK(source->splits.size() == 1);
+  CHECK(source->normalizer.empty());
   CHECK_FALSE(source->ignore_merges);
 }
 
@@ -71,8 +72,9 @@ TEST_CASE("pre-tokenizers keep their order", "[text]") {
         {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})"),
                                          "");
   REQUIRE(source.ok());
-  CHECK(source->split_digits);
-  CHECK(source->split_patterns == std::vector<std::string>{"x+", R"(\p{N}+)", R"(a\.b)"});
+  std::vector<std::string> patterns;
+  for (const SplitStep& split : source->splits) patterns.push_back(split.pattern);
+  CHECK(patterns == std::vector<std::string>{R"(\p{N})", "x+", R"(\p{N}+)", R"(a\.b)"});
 }
 
 TEST_CASE("components that are not understood are refused by name", "[text]") {
@@ -83,17 +85,15 @@ TEST_CASE("components that are not understood are refused by name", "[text]") {
   CHECK(Refusal(With(kPre, R"({"type": "Metaspace"})")) ==
         "tokenizer.json.pre_tokenizer type 'Metaspace' is not supported");
   CHECK(Refusal(
-            With(kPre, R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed"})")) ==
-        "tokenizer.json.pre_tokenizer.behavior 'Removed' is not supported");
-  CHECK(
-      Refusal(With(
-          kPre,
-          R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated", "invert": true})")) ==
-      "tokenizer.json.pre_tokenizer.invert true is not supported");
+            With(kPre, R"({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Doubled"})")) ==
+        "tokenizer.json.pre_tokenizer.behavior 'Doubled' is not supported");
   CHECK(Refusal(With(kPre, R"({"type": "Digits"})")) ==
-        "tokenizer.json.pre_tokenizer has no ByteLevel: only byte-level BPE is supported");
+        "tokenizer.json.pre_tokenizer has no ByteLevel: without byte_fallback, only byte-level BPE "
+        "is "
+        "supported");
   CHECK(Refusal(With(kPre, "null")) ==
-        "tokenizer.json.pre_tokenizer is missing: only byte-level BPE is supported");
+        "tokenizer.json.pre_tokenizer is missing: without byte_fallback, only byte-level BPE is "
+        "supported");
   CHECK_THAT(
       Refusal(With(
           kPre,
@@ -111,8 +111,6 @@ TEST_CASE("components that are not understood are refused by name", "[text]") {
       "tokenizer.json.decoder type 'WordPiece' is not supported");
   CHECK(Refusal(With("\"BPE\"", "\"Unigram\"")) ==
         "tokenizer.json.model type 'Unigram' is not supported");
-  CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"byte_fallback\": true")) ==
-        "tokenizer.json.model.byte_fallback true is not supported");
   CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"dropout\": 0.1")) ==
         "tokenizer.json.model.dropout is not supported");
   CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"end_of_word_suffix\": \"</w>\"")) ==

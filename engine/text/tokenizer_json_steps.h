@@ -1,0 +1,21 @@
+// The parts of a tokenizer.json around its model: normalizer, pre-tokenizer and decoder.
+//
+// Understood, because published checkpoints have them: normalizers NFC, Prepend and Replace of a
+// string; pre-tokenizers Split (every behavior), Digits, Metaspace and ByteLevel; decoders
+// ByteLevel or Replace, ByteFallback, Fuse and Strip of the first space. All alone or in a
+// Sequence. Anything else is refused by its name. Thread rule: any thread. Tested by
+// tests/engine/text/tokenizer_json_test.cc.
+#pragma once
+
+#include "absl/status/status.h"
+#include "engine/text/json_node.h"
+#include "engine/text/tokenizer.h"
+
+namespace fastgen {
+
+// What the model is made of decides which of the others fit.
+absl::Status ReadNormalizer(const JsonNode& root, TokenizerSource* source);
+absl::Status ReadPreTokenizer(const JsonNode& root, TokenizerSource* source);
+absl::Status ReadDecoder(const JsonNode& root, TokenizerSource* source);
+
+}  // namespace fastgen
