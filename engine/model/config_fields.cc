@@ -28,14 +28,16 @@ const json::value* ConfigFields::Find(std::string_view key) const {
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
-int64_t ConfigFields::RequiredInt(std::string_view key) {
+int64_t ConfigFields::RequiredSize(std::string_view key) {
   if (!Has(key)) Missing(key, "");
-  return Int(key, 0);
+  return Size(key, 1);
 }
 
-double ConfigFields::RequiredNumber(std::string_view key) {
-  if (!Has(key)) Missing(key, "");
-  return Number(key, 0);
+int64_t ConfigFields::Size(std::string_view key, int64_t absent) {
+  const int64_t value = Int(key, absent);
+  if (!Has(key) || value > 0) return value;
+  WrongValue(key, "positive");
+  return absent;
 }
 
 int64_t ConfigFields::Int(std::string_view key, int64_t absent) {

@@ -32,8 +32,9 @@ class ConfigFields {
   const boost::json::value* Find(std::string_view key) const;
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
 
-  int64_t RequiredInt(std::string_view key);
-  double RequiredNumber(std::string_view key);
+  // A size or a count: an integer above 0.
+  int64_t RequiredSize(std::string_view key);
+  int64_t Size(std::string_view key, int64_t absent);
   int64_t Int(std::string_view key, int64_t absent);
   double Number(std::string_view key, double absent);
   bool Bool(std::string_view key, bool absent);

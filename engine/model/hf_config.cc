@@ -213,23 +213,23 @@ const Architecture* ReadArchitecture(ConfigFields* fields) {
 }
 
 void ReadSizes(const Architecture& architecture, ConfigFields* fields, ModelConfig* config) {
-  config->hidden = fields->RequiredInt("hidden_size");
-  config->ffn = fields->RequiredInt("intermediate_size");
-  config->num_layers = fields->RequiredInt("num_hidden_layers");
-  config->q_heads = fields->RequiredInt("num_attention_heads");
+  config->hidden = fields->RequiredSize("hidden_size");
+  config->ffn = fields->RequiredSize("intermediate_size");
+  config->num_layers = fields->RequiredSize("num_hidden_layers");
+  config->q_heads = fields->RequiredSize("num_attention_heads");
   // Only Llama has one rule for what an absent number means.
   config->kv_heads = architecture.model_type == "llama"
-                         ? fields->Int("num_key_value_heads", config->q_heads)
-                         : fields->RequiredInt("num_key_value_heads");
-  config->vocab = fields->RequiredInt("vocab_size");
-  config->max_position = fields->RequiredInt("max_position_embeddings");
+                         ? fields->Size("num_key_value_heads", config->q_heads)
+                         : fields->RequiredSize("num_key_value_heads");
+  config->vocab = fields->RequiredSize("vocab_size");
+  config->max_position = fields->RequiredSize("max_position_embeddings");
   config->rms_eps = static_cast<float>(fields->Number("rms_norm_eps", 1e-6));
   config->tied_head = fields->Bool("tie_word_embeddings", false);
   if (fields->Has("head_dim")) {
-    config->head_dim = fields->Int("head_dim", 0);
+    config->head_dim = fields->Size("head_dim", 1);
   } else if (architecture.model_type == "qwen3") {
     fields->Missing("head_dim", "");
-  } else if (config->q_heads > 0 && config->hidden % config->q_heads == 0) {
+  } else if (config->hidden % config->q_heads == 0) {
     config->head_dim = config->hidden / config->q_heads;
   } else {
     fields->Fail(absl::InvalidArgumentError(absl::StrCat(

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
 #include "engine/model/gguf.h"
 #include "tests/testing/tiny_model.h"
 
@@ -52,6 +53,66 @@ TEST_CASE("GGUF metadata gives the same shape as config.json", "[model][config]"
   CHECK(gguf->tied_head == hf->tied_head);
   CHECK(gguf->bos_id == hf->bos_id);
   CHECK(gguf->eos_ids == hf->eos_ids);
+}
+
+TEST_CASE("GGUF files of every architecture give what config.json gives", "[model][config]") {
+  for (const char* name :
+       {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}) {
+    INFO(name);
+    TinyModel tiny = TinyModel::Of(name);
+    if (std::string(name) == "Qwen3ForCausalLM") tiny.config.layer_windows = {};
+    const auto gguf = Parse(tiny.Gguf());
+    const auto hf = ParseHfConfig(tiny.ConfigJson(), "");
+    REQUIRE(gguf.ok());
+    REQUIRE(hf.ok());
+    // Mistral's tensors are a Llama's, and GGUF calls it so.
+    CHECK(gguf->architecture ==
+          (hf->architecture == "MistralForCausalLM" ? "LlamaForCausalLM" : hf->architecture));
+    CHECK(gguf->head_dim == hf->head_dim);
+    CHECK(gguf->layer_windows == hf->layer_windows);
+    CHECK(gguf->has_qkv_bias == hf->has_qkv_bias);
+    CHECK(gguf->has_out_bias == hf->has_out_bias);
+    CHECK(gguf->has_qk_norm == hf->has_qk_norm);
+    CHECK(gguf->max_position == hf->max_position);
+    CHECK(gguf->rope_scaling.kind == hf->rope_scaling.kind);
+    CHECK(gguf->rope_scaling.factor == hf->rope_scaling.factor);
+    CHECK(gguf->rope_scaling.original_max_position == hf->rope_scaling.original_max_position);
+    CHECK(gguf->rope_scaling.attention_factor == Approx(hf->rope_scaling.attention_factor));
+  }
+}
+
+TEST_CASE("GGUF yarn keys change the ramp and the attention factor", "[model][config]") {
+  TinyModel tiny = TinyModel::Of("Qwen2ForCausalLM");
+  GgufWriter writer = tiny.Gguf();
+  writer.F32("qwen2.rope.scaling.attn_factor", 2);
+  writer.F32("qwen2.rope.scaling.yarn_beta_fast", 16);
+  writer.F32("qwen2.rope.scaling.yarn_beta_slow", 2);
+  writer.F32("qwen2.rope.scaling.yarn_ext_factor", 1);
+  const auto config = Parse(writer);
+  REQUIRE(config.ok());
+  CHECK(config->rope_scaling.beta_fast == 16);
+  CHECK(config->rope_scaling.beta_slow == 2);
+  CHECK(config->rope_scaling.attention_factor ==
+        Approx(2 * tiny.config.rope_scaling.attention_factor));
+  GgufWriter other = tiny.Gguf();
+  other.F32("qwen2.rope.scaling.yarn_ext_factor", 0.5f);
+  CHECK(absl::StrContains(Refusal(other), "qwen2.rope.scaling.yarn_ext_factor is 0.5: only 1"));
+}
+
+TEST_CASE("a GGUF window is read for Llamas and Mistrals alone", "[model][config]") {
+  const auto windows = [](const char* architecture, const char* key, uint32_t window) {
+    TinyModel tiny = TinyModel::Of(architecture);
+    tiny.config.layer_windows = {};
+    GgufWriter writer = tiny.Gguf();
+    writer.U32(key, window);
+    const auto config = Parse(writer);
+    return config.ok() ? absl::StrJoin(config->layer_windows, " ")
+                       : std::string(config.status().message());
+  };
+  CHECK(windows("MistralForCausalLM", "llama.attention.sliding_window", 8) == "8 8 8");
+  CHECK(windows("MistralForCausalLM", "llama.attention.sliding_window", 0).empty());
+  CHECK(absl::StrContains(windows("Qwen3ForCausalLM", "qwen3.attention.sliding_window", 8),
+                          "qwen3.attention.sliding_window is 8"));
 }
 
 TEST_CASE("GGUF head is tied where the file has no output.weight", "[model][config]") {
