@@ -2,7 +2,9 @@
 //
 // The n-th wait is first_delay * 2^n, at most max_delay, times a random factor from 0.5 to 1, so
 // that many clients do not come back at once. A server that says when (Retry-After) is taken at its
-// word up to max_retry_after. Thread rule: one thread. Tested by tests/hub/backoff_test.cc.
+// word up to max_retry_after.
+// Thread rule: one thread.
+// Tested by tests/hub/small_parts_test.cc.
 #pragma once
 
 #include <optional>

@@ -5,7 +5,7 @@
 //   sha256                     large files (LFS)
 //   sha1("blob " size "\0" x)  small files: the object id that git gives x
 // Thread rule: one thread at a time.
-// Tested by tests/hub/digest_test.cc.
+// Tested by tests/hub/small_parts_test.cc.
 #pragma once
 
 #include <cstdint>

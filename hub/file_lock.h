@@ -1,7 +1,8 @@
 // FileLock: an flock on a file, held for a scope: two processes (this program, or Python's
 // huggingface_hub, whose locks these are) do not fetch the same file at once. The lock file stays,
-// as removing it would split its waiters. Thread rule: one thread; two FileLocks of one process
-// exclude each other as well. Tested by tests/hub/file_lock_test.cc.
+// as removing it would split its waiters.
+// Thread rule: one thread; two FileLocks of one process exclude each other as well.
+// Tested by tests/hub/small_parts_test.cc.
 #pragma once
 
 #include <filesystem>

@@ -1,14 +1,14 @@
 // HttpClient: HTTP requests through libcurl, several at once on one thread, over kept connections.
 //
 //   HttpClient client(limits);
-//   auto answer = client.Run({.url = url, .token = token}, kMaxListingBytes);        // one, whole
-//   auto transfer = client.Start({.url = url, .range_begin = 0}, on_bytes);          // or many:
-//   Start, then Wait
+//   auto answer = client.Run({.url = url, .token = token}, kMaxListingBytes);  // one, whole
+//   auto transfer = client.Start({.url = url}, on_bytes);  // or many, then Wait until they have ended
 // The token goes to the host of `url` alone: libcurl drops the header when a redirect leads to
 // another scheme, host or port. A GET follows redirects (kMaxRedirects; from https only to https),
 // a HEAD tells where it leads. A transfer that stands still for limits.stall ends. Nothing is
-// retried here. No header or URL is logged. Thread rule: one thread; HttpTransfers end before their
-// client. Tested by tests/hub/http_client_test.cc.
+// retried here. No header or URL is logged.
+// Thread rule: one thread; HttpTransfers end before their client.
+// Tested by tests/hub/download_test.cc.
 #pragma once
 
 #include <cstdint>

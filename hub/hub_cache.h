@@ -1,13 +1,12 @@
 // HubCache: one model's folder in the cache that is shared with Python's huggingface_hub.
 //
-//   <cache>/models--org--name/refs/<revision>                  the commit, 40 hex digits
-//   <cache>/models--org--name/snapshots/<commit>/<file>        relative symlink to
-//   <cache>/models--org--name/blobs/<etag>                     the bytes; <etag>.incomplete while
-//   they come <cache>/.locks/models--org--name/<etag>.lock               held by who fetches the
-//   blob
+//   <cache>/models--org--name/refs/<revision>            the commit, 40 hex digits
+//   <cache>/models--org--name/snapshots/<commit>/<file>  relative symlink to
+//   <cache>/models--org--name/blobs/<etag>               the bytes; <etag>.incomplete on the way
+//   <cache>/.locks/models--org--name/<etag>.lock         held by who fetches the blob
 // A blob has its name only when it is whole. refs are written last and by rename.
 // Thread rule: any thread; blobs are to be written under their lock.
-// Tested by tests/hub/hub_cache_test.cc and tests/e2e/test_hub.py (against huggingface_hub itself).
+// Tested by tests/hub/download_test.cc and tests/e2e/test_hub.py (against huggingface_hub itself).
 #pragma once
 
 #include <cstdint>

@@ -1,12 +1,13 @@
 // HubClient: the three questions asked of a hub: which files a model has, what one file is, and its
 // bytes' address.
 //
-//   GET  {endpoint}/api/models/{repo}/revision/{revision}?blobs=true   -> commit and files
-//   HEAD {endpoint}/{repo}/resolve/{commit}/{file}                     -> etag, size (X-Linked-*,
-//   else plain)
+//   GET  {endpoint}/api/models/{repo}/revision/{revision}?blobs=true -> commit and files
+//   HEAD {endpoint}/{repo}/resolve/{commit}/{file}    -> etag and size (X-Linked-*, else plain)
 // A HEAD is followed while it stays on the endpoint; the first answer that leads elsewhere, or a
 // plain one, tells. Failures that may pass are tried again with a Backoff; messages are one
-// sentence that says what to do. Thread rule: one thread. Tested by tests/hub/download_test.cc.
+// sentence that says what to do.
+// Thread rule: one thread.
+// Tested by tests/hub/download_test.cc.
 #pragma once
 
 #include <cstdint>

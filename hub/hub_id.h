@@ -4,7 +4,9 @@
 // The rules are those of huggingface_hub, as the same words become folders of the shared cache: org
 // and name have letters, digits, '.', '_', '-', no "--", no "..", 96 characters together. A
 // revision is a branch, tag, commit or "refs/pr/1". Nothing that passes here can leave the folder
-// it is put into. Thread rule: any thread. Tested by tests/hub/hub_id_test.cc.
+// it is put into.
+// Thread rule: any thread.
+// Tested by tests/hub/small_parts_test.cc.
 #pragma once
 
 #include <optional>

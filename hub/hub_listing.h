@@ -2,8 +2,9 @@
 // sharded checkpoint; and which of the files a model needs.
 //
 // Untrusted bytes: size, depth and number of entries are bounded, every name is checked by
-// IsSafeFileName. Thread rule: any thread. Tested by tests/hub/hub_listing_test.cc and
-// tests/fuzz/hub_json_fuzzer.cc.
+// IsSafeFileName.
+// Thread rule: any thread.
+// Tested by tests/hub/hub_listing_test.cc and tests/fuzz/hub_json_fuzzer.cc.
 #pragma once
 
 #include <cstdint>

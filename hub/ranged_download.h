@@ -5,8 +5,9 @@
 // unfinished one is written as its bytes arrive, the others wait in memory (window_pieces of them
 // at most) until all before them is written. That also lets the checksum run along. A piece that
 // fails is tried again from its own last byte, with a Backoff that forgets when the piece has moved
-// on by kProgressBytes. A server that ignores ranges gets one connection from byte 0. Thread rule:
-// one thread. Tested by tests/hub/ranged_download_test.cc.
+// on by kProgressBytes. A server that ignores ranges gets one connection from byte 0.
+// Thread rule: one thread.
+// Tested by tests/hub/download_test.cc.
 #pragma once
 
 #include <cstdint>

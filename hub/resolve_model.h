@@ -2,8 +2,8 @@
 //
 //   ""                          the default model (default_model.h)
 //   a directory, a .gguf file   itself; what begins with '.', '/' or '~', or exists, is a path
-//   org/name[@revision]         from a hub, through the cache shared with huggingface_hub
-//   (download.h) org/name[@revision]:F.gguf  one file of it
+//   org/name[@revision]         from a hub, by way of the cache shared with huggingface_hub
+//   org/name[@revision]:F.gguf  one file of it
 // Thread rule: one thread; blocks while it fetches.
 // Tested by tests/hub/resolve_model_test.cc.
 #pragma once

@@ -1,7 +1,8 @@
-// LoadingBar: how far a download and the loading after it are, on stderr: a bar that redraws itself on a terminal;
-// elsewhere a line for each tenth, and for each kLineEvery where a tenth takes longer.
-// Thread rule: the functions of Progress and Phases from one thread (the loading thread); everything else after their
-// last call.
+// LoadingBar: how far a download and the loading after it are, on stderr: a bar that redraws itself
+// on a terminal; elsewhere a line for each tenth, and for each kLineEvery where a tenth takes
+// longer.
+// Thread rule: the functions of Progress and Phases from one thread (the loading thread);
+// everything else after their last call.
 // Tested by tests/e2e/test_lifecycle.py and tests/e2e/test_hub.py.
 #pragma once
 

@@ -4,7 +4,8 @@
 // Files of kLargeBytes and more are "large": the hub redirects to a second server on another port
 // (the CDN), with X-Linked-Etag (sha256) and X-Linked-Size; smaller ones are sent at once with
 // their git object id. Both servers honour Range. A filter sees every request first and may answer
-// in its place. Thread rule: any thread; the filter is called from the threads of connections.
+// in its place.
+// Thread rule: any thread; the filter is called from the threads of connections.
 #pragma once
 
 #include <cstdint>
