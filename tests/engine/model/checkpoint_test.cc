@@ -2,8 +2,11 @@
 #include "engine/model/checkpoint.h"
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -70,6 +73,30 @@ TEST_CASE("a directory, a sharded one and a GGUF file hold the same tensors",
   }
 }
 
+TEST_CASE("only files of architecture llama have rows in GGUF's order, of biases too",
+          "[model][checkpoint]") {
+  const std::string q = "model.layers.1.self_attn.q_proj.";
+  const std::string v = "model.layers.1.self_attn.v_proj.";
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() / "tiny.gguf";
+  const TinyModel llama = TinyModel::Of("LlamaForCausalLM");
+  llama.WriteGguf(path);
+  const auto llama_file = Checkpoint::Open(path);
+  REQUIRE(llama_file.ok());
+  CHECK((*llama_file)->RowOrder(q + "bias") == (*llama_file)->Matrix(q + "weight").row_order);
+  CHECK((*llama_file)->RowOrder(q + "bias").size() == 64);
+  CHECK((*llama_file)->RowOrder(v + "bias").empty());
+  TinyModel::Of("Qwen2ForCausalLM").WriteGguf(path);
+  const auto qwen = Checkpoint::Open(path);
+  REQUIRE(qwen.ok());
+  CHECK((*qwen)->RowOrder(q + "bias").empty());
+  CHECK((*qwen)->Matrix(q + "weight").row_order.empty());
+  llama.WriteDirectory(directory.path());
+  const auto hf = Checkpoint::Open(directory.path());
+  REQUIRE(hf.ok());
+  CHECK((*hf)->RowOrder(q + "bias").empty());
+}
+
 TEST_CASE("hash of a checkpoint follows its weights", "[model][checkpoint]") {
   const TemporaryDirectory directory;
   TinyModel tiny;
@@ -120,6 +147,65 @@ TEST_CASE("a tensor that is missing, extra or misshapen is named", "[model][chec
       }),
       "tensor model.layers.0.self_attn.q_proj.weight has shape [32, 64], the model needs [64, "
       "64]"));
+}
+
+TEST_CASE("each tensor that is particular to an architecture is needed, in its shape",
+          "[model][checkpoint]") {
+  const std::pair<const char*, const char*> cases[] = {
+      {"LlamaForCausalLM", "model.layers.1.self_attn.o_proj.bias"},
+      {"Qwen2ForCausalLM", "model.layers.0.self_attn.q_proj.bias"},
+      {"Qwen2ForCausalLM", "model.layers.2.self_attn.k_proj.bias"},
+      {"Qwen2ForCausalLM", "model.layers.2.self_attn.v_proj.bias"},
+      {"Qwen3ForCausalLM", "model.layers.0.self_attn.q_norm.weight"},
+      {"Qwen3ForCausalLM", "model.layers.2.self_attn.k_norm.weight"},
+  };
+  for (const auto& [architecture, name] : cases) {
+    INFO(architecture << " " << name);
+    const TemporaryDirectory directory;
+    const TinyModel tiny = TinyModel::Of(architecture);
+    tiny.WriteDirectory(directory.path());
+    REQUIRE(Checkpoint::Open(directory.path()).ok());
+    std::vector<FileTensor> without;
+    std::vector<FileTensor> misshapen;
+    for (FileTensor& tensor : tiny.Tensors()) {
+      const bool is_meant = tensor.name == name;
+      if (!is_meant) without.push_back(tensor);
+      if (is_meant) {
+        tensor.shape[0] -= 1;
+        tensor.bytes.resize(tensor.bytes.size() - 4);
+      }
+      misshapen.push_back(tensor);
+    }
+    const auto refusal = [&](const std::vector<FileTensor>& tensors) {
+      WriteFile(directory.path() / "model.safetensors", SafetensorsBytes(tensors));
+      return std::string(Checkpoint::Open(directory.path()).status().message());
+    };
+    CHECK(absl::StrContains(refusal(without), absl::StrCat("tensor ", name, " is missing")));
+    CHECK(absl::StrContains(refusal(misshapen), absl::StrCat("tensor ", name, " has shape [")));
+  }
+}
+
+TEST_CASE("a damaged file of a checkpoint is named with what is wrong", "[model][checkpoint]") {
+  const TemporaryDirectory directory;
+  TinyModel().WriteSharded(directory.path(), 3);
+  REQUIRE(Checkpoint::Open(directory.path()).ok());
+  const auto shard = directory.path() / "part-1.safetensors";
+  const auto refusal = [&] {
+    return std::string(Checkpoint::Open(directory.path()).status().message());
+  };
+  const auto size = std::filesystem::file_size(shard);
+  for (const uintmax_t left : {size - 1, size / 2, uintmax_t{9}, uintmax_t{0}}) {
+    std::filesystem::resize_file(shard, left);
+    INFO(left << ": " << refusal());
+    CHECK(absl::StartsWith(refusal(), shard.string() + ": "));
+  }
+  std::filesystem::remove(shard);
+  CHECK(absl::StrContains(refusal(), "part-1.safetensors: cannot open"));
+  WriteFile(directory.path() / "generation_config.json", R"({"top_p":2})");
+  CHECK(refusal() ==
+        directory.path().string() + ": generation_config.json: top_p is 2, it must be in (0, 1]");
+  WriteFile(directory.path() / "config.json", std::string(1000, '['));
+  CHECK(absl::StrContains(refusal(), ": config.json is not valid JSON"));
 }
 
 TEST_CASE("tensors that nothing reads may be there", "[model][checkpoint]") {
