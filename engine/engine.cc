@@ -90,7 +90,7 @@ ModelInfo MakeModelInfo(const EngineOptions& options, const Checkpoint& checkpoi
   info.architecture = config.architecture;
   info.context_length = plan.max_model_len;
   info.vocab_size = static_cast<int32_t>(config.vocab);
-  info.dtype = checkpoint.dtype_name();
+  info.dtype = DescribeWeights(checkpoint, options.weights_dtype);
   info.backend = backend.Describe();
   info.weights_hash = checkpoint.Hash();
   info.bos_id = config.bos_id.has_value() ? config.bos_id : text.tokenizer->bos_id();
@@ -113,7 +113,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   // With the weights still to come, memory that is short already is refused before the long work.
   const MemoryRequest request = MakeMemoryRequest(options);
   RETURN_IF_ERROR(PlanMemory(checkpoint->config(), *backend, 0, request).status());
-  ASSIGN_OR_RETURN(Weights weights, LoadWeights(*checkpoint, backend.get(), progress));
+  ASSIGN_OR_RETURN(Weights weights, LoadWeights(*checkpoint, backend.get(), progress,
+                                                options.weights_dtype));
   ASSIGN_OR_RETURN(const MemoryPlan plan,
                    PlanMemory(checkpoint->config(), *backend, weights.bytes(), request));
   ASSIGN_OR_RETURN(

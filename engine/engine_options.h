@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "kernels/dtype.h"
 #include "kernels/make_backend.h"
 
 namespace fastgen {
@@ -16,6 +17,7 @@ struct EngineOptions {
   std::string tool_call_parser = "auto";  // engine/text/parser_choice.h lists the names
   std::string reasoning_parser = "auto";
   BackendOptions backend;
+  WeightForm weights_dtype = WeightForm::kAsStored;  // what matrices are rounded to as they are loaded
   int32_t max_model_len = 0;             // tokens of prompt + output; 0: the model's, or what fits the KV memory
   int32_t max_num_seqs = 64;             // sequences in a step; [1, 4096]
   int32_t max_num_batched_tokens = 512;  // tokens in a step; [1, 65536], at least max_num_seqs

@@ -19,6 +19,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -57,6 +58,10 @@ struct MatrixSource {
   // Empty, or [rows]: output row i is source row row_order[i]. Undoes GGUF's q/k permutation without touching blocks.
   absl::Span<const int32_t> row_order;
   WeightForm form = WeightForm::kAsStored;
+  // Each may be empty. PackMatrix calls them from its caller's thread, for runs of rows of about 64 MiB that follow
+  // one another: the run that it is about to read next, and one that it has read.
+  std::function<void(int64_t begin, int64_t end)> will_read = nullptr;
+  std::function<void(int64_t begin, int64_t end)> rows_read = nullptr;
 };
 
 // The sequences of one step, ragged. Rows of sequence s are [query_start[s], query_start[s + 1]).

@@ -156,7 +156,8 @@ void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
       ->group("Batching and memory");
 }
 
-void AddComputeOptions(CLI::App& app, BackendOptions* backend) {
+void AddComputeOptions(CLI::App& app, EngineOptions* engine) {
+  BackendOptions* const backend = &engine->backend;
   app.add_option("--device", backend->device, "What computes: cpu, or cuda where it was built")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->type_name("DEVICE")
@@ -177,6 +178,18 @@ void AddComputeOptions(CLI::App& app, BackendOptions* backend) {
       "auto: the fast serving precision; fp32: no rounding in between, for comparisons",
       [backend](ComputeDType dtype) { backend->compute_dtype = dtype; })
       ->group("Compute");
+  std::map<std::string, WeightForm> forms;
+  for (WeightForm form : {WeightForm::kAsStored, WeightForm::kBf16, WeightForm::kInt8Group32,
+                          WeightForm::kInt8Group128, WeightForm::kInt4Group32,
+                          WeightForm::kInt4Group128, WeightForm::kFp8Rows}) {
+    forms.emplace(FormName(form), form);
+  }
+  AddChoice<WeightForm>(
+      app, "--weights-dtype", forms, "auto",
+      "auto: weights as the file has them; else what they are rounded to while loading: bf16, int8 "
+      "or int4 with a scale for 32 weights (-g128: for 128), fp8 for the inner layers' feed-forward",
+      [engine](WeightForm form) { engine->weights_dtype = form; })
+      ->group("Compute");
 }
 
 }  // namespace
@@ -186,7 +199,7 @@ void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model
   AddModelOptions(app, options, model);
   if (listen == ListenArguments::kYes) AddListenOptions(app, options);
   AddBatchingOptions(app, &options->engine);
-  AddComputeOptions(app, &options->engine.backend);
+  AddComputeOptions(app, &options->engine);
   AddChoice<LogLevel>(app, "--log-level",
                       {{"debug", LogLevel::kDebug},
                        {"info", LogLevel::kInfo},

@@ -31,6 +31,8 @@ class MappedFile {
   // Lets the kernel take back the pages wholly inside `range`, a part of a mapping; a later read
   // maps them again.
   static void DropPages(absl::Span<const char> range);
+  // Has the kernel begin to read `range` from the disk, ahead of its use.
+  static void Prefetch(absl::Span<const char> range);
 
  private:
   absl::Span<const char> bytes_;

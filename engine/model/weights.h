@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -45,11 +46,20 @@ struct Weights {
   int64_t bytes() const;
 };
 
-// RESOURCE_EXHAUSTED with both figures when the device has less than the checkpoint's bytes free;
+// RESOURCE_EXHAUSTED with both figures when the device has less than the weights need free;
 // otherwise the backend's errors, with the tensor's name. `progress` may be empty; it gets bytes of
-// the file, ends at (total, total).
+// the file, at least every 64 MiB, and ends at (total, total).
+//
+// Matrices become `form` as they are packed; vectors (norms, biases) are fp32 always. Embedding and
+// head, which are one matrix where the head is tied, keep 8 bits with the same groups where `form`
+// has 4. fp8 is for the feed-forward matrices of all layers but the first and the last: the rest is
+// bf16.
 absl::StatusOr<Weights> LoadWeights(
     const Checkpoint& checkpoint, Backend* backend,
-    const std::function<void(int64_t done_bytes, int64_t total_bytes)>& progress);
+    const std::function<void(int64_t done_bytes, int64_t total_bytes)>& progress,
+    WeightForm form = WeightForm::kAsStored);
+
+// What the weights are for people: "Q4_1", "bf16", "int4 (from bf16)".
+std::string DescribeWeights(const Checkpoint& checkpoint, WeightForm form);
 
 }  // namespace fastgen

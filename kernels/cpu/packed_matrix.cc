@@ -177,6 +177,20 @@ void DequantizeIntegers(PanelFormat format, const uint8_t* panel, int64_t cols, 
   }
 }
 
+// Panels whose rows are packed between two calls of MatrixSource::rows_read. A row order may reach
+// beyond a run's rows: one run for all then.
+int64_t RunPanels(const MatrixSource& part, int64_t row_bytes) {
+  constexpr int64_t kRunBytes = 64 << 20;
+  const int64_t all = std::max<int64_t>(1, CeilDiv<int64_t>(part.rows, kN));
+  return part.row_order.empty() ? std::clamp<int64_t>(kRunBytes / (kN * row_bytes), 1, all) : all;
+}
+
+// Tells that the rows of panels [begin, end) are next, as far as there are any.
+void WillRead(const MatrixSource& part, int64_t begin, int64_t end) {
+  const int64_t rows = std::min(end * kN, part.rows);
+  if (part.will_read && begin * kN < rows) part.will_read(begin * kN, rows);
+}
+
 absl::StatusOr<PanelFormat> FormatFor(const MatrixSource& part) {
   ASSIGN_OR_RETURN(const PanelFormat stored, PanelFormatOf(part.dtype));
   if (part.form == WeightForm::kAsStored) return stored;
@@ -221,7 +235,7 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
     segment.panels = next;
     const int64_t row_bytes = BytesOf(part.dtype, part.cols);
     const bool is_kept = segment.format == *PanelFormatOf(part.dtype);
-    pool->ParallelFor(segment.num_panels, 4, [&](int64_t begin, int64_t end, int) {
+    const auto pack_panels = [&](int64_t begin, int64_t end) {
       std::vector<float> values(is_kept ? 0 : part.cols);
       for (int64_t row = begin * kN; row < std::min(end * kN, part.rows); ++row) {
         const int64_t from = part.row_order.empty() ? row : part.row_order[row];
@@ -235,7 +249,17 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> CpuPackedMatrix::Pack(
           PackConverted(segment.format, values.data(), part.cols, n, panel);
         }
       }
-    });
+    };
+    const int64_t run = RunPanels(part, row_bytes);
+    WillRead(part, 0, run);
+    for (int64_t first = 0; first < segment.num_panels; first += run) {
+      const int64_t last = std::min(first + run, segment.num_panels);
+      WillRead(part, last, last + run);
+      pool->ParallelFor(last - first, 4, [&](int64_t begin, int64_t end, int) {
+        pack_panels(first + begin, first + end);
+      });
+      if (part.rows_read) part.rows_read(first * kN, std::min(last * kN, part.rows));
+    }
     next += segment.num_panels * segment.panel_bytes;
   }
   return matrix;

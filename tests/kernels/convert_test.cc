@@ -290,6 +290,25 @@ TEST_CASE("NaN and infinity in a weight poison only its own outputs, in an activ
   }
 }
 
+TEST_CASE("rows of a large matrix are told in runs, each announced while another is read",
+          "[kernels][convert]") {
+  const auto backend = Open(OptionsFor("", ComputeDType::kAuto, 2));
+  const int64_t rows = 20'000, cols = 2048;  // 78 MiB of bf16
+  const std::vector<uint16_t> weights(rows * cols, 0x3f80);
+  MatrixSource source = {weights.data(), DType::kBF16, rows, cols, {}};
+  std::vector<std::pair<int64_t, int64_t>> announced, told;
+  source.will_read = [&](int64_t begin, int64_t end) { announced.emplace_back(begin, end); };
+  source.rows_read = [&](int64_t begin, int64_t end) {
+    told.emplace_back(begin, end);
+    CHECK(announced.size() > told.size() - (end == rows ? 1 : 0));
+  };
+  REQUIRE(backend->PackMatrix({&source, 1}).ok());
+  CHECK(told == announced);
+  REQUIRE(told.size() == 2);
+  CHECK(told[0] == std::make_pair(int64_t{0}, int64_t{64 << 20} / (cols * 2)));
+  CHECK(told[1] == std::make_pair(told[0].second, rows));
+}
+
 TEST_CASE("rows that a form cannot hold are refused with both figures", "[kernels][convert]") {
   const auto backend = Open(OptionsFor("", ComputeDType::kAuto, 1));
   const RandomWeights weights(DType::kF32, 4, 100, 8);

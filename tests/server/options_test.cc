@@ -67,6 +67,7 @@ TEST_CASE("each flag reaches its option", "[server]") {
                                "--max-queued-requests", "9", "--max-request-bytes", "2048",
                                "--max-outbox-tokens", "10", "--threads", "2", "--cpu-isa", "avx2",
                                "--device", "cpu", "--compute-dtype", "fp32", "--strict-model",
+                               "--weights-dtype", "int4-g128",
                                "--strict", "--max-queued-tokens", "12345", "--host-kv-gib", "0.25",
                                "--no-prefix-cache", "--resume-ring-tokens", "77",
                                "--deadline-margin", "35"});
@@ -86,6 +87,7 @@ TEST_CASE("each flag reaches its option", "[server]") {
   CHECK(options.engine.backend.num_threads == 2);
   CHECK(options.engine.backend.cpu_isa == "avx2");
   CHECK(options.engine.backend.compute_dtype == ComputeDType::kF32);
+  CHECK(options.engine.weights_dtype == WeightForm::kInt4Group128);
   CHECK(options.strict_model);
   CHECK(options.strict_fields);
   CHECK(options.engine.max_queued_tokens == 12345);
@@ -110,6 +112,7 @@ TEST_CASE("usage errors exit with 1", "[server]") {
   const std::vector<std::vector<std::string>> cases = {
       {"--no-such-flag"},      {"--max-num-seqs", "0"},       {"--max-num-seqs", "many"},
       {"--max-num-seqs"},      {"--block-size", "17"},        {"--compute-dtype", "fp64"},
+      {"--weights-dtype", "int3"},
       {"--device", "tpu"},     {"--config", "/no/such.toml"}, {"--chat-template", "/no/such"},
       {"--log-level", "loud"}, {"--max-model-len", "-1"},     {"--kv-cache-gib", "-1"},
       {"--threads", "-1"},     {"--max-outbox-tokens", "0"},  {"--host-kv-gib", "-0.5"},

@@ -31,7 +31,8 @@ Loaded Load(const std::string& path, const TestModelOptions& options) {
   backend_options.num_threads = options.num_threads;
   loaded.backend = Take(MakeBackend(backend_options));
   loaded.checkpoint = Take(Checkpoint::Open(path));
-  loaded.weights = Take(LoadWeights(*loaded.checkpoint, loaded.backend.get(), {}));
+  loaded.weights = Take(
+      LoadWeights(*loaded.checkpoint, loaded.backend.get(), {}, options.weights_form));
   MemoryRequest request;
   request.max_num_seqs = options.max_num_seqs;
   request.max_num_batched_tokens = options.max_num_batched_tokens;

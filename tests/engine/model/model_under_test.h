@@ -20,6 +20,7 @@ namespace fastgen::testing {
 
 struct TestModelOptions {
   ComputeDType compute_dtype = ComputeDType::kF32;
+  WeightForm weights_form = WeightForm::kAsStored;
   std::string cpu_isa;
   int num_threads = 2;
   int32_t max_num_seqs = 8;

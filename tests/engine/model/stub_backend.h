@@ -35,6 +35,7 @@ class StubMatrix final : public PackedMatrix {
                       row_bytes);
       }
       rows_ += part.rows;
+      forms.push_back(part.form);
     }
   }
   int64_t rows() const override { return rows_; }
@@ -42,6 +43,7 @@ class StubMatrix final : public PackedMatrix {
   size_t bytes() const override { return stored.size(); }
 
   std::string stored;
+  std::vector<WeightForm> forms;  // of the parts
 
  private:
   int64_t rows_ = 0;

@@ -133,6 +133,74 @@ TEST_CASE("weights that do not fit are refused with both figures, before packing
   CHECK(absl::StrContains(status.message(), "1000"));
 }
 
+std::vector<WeightForm> FormsOf(const PackedMatrix& matrix) {
+  return static_cast<const StubMatrix&>(matrix).forms;
+}
+
+TEST_CASE("a form that is asked for goes to the matrices that it is for", "[model][weights]") {
+  TinyModel tiny;
+  tiny.config.num_layers = 4;
+  const TemporaryDirectory directory;
+  tiny.WriteDirectory(directory.path());
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  REQUIRE(checkpoint.ok());
+  struct Case {
+    WeightForm asked, vocabulary, attention, outer_ffn, inner_ffn;
+  };
+  using enum WeightForm;
+  for (const Case& c :
+       {Case{kAsStored, kAsStored, kAsStored, kAsStored, kAsStored},
+        Case{kBf16, kBf16, kBf16, kBf16, kBf16},
+        Case{kInt8Group32, kInt8Group32, kInt8Group32, kInt8Group32, kInt8Group32},
+        Case{kInt8Group128, kInt8Group128, kInt8Group128, kInt8Group128, kInt8Group128},
+        Case{kInt4Group32, kInt8Group32, kInt4Group32, kInt4Group32, kInt4Group32},
+        Case{kInt4Group128, kInt8Group128, kInt4Group128, kInt4Group128, kInt4Group128},
+        Case{kFp8Rows, kBf16, kBf16, kBf16, kFp8Rows}}) {
+    INFO(FormName(c.asked));
+    StubBackend backend;
+    const auto weights = LoadWeights(**checkpoint, &backend, {}, c.asked);
+    REQUIRE(weights.ok());
+    CHECK(FormsOf(*weights->embedding) == std::vector<WeightForm>{c.vocabulary});
+    CHECK(FormsOf(*weights->untied_head) == std::vector<WeightForm>{c.vocabulary});
+    for (size_t i = 0; i < 4; ++i) {
+      const LayerWeights& layer = weights->layers[i];
+      const WeightForm ffn = i == 0 || i == 3 ? c.outer_ffn : c.inner_ffn;
+      CHECK(FormsOf(*layer.qkv) == std::vector<WeightForm>(3, c.attention));
+      CHECK(FormsOf(*layer.attention_out) == std::vector<WeightForm>{c.attention});
+      CHECK(FormsOf(*layer.gate_up) == std::vector<WeightForm>(2, ffn));
+      CHECK(FormsOf(*layer.down) == std::vector<WeightForm>{ffn});
+    }
+  }
+}
+
+TEST_CASE("what the weights are says what was stored and what became of it", "[model][weights]") {
+  TinyModel tiny;
+  tiny.matrix_dtype = tiny.embedding_dtype = DType::kBF16;
+  const TemporaryDirectory directory;
+  tiny.WriteDirectory(directory.path());
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  REQUIRE(checkpoint.ok());
+  CHECK(DescribeWeights(**checkpoint, WeightForm::kAsStored) == "bf16");
+  CHECK(DescribeWeights(**checkpoint, WeightForm::kBf16) == "bf16");
+  CHECK(DescribeWeights(**checkpoint, WeightForm::kInt4Group128) == "int4-g128 (from bf16)");
+  CHECK(DescribeWeights(**checkpoint, WeightForm::kFp8Rows) == "fp8 (from bf16)");
+}
+
+TEST_CASE("weights that fit only in the form asked for are taken in it", "[model][weights]") {
+  const TemporaryDirectory directory;
+  TinyModel().WriteDirectory(directory.path());
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  REQUIRE(checkpoint.ok());
+  StubBackend backend;
+  backend.free_memory_bytes = (*checkpoint)->total_bytes() * 3 / 4;  // of fp32
+  CHECK_FALSE(LoadWeights(**checkpoint, &backend, {}).ok());
+  CHECK(LoadWeights(**checkpoint, &backend, {}, WeightForm::kBf16).ok());
+  backend.free_memory_bytes = (*checkpoint)->total_bytes() / 4;
+  const auto bf16 = LoadWeights(**checkpoint, &backend, {}, WeightForm::kBf16);
+  CHECK(bf16.status().code() == absl::StatusCode::kResourceExhausted);
+  CHECK(LoadWeights(**checkpoint, &backend, {}, WeightForm::kInt4Group32).ok());
+}
+
 TEST_CASE("a matrix that the backend refuses is named", "[model][weights]") {
   const TemporaryDirectory directory;
   TinyModel().WriteDirectory(directory.path());
