@@ -115,6 +115,10 @@ absl::StatusOr<Value> GetAttribute(Heap& heap, const Value& value, const Text* n
     }
     case Kind::kLoop:
       return LoopAttribute(heap, value, name);
+    case Kind::kTuple:
+      if (value.list().is_group && name->bytes == "grouper") return value.list().items[0];
+      if (value.list().is_group && name->bytes == "list") return value.list().items[1];
+      return Value::Undefined(name, Kind::kTuple);
     default:
       return Value::Undefined(name, value.kind());
   }

@@ -74,8 +74,14 @@ absl::StatusOr<Value> Heap::MakeList(std::vector<Value> items, Kind kind) {
   int depth = 0;
   for (const Value& item : items) depth = std::max(depth, DepthOf(item));
   RETURN_IF_ERROR(CheckDepth(depth + 1));
-  lists_.push_back({std::move(items), depth + 1});
+  lists_.push_back({std::move(items), depth + 1, /*is_group=*/false});
   return Value::Of(&lists_.back(), kind);
+}
+
+absl::StatusOr<Value> Heap::MakeGroup(const Value& grouper, const Value& list) {
+  ASSIGN_OR_RETURN(Value pair, MakeList({grouper, list}, Kind::kTuple));
+  lists_.back().is_group = true;
+  return pair;
 }
 
 absl::StatusOr<Value> Heap::MakeDict(std::vector<std::pair<Value, Value>> entries) {

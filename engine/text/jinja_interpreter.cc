@@ -205,6 +205,7 @@ absl::Status Interpreter::ExecuteFor(const ForStatement& statement, const Value&
 }
 
 absl::Status Interpreter::RunLoop(const ForStatement& statement, Loop* loop) {
+  bool ran_through = false;
   for (; loop->index < loop->items.size(); ++loop->index) {
     RETURN_IF_ERROR(heap_.Charge(1));
     scope_->variables.clear();
@@ -212,8 +213,12 @@ absl::Status Interpreter::RunLoop(const ForStatement& statement, Loop* loop) {
     RETURN_IF_ERROR(Assign(*statement.target, loop->items[loop->index]));
     ASSIGN_OR_RETURN(Flow flow, Execute(statement.body));
     if (flow == Flow::kBreak) break;
+    ran_through = ran_through || flow == Flow::kNext;
   }
-  return absl::OkStatus();
+  if (ran_through) return absl::OkStatus();
+  // As Jinja has it: the else block stands in where no pass came to the end of the body.
+  scope_ = loop->outer;
+  return Execute(statement.otherwise).status();
 }
 
 absl::Status Interpreter::Assign(const Expression& target, const Value& value) {

@@ -159,6 +159,66 @@ Result Find(Heap& heap, const Text& self, const Arguments& arguments, bool from_
   return Value::Int(CountCharacters(self.bytes.substr(0, found)), self.any_untrusted());
 }
 
+Result Index(Heap& heap, const Text& self, const Arguments& arguments, bool from_right) {
+  ASSIGN_OR_RETURN(Value found, Find(heap, self, arguments, from_right));
+  if (found.AsInt() < 0) return absl::InvalidArgumentError("substring not found");
+  return found;
+}
+
+// center, ljust and rjust: how much of the padding goes to the left.
+enum class Padding { kNone, kHalf, kAll };
+Result Pad(Heap& heap, const Text& self, const Arguments& arguments, Padding left) {
+  RETURN_IF_ERROR(arguments.Check({"width", "fillchar"}));
+  ASSIGN_OR_RETURN(int64_t width, arguments.FindInt(0, "width", 0));
+  ASSIGN_OR_RETURN(const Text* fill, arguments.FindText(1, "fillchar"));
+  const Text filler = fill != nullptr ? *fill : MakeText(" ", /*untrusted=*/false);
+  if (CountCharacters(filler.bytes) != 1) {
+    return absl::InvalidArgumentError("the fill character must be exactly one character long");
+  }
+  const int64_t length = static_cast<int64_t>(CountCharacters(self.bytes));
+  if (width <= length) return heap.View(self);
+  const int64_t missing = width - length;
+  // Python gives the odd one to the left where the width is odd.
+  const int64_t half = missing / 2 + (missing & width & 1);
+  const int64_t before = left == Padding::kAll ? missing : left == Padding::kHalf ? half : 0;
+  ASSIGN_OR_RETURN(Value head, Repeat(heap, filler, before));
+  ASSIGN_OR_RETURN(Value tail, Repeat(heap, filler, missing - before));
+  TextBuilder out(kMaxTextBytes);
+  out.Append(head.text());
+  out.Append(self);
+  out.Append(tail.text());
+  return heap.Take(std::move(out));
+}
+
+Result ZeroFill(Heap& heap, const Text& self, const Arguments& arguments) {
+  RETURN_IF_ERROR(arguments.Check({"width"}));
+  ASSIGN_OR_RETURN(int64_t width, arguments.FindInt(0, "width", 0));
+  const int64_t length = static_cast<int64_t>(CountCharacters(self.bytes));
+  if (width <= length) return heap.View(self);
+  const bool is_signed = length > 0 && (self.bytes[0] == '-' || self.bytes[0] == '+');
+  ASSIGN_OR_RETURN(Value zeros,
+                   Repeat(heap, MakeText("0", /*untrusted=*/false), width - length));
+  TextBuilder out(kMaxTextBytes);
+  out.AppendSlice(self, 0, is_signed ? 1 : 0);
+  out.Append(zeros.text());
+  out.AppendSlice(self, is_signed ? 1 : 0, self.bytes.size());
+  return heap.Take(std::move(out));
+}
+
+// Whether there are letters and all of them are as ChangeCase would have them.
+template <CaseStyle style>
+Result IsInCase(Heap& heap, const Text& self, const Arguments& arguments) {
+  RETURN_IF_ERROR(arguments.Check({}));
+  ASSIGN_OR_RETURN(Value changed, ChangeCase(heap, self, style));
+  bool has_case = false;
+  for (size_t at = 0; at < self.bytes.size();) {
+    const Character c = DecodeAt(self.bytes, at);
+    has_case = has_case || UpperOf(c.code) != LowerOf(c.code);
+    at += c.size;
+  }
+  return Value::Bool(has_case && changed.bytes() == self.bytes, self.any_untrusted());
+}
+
 Result Count(Heap& heap, const Text& self, const Arguments& arguments) {
   RETURN_IF_ERROR(arguments.Check({"sub"}));
   ASSIGN_OR_RETURN(const Text* sub, arguments.FindText(0, "sub"));
@@ -287,7 +347,18 @@ constexpr StringMethod kStringMethods[] = {
     {"removesuffix", [](Heap& h, T s, A a) { return RemoveAffix(h, s, a, true); }},
     {"find", [](Heap& h, T s, A a) { return Find(h, s, a, false); }},
     {"rfind", [](Heap& h, T s, A a) { return Find(h, s, a, true); }},
+    {"index", [](Heap& h, T s, A a) { return Index(h, s, a, false); }},
+    {"rindex", [](Heap& h, T s, A a) { return Index(h, s, a, true); }},
     {"count", Count},
+    {"center", [](Heap& h, T s, A a) { return Pad(h, s, a, Padding::kHalf); }},
+    {"ljust", [](Heap& h, T s, A a) { return Pad(h, s, a, Padding::kNone); }},
+    {"rjust", [](Heap& h, T s, A a) { return Pad(h, s, a, Padding::kAll); }},
+    {"zfill", ZeroFill},
+    {"isupper", IsInCase<CaseStyle::kUpper>},
+    {"islower", IsInCase<CaseStyle::kLower>},
+    {"istitle", IsInCase<CaseStyle::kTitle>},
+    {"swapcase", CaseMethod<CaseStyle::kSwap>},
+    {"casefold", CaseMethod<CaseStyle::kLower>},
     {"upper", CaseMethod<CaseStyle::kUpper>},
     {"lower", CaseMethod<CaseStyle::kLower>},
     {"title", CaseMethod<CaseStyle::kTitle>},
@@ -296,6 +367,8 @@ constexpr StringMethod kStringMethods[] = {
     {"join", JoinMethod},
     {"format", FormatMethod},
     {"isdigit", [](Heap& h, T s, A) { return AllCharacters(h, s, IsDigitCode); }},
+    {"isdecimal", [](Heap& h, T s, A) { return AllCharacters(h, s, IsDigitCode); }},
+    {"isnumeric", [](Heap& h, T s, A) { return AllCharacters(h, s, IsDigitCode); }},
     {"isalpha", [](Heap& h, T s, A) { return AllCharacters(h, s, IsLetter); }},
     {"isalnum",
      [](Heap& h, T s, A) {
@@ -304,8 +377,8 @@ constexpr StringMethod kStringMethods[] = {
     {"isspace", [](Heap& h, T s, A) { return AllCharacters(h, s, IsSpace); }},
 };
 
-constexpr std::string_view kDictMethods[] = {"get", "items", "keys", "values"};
-constexpr std::string_view kListMethods[] = {"index", "count"};
+constexpr std::string_view kDictMethods[] = {"get", "items", "keys", "values", "copy"};
+constexpr std::string_view kListMethods[] = {"index", "count", "copy"};
 
 const StringMethod* FindStringMethod(std::string_view name) {
   for (const StringMethod& method : kStringMethods) {
@@ -325,6 +398,7 @@ Result CallDictMethod(Heap& heap, const Dict& dict, std::string_view name, A arg
     return fallback != nullptr ? *fallback : Value::None();
   }
   RETURN_IF_ERROR(arguments.Check({}));
+  if (name == "copy") return heap.MakeDict(dict.entries);
   std::vector<Value> items;
   for (const auto& [key, value] : dict.entries) {
     if (name == "items") {
@@ -338,6 +412,10 @@ Result CallDictMethod(Heap& heap, const Dict& dict, std::string_view name, A arg
 }
 
 Result CallListMethod(Heap& heap, const List& list, std::string_view name, A arguments) {
+  if (name == "copy") {
+    RETURN_IF_ERROR(arguments.Check({}));
+    return heap.MakeList(list.items);
+  }
   RETURN_IF_ERROR(arguments.Check({"value"}));
   const Value* wanted = arguments.Find(0, "value");
   if (wanted == nullptr) return absl::InvalidArgumentError("needs a value");
@@ -361,7 +439,10 @@ bool IsOneOf(std::string_view name, const std::string_view (&names)[N]) {
 bool HasMethod(const Value& value, std::string_view name) {
   if (value.is(Kind::kString)) return FindStringMethod(name) != nullptr;
   if (value.is(Kind::kDict)) return IsOneOf(name, kDictMethods);
-  if (value.is_list()) return IsOneOf(name, kListMethods);
+  // A tuple needs no copy, and Python gives it none.
+  if (value.is_list()) {
+    return IsOneOf(name, kListMethods) && (name != "copy" || value.is(Kind::kList));
+  }
   return false;
 }
 

@@ -40,7 +40,7 @@ Text Strip(const Text& text, const Text* characters, Side side);
 
 // kTitle is Python's str.title(), where any character that is no letter ends a word; kTitleWords is
 // the filter, where only white space, hyphens and opening brackets do.
-enum class CaseStyle { kUpper, kLower, kTitle, kTitleWords, kCapitalize };
+enum class CaseStyle { kUpper, kLower, kTitle, kTitleWords, kCapitalize, kSwap };
 absl::StatusOr<Value> ChangeCase(Heap& heap, const Text& text, CaseStyle style);
 
 // Replaces the first `count` occurrences, all when negative.
@@ -49,7 +49,7 @@ absl::StatusOr<Value> Replace(Heap& heap, const Text& text, const Text& from, co
 absl::StatusOr<Value> Join(Heap& heap, const std::vector<Value>& items, const Text& separator);
 // `text` count times. RESOURCE_EXHAUSTED when that is too long.
 absl::StatusOr<Value> Repeat(Heap& heap, const Text& text, int64_t count);
-// Printf-style formatting with %s, %d, %f and the like.
+// Printf-style formatting with %s, %d, %f and the like; %(name)s takes a value of the one dict.
 absl::StatusOr<Value> FormatPercent(Heap& heap, const Text& format,
                                     const std::vector<Value>& values);
 

@@ -37,17 +37,54 @@ absl::StatusOr<Value> GetPath(Heap& heap, const Value& value, const Value& path,
   }
 }
 
+namespace {
+
+absl::StatusOr<Value> SortKey(Heap& heap, const Value& item, const Value* attribute,
+                              const SortOptions& options, const Value* fallback) {
+  RETURN_IF_ERROR(heap.Charge(1));
+  Value key = item;
+  if (attribute != nullptr && !attribute->is(Kind::kNone)) {
+    ASSIGN_OR_RETURN(key, GetPath(heap, item, *attribute, fallback));
+  }
+  if (!key.is(Kind::kString) || options.case_sensitive) return key;
+  return ChangeCase(heap, key.text(), CaseStyle::kLower);
+}
+
+// The names of "a,b".
+std::vector<Value> SplitNames(Heap& heap, const Text& names) {
+  std::vector<Value> split;
+  for (size_t at = 0; at <= names.bytes.size();) {
+    const size_t end = std::min(names.bytes.find(',', at), names.bytes.size());
+    split.push_back(heap.View(Slice(names, at, end)));
+    at = end + 1;
+  }
+  return split;
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<Value>> SortKeys(Heap& heap, const std::vector<Value>& items,
-                                            const Value* attribute, const SortOptions& options) {
-  std::vector<Value> keys = items;
-  for (Value& key : keys) {
-    RETURN_IF_ERROR(heap.Charge(1));
-    if (attribute != nullptr && !attribute->is(Kind::kNone)) {
-      ASSIGN_OR_RETURN(key, GetPath(heap, key, *attribute));
+                                            const Value* attribute, const SortOptions& options,
+                                            const Value* fallback) {
+  std::vector<Value> names;
+  if (options.several_attributes && attribute != nullptr && attribute->is(Kind::kString)) {
+    names = SplitNames(heap, attribute->text());
+  }
+  std::vector<Value> keys;
+  keys.reserve(items.size());
+  for (const Value& item : items) {
+    if (names.size() < 2) {
+      ASSIGN_OR_RETURN(Value key, SortKey(heap, item, attribute, options, fallback));
+      keys.push_back(key);
+      continue;
     }
-    if (key.is(Kind::kString) && !options.case_sensitive) {
-      ASSIGN_OR_RETURN(key, ChangeCase(heap, key.text(), CaseStyle::kLower));
+    std::vector<Value> parts;
+    for (const Value& name : names) {
+      ASSIGN_OR_RETURN(Value part, SortKey(heap, item, &name, options, fallback));
+      parts.push_back(part);
     }
+    ASSIGN_OR_RETURN(Value key, heap.MakeList(std::move(parts), Kind::kTuple));
+    keys.push_back(key);
   }
   return keys;
 }

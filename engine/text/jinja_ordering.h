@@ -13,6 +13,7 @@ namespace fastgen::jinja {
 struct SortOptions {
   bool case_sensitive = false;
   bool reverse = false;
+  bool several_attributes = false;  // "a,b": by a, then by b
 };
 
 // The value reached from `value` by an index, a name, or names joined by dots; where a step leads
@@ -20,10 +21,11 @@ struct SortOptions {
 absl::StatusOr<Value> GetPath(Heap& heap, const Value& value, const Value& path,
                               const Value* fallback = nullptr);
 
-// What each item is compared by: its attribute when one is given, strings in lower case unless case
-// counts.
+// What each item is compared by: its attribute when one is given (`fallback`, unless null, where it
+// has none), strings in lower case unless case counts.
 absl::StatusOr<std::vector<Value>> SortKeys(Heap& heap, const std::vector<Value>& items,
-                                            const Value* attribute, const SortOptions& options);
+                                            const Value* attribute, const SortOptions& options,
+                                            const Value* fallback = nullptr);
 
 // The items in the order of their keys; equal ones keep theirs. INVALID_ARGUMENT when keys have no
 // order.

@@ -75,7 +75,7 @@ Result Sort(Heap& heap, const Value& value, Args arguments) {
   ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(heap, value));
   const Value* attribute = arguments.Find(2, "attribute");
   SortOptions options{arguments.FindBool(1, "case_sensitive", false),
-                      arguments.FindBool(0, "reverse", false)};
+                      arguments.FindBool(0, "reverse", false), /*several_attributes=*/true};
   ASSIGN_OR_RETURN(std::vector<Value> keys, SortKeys(heap, items, attribute, options));
   return SortBy(heap, std::move(items), std::move(keys), options);
 }
@@ -164,27 +164,54 @@ Result Batch(Heap& heap, const Value& value, Args arguments) {
   return heap.MakeList(std::move(rows));
 }
 
+// So many columns of about the same length, the longer ones first; those are filled up when there is
+// something to fill with.
+Result SliceFilter(Heap& heap, const Value& value, Args arguments) {
+  RETURN_IF_ERROR(arguments.Check({"slices", "fill_with"}));
+  ASSIGN_OR_RETURN(int64_t num_slices, arguments.FindInt(0, "slices", 0));
+  if (num_slices < 1 || num_slices > kMaxRange)
+    return absl::InvalidArgumentError("slices is out of range");
+  const Value* filler = arguments.Find(1, "fill_with");
+  ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(heap, value));
+  const size_t length = items.size() / num_slices;
+  const size_t num_longer = items.size() % num_slices;
+  std::vector<Value> columns;
+  auto next = items.begin();
+  for (size_t i = 0; i < static_cast<size_t>(num_slices); ++i) {
+    const auto end = next + static_cast<int64_t>(length + (i < num_longer ? 1 : 0));
+    std::vector<Value> column(next, end);
+    next = end;
+    if (filler != nullptr && !filler->is(Kind::kNone) && i >= num_longer) {
+      column.push_back(*filler);
+    }
+    ASSIGN_OR_RETURN(Value made, heap.MakeList(std::move(column)));
+    columns.push_back(made);
+  }
+  return heap.MakeList(std::move(columns));
+}
+
 // Pairs of a key and the items that have it, sorted by key.
 Result GroupBy(Heap& heap, const Value& value, Args arguments) {
-  RETURN_IF_ERROR(arguments.Check({"attribute"}));
+  RETURN_IF_ERROR(arguments.Check({"attribute", "default", "case_sensitive"}));
   const Value* attribute = arguments.Find(0, "attribute");
   if (attribute == nullptr) return absl::InvalidArgumentError("needs an attribute");
+  const Value* fallback = arguments.Find(1, "default");
   ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(heap, value));
-  SortOptions options{false, false};
-  ASSIGN_OR_RETURN(std::vector<Value> keys, SortKeys(heap, items, attribute, options));
+  SortOptions options{arguments.FindBool(2, "case_sensitive", false)};
+  ASSIGN_OR_RETURN(std::vector<Value> keys, SortKeys(heap, items, attribute, options, fallback));
   ASSIGN_OR_RETURN(Value sorted, SortBy(heap, std::move(items), std::move(keys), options));
-  ASSIGN_OR_RETURN(keys, SortKeys(heap, sorted.list().items, attribute, options));
+  ASSIGN_OR_RETURN(keys, SortKeys(heap, sorted.list().items, attribute, options, fallback));
   std::vector<Value> groups;
   for (size_t at = 0; at < keys.size();) {
     std::vector<Value> group;
-    ASSIGN_OR_RETURN(Value key, GetPath(heap, sorted.list().items[at], *attribute));
+    ASSIGN_OR_RETURN(Value key, GetPath(heap, sorted.list().items[at], *attribute, fallback));
     for (size_t first = at; at < keys.size(); ++at) {
       ASSIGN_OR_RETURN(bool same, IsEqual(heap, keys[first], keys[at]));
       if (!same) break;
       group.push_back(sorted.list().items[at]);
     }
     ASSIGN_OR_RETURN(Value members, heap.MakeList(std::move(group)));
-    ASSIGN_OR_RETURN(Value pair, heap.MakeList({key, members}, Kind::kTuple));
+    ASSIGN_OR_RETURN(Value pair, heap.MakeGroup(key, members));
     groups.push_back(pair);
   }
   return heap.MakeList(std::move(groups));
@@ -215,6 +242,7 @@ constexpr Filter kFilters[] = {
     {"max", [](Heap& h, const Value& v, Args a) { return Extreme(h, v, a, /*largest=*/true); }},
     {"sum", Sum},
     {"batch", Batch},
+    {"slice", SliceFilter},
     {"groupby", GroupBy},
     {"attr", Attr},
 };

@@ -106,7 +106,17 @@ Result Indent(Heap& heap, const Value& value, Args arguments) {
 
 Result Format(Heap& heap, const Value& value, Args arguments) {
   ASSIGN_OR_RETURN(Value text, ToString(heap, value));
-  if (!arguments.named.empty()) return absl::InvalidArgumentError("takes no named arguments");
+  if (!arguments.named.empty() && !arguments.positional.empty()) {
+    return absl::InvalidArgumentError("takes positional arguments or named ones, not both");
+  }
+  if (!arguments.named.empty()) {
+    std::vector<std::pair<Value, Value>> entries;
+    for (const auto& [name, named] : arguments.named) {
+      entries.emplace_back(heap.View(*name), named);
+    }
+    ASSIGN_OR_RETURN(Value names, heap.MakeDict(std::move(entries)));
+    return FormatPercent(heap, text.text(), {names});
+  }
   return FormatPercent(heap, text.text(), arguments.positional);
 }
 

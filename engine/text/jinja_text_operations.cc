@@ -68,10 +68,12 @@ absl::StatusOr<Value> ChangeCase(Heap& heap, const Text& text, CaseStyle style) 
     while (range != text.untrusted.end() && range->end <= at) ++range;
     bool untrusted = range != text.untrusted.end() && range->begin < at + c.size;
     bool upper = style == CaseStyle::kUpper || (style != CaseStyle::kLower && starts_word);
+    if (style == CaseStyle::kSwap) upper = UpperOf(c.code) != c.code || c.code == 0xDF;
     if (!c.valid) {
       out.AppendSlice(text, at, at + 1);
     } else if (upper && c.code == 0xDF) {
-      out.Append(style == CaseStyle::kUpper ? "SS" : "Ss", untrusted);
+      const bool is_whole = style == CaseStyle::kUpper || style == CaseStyle::kSwap;
+      out.Append(is_whole ? "SS" : "Ss", untrusted);
     } else {
       out.Append(EncodeUtf8(upper ? UpperOf(c.code) : LowerOf(c.code)), untrusted);
     }
@@ -234,6 +236,25 @@ void AppendPadded(const Directive& directive, const Text& text, TextBuilder& out
   if (directive.left) out.Append(std::string(missing, ' '), /*untrusted=*/false);
 }
 
+// The value that the "(name)" at `at` stands for, which is left behind it.
+absl::StatusOr<const Value*> FindNamed(Heap& heap, const Text& format,
+                                       const std::vector<Value>& values, size_t& at) {
+  const size_t end = format.bytes.find(')', at);
+  if (end == std::string_view::npos) return absl::InvalidArgumentError("incomplete format key");
+  if (values.size() != 1 || !values[0].is(Kind::kDict)) {
+    return absl::InvalidArgumentError("format requires a mapping");
+  }
+  const std::string_view name = format.bytes.substr(at + 1, end - at - 1);
+  RETURN_IF_ERROR(heap.Charge(1));
+  const Value* found = values[0].dict().Find(name);
+  if (found == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no value for '%(", ToAbsl(name.substr(0, 100)), ")'"));
+  }
+  at = end + 1;
+  return found;
+}
+
 }  // namespace
 
 absl::StatusOr<Value> FormatPercent(Heap& heap, const Text& format,
@@ -246,15 +267,22 @@ absl::StatusOr<Value> FormatPercent(Heap& heap, const Text& format,
     out.AppendSlice(format, at, percent);
     if (percent == format.bytes.size()) break;
     at = percent + 1;
+    const Value* named = nullptr;
+    if (at < format.bytes.size() && format.bytes[at] == '(') {
+      ASSIGN_OR_RETURN(named, FindNamed(heap, format, values, at));
+    }
     ASSIGN_OR_RETURN(Directive directive, ReadDirective(format.bytes, at));
     if (directive.letter == '%') {
       out.AppendSlice(format, at - 1, at);
       continue;
     }
-    if (next >= values.size()) {
-      return absl::InvalidArgumentError("not enough arguments for format string");
+    if (named == nullptr) {
+      if (next >= values.size()) {
+        return absl::InvalidArgumentError("not enough arguments for format string");
+      }
+      named = &values[next++];
     }
-    ASSIGN_OR_RETURN(Text text, FormatOne(heap, directive, values[next++]));
+    ASSIGN_OR_RETURN(Text text, FormatOne(heap, directive, *named));
     AppendPadded(directive, text, out);
   }
   if (next < values.size() && !(values.size() == 1 && values[0].is(Kind::kDict))) {

@@ -123,6 +123,7 @@ class Value {
 struct List {
   std::vector<Value> items;
   int depth = 1;
+  bool is_group = false;  // groupby's pair, whose items are named grouper and list
 };
 
 struct Dict {
@@ -184,6 +185,8 @@ class Heap {
 
   // RESOURCE_EXHAUSTED when nested too deeply.
   absl::StatusOr<Value> MakeList(std::vector<Value> items, Kind kind = Kind::kList);
+  // A tuple whose items are also named grouper and list.
+  absl::StatusOr<Value> MakeGroup(const Value& grouper, const Value& list);
   // A key given twice keeps its first place and its last value. INVALID_ARGUMENT for a key that
   // cannot be one.
   absl::StatusOr<Value> MakeDict(std::vector<std::pair<Value, Value>> entries);

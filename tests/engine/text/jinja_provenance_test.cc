@@ -108,6 +108,16 @@ TEST_CASE("provenance survives each operation byte by byte", "[text]") {
       {"{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(**d) }}", "{⟦'k'⟧: ⟦'v\"\\n'⟧}"},
       {"{{ s | truncate(1, true, '', 0) }}.", "⟦a⟧."},
       {"{{ s.partition('B') | join('-') }}", "⟦a⟧-⟦B⟧-"},
+      {"{{ s.center(6, '*') }} {{ s.ljust(3) }}|{{ 'x'.rjust(3, s[0]) }}", "**⟦aB⟧** ⟦aB⟧ |⟦aa⟧x"},
+      {"{{ ('-' ~ n).zfill(4) }} {{ ('x' ~ s).swapcase() }}", "-00⟦7⟧ X⟦Ab⟧"},
+      {"{{ '%(k)s|%(j)s' % {'k': s, 'j': 'x'} }} {{ '<%(k)s>' | format(k=s) }}", "⟦aB⟧|x <⟦aB⟧>"},
+      {"{{ (s ~ '%s') % 'x' }} {{ s.index('B') }} {{ s.isupper() }}", "⟦aB⟧x ⟦1⟧ ⟦False⟧"},
+      {"{{ d.copy().k }} {{ l.copy()[0] }} {{ [s, 'x', 'y'] | slice(2) | list }}",
+       "⟦v\"\n⟧ ⟦p⟧ [[⟦'aB'⟧, 'x'], ['y']]"},
+      {"{% for g in [{'k': s, 'v': 'x'}] | groupby('k') %}{{ g.grouper }}={{ g.list[0].v }}{% endfor %}",
+       "⟦aB⟧=x"},
+      {"{{ [{'a': 'x'}] | groupby('b', default=s) | map('first') | join }}", "⟦aB⟧"},
+      {"{% for i in l %}{% break %}{% else %}{{ s }}!{% endfor %}", "⟦aB⟧!"},
       {"{{ l[1:] }} {{ l + ['x'] }}", "⟦['q']⟧ ⟦['p', 'q', ⟧'x'⟦]⟧"},
   };
   for (const auto& [source, expected] : kCases) {
