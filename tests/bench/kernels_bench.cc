@@ -25,6 +25,7 @@
 
 #include "base/check.h"
 #include "kernels/make_backend.h"
+#include "tests/testing/block_scales.h"
 
 namespace fastgen {
 namespace {
@@ -160,12 +161,11 @@ std::vector<uint8_t> RandomWeights(const Shape& shape) {
   for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
   // Small positive scales or values whatever the format: 0x20.. is about 2^-7 as f16, 2^-63 as bf16
   // and f32.
-  const int stride =
-      IsBlockType(shape.dtype) ? Info(shape.dtype).block_bytes : Info(shape.dtype).block_bytes;
-  const int at = shape.dtype == DType::kQ6_K ? 208 : 0;
-  const int num_halves = shape.dtype == DType::kQ4_1 ? 2 : 1;
-  for (size_t i = at; i + 2 * num_halves <= bytes.size(); i += stride) {
-    for (int half = 0; half < num_halves; ++half) bytes[i + 2 * half + 1] = 0x20;
+  const size_t stride = static_cast<size_t>(Info(shape.dtype).block_bytes);
+  const std::vector<int> halves =
+      IsBlockType(shape.dtype) ? testing::BlockScaleOffsets(shape.dtype) : std::vector<int>{0};
+  for (size_t i = 0; i < bytes.size(); i += stride) {
+    for (int at : halves) bytes[i + static_cast<size_t>(at) + 1] = 0x20;
     if (shape.dtype == DType::kF32) bytes[i + 3] = 0x20;
   }
   return bytes;
@@ -192,7 +192,7 @@ void BenchShape(Backend* backend, const Machine& machine, const Shape& shape, bo
   const double peak = integer                       ? machine.int8_gops
                       : shape.dtype == DType::kBF16 ? machine.bf16_gops
                                                     : machine.fma_gops;
-  std::printf("%-10s %5ld x %5ld %-4s", shape.name, shape.rows, shape.cols,
+  std::printf("%-10s %5ld x %5ld %-6s", shape.name, shape.rows, shape.cols,
               std::string(Info(shape.dtype).name).c_str());
   for (int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512}) {
     if (quick && rows != 1 && rows != 8 && rows != 32 && rows != 128) continue;
@@ -354,9 +354,13 @@ int Main(int argc, char** argv) {
   const std::vector<Shape> shapes = {
       {"qkv", DType::kQ4_1, 960, 576},      {"o", DType::kQ4_1, 576, 576},
       {"gate_up", DType::kQ4_1, 3072, 576}, {"down", DType::kQ4_1, 576, 1536},
-      {"head", DType::kQ8_0, 49152, 576},   {"large", DType::kQ4_0, 8192, 2048},
-      {"large", DType::kQ4_1, 2048, 8192},  {"large", DType::kQ8_0, 8192, 2048},
-      {"large", DType::kQ6_K, 8192, 2048},  {"large", DType::kBF16, 8192, 2048},
+      {"head", DType::kQ8_0, 49152, 576},   {"large", DType::kQ4_1, 2048, 8192},
+      {"large", DType::kQ4_0, 8192, 2048},  {"large", DType::kQ5_0, 8192, 2048},
+      {"large", DType::kQ5_1, 8192, 2048},  {"large", DType::kQ8_0, 8192, 2048},
+      {"large", DType::kQ2_K, 8192, 2048},  {"large", DType::kQ3_K, 8192, 2048},
+      {"large", DType::kQ4_K, 8192, 2048},  {"large", DType::kQ5_K, 8192, 2048},
+      {"large", DType::kQ6_K, 8192, 2048},  {"large", DType::kIQ4_NL, 8192, 2048},
+      {"large", DType::kIQ4_XS, 8192, 2048}, {"large", DType::kBF16, 8192, 2048},
       {"large", DType::kF16, 8192, 2048},   {"large", DType::kF32, 8192, 2048}};
   for (const Shape& shape : shapes) BenchShape(backend, machine, shape, quick);
   for (int64_t sequences : {1, 8, 32}) BenchAttention(backend, sequences, 512, 1);

@@ -95,6 +95,16 @@ TEST_CASE("safetensors headers that lie are refused with what is wrong", "[model
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", "aaaa", "tensor 'a' lacks"},
       {R"({"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]}})", "aaaa",
        "tensor 'a' has dtype 'I8', which is not supported"},
+      {R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}})", "aaaa",
+       "tensor 'a' has dtype 'F8_E4M3', which is not supported (F32, F16, BF16 are)"},
+      {R"({"a":{"dtype":"F32","shape":[1e3],"data_offsets":[0,4]}})", "aaaa", "has shape [1E3]"},
+      {R"({"a":{"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4]}})", "aaaa",
+       "tensor 'a' has shape [9223372036854775808]"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,9223372036854775807]}})", "aaaa",
+       "the file has 4 bytes of data"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+       R"("b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})",
+       "aaaabbbbcccc", "no tensor covers byte 4 of the 12 bytes of data"},
       {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", "aaaa", "has shape [-1]"},
       {R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", "aaaa", "has shape"},
       {R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})", "", "has shape [0]"},
@@ -162,6 +172,14 @@ TEST_CASE("sharded checkpoint whose index and files disagree is refused", "[mode
     WriteFile(index, absl::StrCat(R"({"weight_map":{"a":")", name, R"("}})"));
     CHECK(absl::StrContains(SetRefusal(directory), "the index gives tensor 'a' the file"));
   }
+  // A name given twice: the last place counts, and the file that the first named holds it unasked.
+  WriteFile(index, R"({"weight_map":{"a":"two.safetensors","b":"one.safetensors",)"
+                   R"("c":"one.safetensors","d":"two.safetensors","a":"one.safetensors",)"
+                   R"("d":"one.safetensors"}})");
+  CHECK(absl::StrContains(SetRefusal(directory), "one.safetensors: lacks tensor 'd'"));
+  WriteFile(directory.path() / "cut.safetensors", SmallFile().substr(0, SmallFile().size() - 1));
+  WriteFile(index, R"({"weight_map":{"a":"cut.safetensors"}})");
+  CHECK(absl::StrContains(SetRefusal(directory), "cut.safetensors: tensor "));
   WriteFile(index, R"({"weight_map":{"a":1}})");
   CHECK(absl::StrContains(SetRefusal(directory), "the index gives tensor 'a' the file 1"));
   WriteFile(index, R"({})");
