@@ -168,6 +168,28 @@ TEST_CASE("what steers scheduling and sampling arrives", "[server]") {
   CHECK(FromProto(proto)->request.best_of == 1);
 }
 
+TEST_CASE("a model's recommendations stand where a request says nothing", "[server]") {
+  SamplingDefaults defaults;
+  defaults.temperature = 0.7f;
+  defaults.top_k = 20;
+  defaults.repetition_penalty = 1.05f;
+  v1::GenerateRequest proto = ValidRequest();
+  proto.mutable_sampling()->set_top_k(0);
+  const auto converted = FromProto(proto, defaults);
+  REQUIRE(converted.ok());
+  CHECK(converted->request.sampling.temperature == 0.7f);
+  CHECK(converted->request.sampling.top_k == 0);
+  CHECK(converted->request.sampling.top_p == 1);
+  CHECK(converted->request.sampling.repetition_penalty == 1.05f);
+  ModelInfo info;
+  info.sampling_defaults = defaults;
+  v1::ModelInfo told;
+  ToProto(info, MemoryReport(), &told);
+  CHECK(told.sampling_defaults().temperature() == 0.7f);
+  CHECK(told.sampling_defaults().top_k() == 20);
+  CHECK_FALSE(told.sampling_defaults().has_top_p());
+}
+
 TEST_CASE("absent scalars keep the engine's defaults and zeros are values", "[server]") {
   v1::GenerateRequest proto = ValidRequest();
   auto converted = FromProto(proto);
@@ -268,28 +290,6 @@ TEST_CASE("a delta holds only what was asked for", "[server]") {
   CHECK(proto.num_tokens() == 1);
 }
 
-TEST_CASE("an echoed prompt does not count as output", "[server]") {
-  TokenDelta delta;
-  delta.text = "ab";
-  delta.token_ids = {1, 2};
-  delta.num_prompt_tokens = 2;
-  delta.prompt_logprobs.resize(2);
-  delta.prompt_logprobs[1].bytes = "b";
-  DeltaFields fields;
-  v1::Delta proto;
-  AppendToProto(delta, fields, &proto);
-  CHECK(proto.num_tokens() == 0);
-  CHECK(proto.prompt_logprobs().empty());
-  fields.prompt_logprobs = true;
-  AppendToProto(delta, fields, &proto);
-  CHECK(proto.prompt_logprobs_size() == 2);
-}
-
-TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
-  FinishInfo info;
-  info.reason = FinishReason::kStop;
-  info.matched_token_id = 2;
-  info.usage = {10, 4, 7};
 TEST_CASE("reasoning and tool calls travel, pieces of one call joined", "[server]") {
   v1::GenerateRequest proto;
   proto.set_text("p");
@@ -332,6 +332,28 @@ TEST_CASE("reasoning and tool calls travel, pieces of one call joined", "[server
   CHECK(model_proto.reasoning_parser() == "think");
 }
 
+TEST_CASE("an echoed prompt does not count as output", "[server]") {
+  TokenDelta delta;
+  delta.text = "ab";
+  delta.token_ids = {1, 2};
+  delta.num_prompt_tokens = 2;
+  delta.prompt_logprobs.resize(2);
+  delta.prompt_logprobs[1].bytes = "b";
+  DeltaFields fields;
+  v1::Delta proto;
+  AppendToProto(delta, fields, &proto);
+  CHECK(proto.num_tokens() == 0);
+  CHECK(proto.prompt_logprobs().empty());
+  fields.prompt_logprobs = true;
+  AppendToProto(delta, fields, &proto);
+  CHECK(proto.prompt_logprobs_size() == 2);
+}
+
+TEST_CASE("a finish carries its reason, match, usage and receipt", "[server]") {
+  FinishInfo info;
+  info.reason = FinishReason::kStop;
+  info.matched_token_id = 2;
+  info.usage = {10, 4, 7};
   info.receipt.queue_time = absl::Milliseconds(1500);
   info.receipt.seed = 99;
   info.receipt.num_page_ins = 6;
