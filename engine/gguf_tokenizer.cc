@@ -161,8 +161,8 @@ absl::StatusOr<TokenizerSource> ReadSentencePieces(const GgufFile& file) {
   }
   if (!IsPlainBpe(spec)) {
     return absl::UnimplementedError(
-        "tokenizer.ggml.token_type: unused tokens (5), or bytes (6) that are not all 256, are not "
-        "supported");
+        "tokenizer.ggml.token_type: unused tokens (5) that merges lead to, or bytes (6) that are "
+        "not all 256, are not supported");
   }
   TokenizerSource source = SourceFromPieces(spec);
   source.bos_id.reset();

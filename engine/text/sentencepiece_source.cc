@@ -254,6 +254,30 @@ std::optional<int32_t> FindControl(const SentencePieceSpec& spec, std::string_vi
   return std::nullopt;
 }
 
+// Whether some unused piece can be made by merging: the library then takes it apart again. The fill
+// of a vocabulary ("[PAD32000]") cannot.
+bool MergesReachUnused(const SentencePieceSpec& spec) {
+  constexpr size_t kMaxUnusedBytes = 64;
+  absl::flat_hash_set<absl::string_view> texts;
+  const auto is_symbol = [&](std::string_view text) {
+    return DecodeUtf8(text, 0).num_bytes == text.size() || texts.contains(ToAbsl(text));
+  };
+  bool any = false;
+  for (const Piece& piece : spec.pieces) any = any || piece.type == Type::kUnused;
+  if (!any) return false;
+  for (const Piece& piece : spec.pieces) texts.insert(piece.text);
+  for (const Piece& piece : spec.pieces) {
+    if (piece.type != Type::kUnused) continue;
+    if (piece.text.size() > kMaxUnusedBytes) return true;  // not worth knowing
+    const std::string_view text = piece.text;
+    for (size_t i = DecodeUtf8(text, 0).num_bytes; i < text.size();) {
+      if (is_symbol(text.substr(0, i)) && is_symbol(text.substr(i))) return true;
+      i += DecodeUtf8(text, i).num_bytes;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::Status CheckPieces(const std::vector<Piece>& pieces) {
@@ -325,13 +349,12 @@ bool IsPlainBpe(const SentencePieceSpec& spec) {
   bool has_byte[256] = {};
   int num_bytes = 0;
   for (const Piece& piece : spec.pieces) {
-    if (piece.type == Type::kUnused) return false;
     if (piece.type != Type::kByte) continue;
     bool& has = has_byte[*ByteOfPiece(piece.text)];
     num_bytes += has ? 0 : 1;
     has = true;
   }
-  return num_bytes == 0 || num_bytes == 256;
+  return (num_bytes == 0 || num_bytes == 256) && !MergesReachUnused(spec);
 }
 
 TokenizerSource SourceFromPieces(const SentencePieceSpec& spec) {

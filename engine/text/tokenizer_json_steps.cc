@@ -182,6 +182,9 @@ absl::Status ReadDecoderStep(const JsonNode& node, const std::string& type, Deco
     }
     ASSIGN_OR_RETURN(std::string pattern, ReadStringPattern(node));
     ASSIGN_OR_RETURN(std::string content, node.String("content"));
+    if (content.size() > pattern.size()) {
+      return InvalidJson(node.PathOf("content"), " is longer than what it replaces");
+    }
     source->decoder_replacements.emplace_back(std::move(pattern), std::move(content));
     return absl::OkStatus();
   }

@@ -1,7 +1,8 @@
 // Feeds arbitrary bytes to the reader of tokenizer.json; a tokenizer that comes of it must encode
-// and decode.
+// and decode, and nothing that is typed may become special.
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 
@@ -19,7 +20,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!source.ok()) return 0;
   const auto tokenizer = fastgen::MakeTokenizer(*std::move(source));
   if (!tokenizer.ok()) return 0;
-  const auto ids = (*tokenizer)->Encode("It's 12 a  b\n<s> e\u0301\u6f22", {});
+  const std::string text = "It's 12 a  b\n<s> e\u0301\u6f22\u2581<unk> " + std::string(100, 'a');
+  const auto ids = (*tokenizer)->Encode(text, {});
   if (ids.ok()) fastgen::DecodeAll(**tokenizer, *ids, /*skip_special_tokens=*/false);
+  const fastgen::ByteRange all = {0, text.size()};
+  const auto typed =
+      (*tokenizer)->Encode(text, {.add_special_tokens = false, .untrusted = {&all, 1}});
+  if (!typed.ok()) return 0;
+  for (const int32_t id : *typed) {
+    // An unknown token stands for what has no piece, and may be named as a special one.
+    if ((*tokenizer)->IsSpecial(id) && (*tokenizer)->TokenBytes(id) != "<unk>") std::abort();
+  }
   return 0;
 }

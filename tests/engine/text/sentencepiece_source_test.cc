@@ -74,7 +74,7 @@ TEST_CASE("a plain BPE model becomes pieces and scores", "[text]") {
 TEST_CASE("models that are not plain BPE are left to the library", "[text]") {
   for (const std::string& model : {Pieces() + kIdentity,  // unigram
                                    Pieces() + kBpe,       // removes spaces
-                                   Pieces() + Piece("c", 0, Type::kUnused) + kBpe + kIdentity,
+                                   Pieces() + Piece("ba", 0, Type::kUnused) + kBpe + kIdentity,
                                    Pieces() + kBpe + Bytes(3, Number(4, 0) + Number(5, 0))}) {
     const auto source = SourceFromSentencePieceModel(model);
     REQUIRE(source.ok());
@@ -84,6 +84,13 @@ TEST_CASE("models that are not plain BPE are left to the library", "[text]") {
     REQUIRE(tokenizer.ok());
     CHECK((*tokenizer)->Encode("ab a", {}).ok());
   }
+}
+
+TEST_CASE("unused pieces that no merge leads to do not matter", "[text]") {
+  const auto source =
+      SourceFromSentencePieceModel(Pieces() + Piece("[PAD]", 0, Type::kUnused) + kBpe + kIdentity);
+  REQUIRE(source.ok());
+  CHECK(source->model == TokenizerSource::Model::kPieceBpe);
 }
 
 TEST_CASE("user-defined pieces are found before anything merges, and are not special", "[text]") {

@@ -117,6 +117,69 @@ TEST_CASE("components that are not understood are refused by name", "[text]") {
         "tokenizer.json.model.end_of_word_suffix '</w>' is not supported");
 }
 
+TEST_CASE("BPE with byte fallback is read with what stands around it", "[text]") {
+  const std::string json = R"json({
+    "added_tokens": [{"id": 1, "content": "<s>", "special": true}],
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"},
+      {"type": "Replace", "pattern": {"String": " "}, "content": "_"}]},
+    "pre_tokenizer": null,
+    "post_processor": null,
+    "decoder": {"type": "Sequence", "decoders": [
+      {"type": "Replace", "pattern": {"String": "_"}, "content": " "}, {"type": "ByteFallback"},
+      {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+      "vocab": {"<unk>": 0, "<s>": 1, "_": 2, "a": 3, "_a": 4, "<0x41>": 5}, "merges": ["_ a"]}
+  })json";
+  const auto source = ParseTokenizerJson(json, "");
+  INFO(source.status().ToString());
+  REQUIRE(source.ok());
+  CHECK(source->model == TokenizerSource::Model::kPieceBpe);
+  CHECK(source->unknown_id == 0);
+  CHECK(source->fuse_unknown);
+  CHECK(source->drop_first_space);
+  REQUIRE(source->normalizer.size() == 2);
+  CHECK(source->normalizer[0].content == "_");
+  CHECK(source->normalizer[1].pattern == " ");
+  CHECK(source->byte_fallback == std::vector<uint8_t>{0, 0, 0, 0, 0, 1});
+  CHECK(source->decoder_replacements.size() == 1);
+
+  const auto with = [&](const std::string& part, const std::string& instead) {
+    const std::string changed = absl::StrReplaceAll(json, {{part, instead}});
+    REQUIRE(changed != json);
+    return changed;
+  };
+  const std::string null_pre = "\"pre_tokenizer\": null";
+  const auto metaspace = ParseTokenizerJson(
+      with(null_pre, R"("pre_tokenizer": {"type": "Metaspace", "replacement": "_",
+                        "prepend_scheme": "first", "split": true})"),
+      "");
+  REQUIRE(metaspace.ok());
+  REQUIRE(metaspace->metaspace.has_value());
+  CHECK(metaspace->metaspace->prepend == Metaspace::Prepend::kFirst);
+  REQUIRE(metaspace->splits.size() == 1);
+  CHECK(metaspace->splits[0].behavior == SplitStep::Behavior::kMergedWithNext);
+
+  CHECK(Refusal(with(null_pre, R"("pre_tokenizer": {"type": "ByteLevel"})")) ==
+        "tokenizer.json.pre_tokenizer type 'ByteLevel' is not supported");
+  CHECK_THAT(Refusal(with(null_pre, R"("pre_tokenizer": {"type": "Metaspace", "replacement": "_",
+                                       "prepend_scheme": "last"})")),
+             Catch::Contains("prepend_scheme 'last' is not supported"));
+  CHECK(Refusal(with("{\"String\": \" \"}, \"content\": \"_\"",
+                     "{\"Regex\": \" \"}, \"content\": \"_\"")) ==
+        "tokenizer.json.normalizer.normalizers[1].pattern.Regex is not supported here");
+  CHECK_THAT(Refusal(with("\"start\": 1", "\"start\": 2")),
+             Catch::Contains("decoders[3]: Strip is supported as one space at the start"));
+  CHECK(Refusal(with("{\"type\": \"ByteFallback\"},", "")) ==
+        "tokenizer.json.decoder lacks ByteFallback or Fuse, which byte_fallback needs");
+  CHECK(Refusal(with("\"unk_token\": \"<unk>\"", "\"unk_token\": \"<none>\"")) ==
+        "tokenizer.json.model.unk_token '<none>' is not in the vocabulary");
+  CHECK(Refusal(
+            with("\"byte_fallback\": true", "\"byte_fallback\": true, \"ignore_merges\": true")) ==
+        "tokenizer.json.model.ignore_merges true with byte_fallback is not supported");
+  CHECK(Refusal(with("\"Prepend\"", "\"NFKC\"")) ==
+        "tokenizer.json.normalizer.normalizers[0] type 'NFKC' is not supported");
+}
+
 TEST_CASE("ids that cannot be are refused with their value", "[text]") {
   CHECK(Refusal(With("\"ab\": 3", "\"ab\": -1")) ==
         "tokenizer.json.model.vocab['ab']: '-1' is not an id in [0, 2097152)");
