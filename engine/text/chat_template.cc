@@ -196,6 +196,24 @@ absl::Status SetTemplateArguments(ContextBuilder& context, std::string_view json
 }  // namespace
 
 absl::StatusOr<RenderedChat> ChatTemplate::Render(const ChatPrompt& chat, absl::Time now) const {
+  absl::StatusOr<RenderedChat> rendered = RenderAsGiven(chat, now);
+  if (!absl::IsInvalidArgument(rendered.status())) return rendered;
+  // Some templates tell a call by its missing content, others read every content: the first attempt
+  // is for the former, the second for the latter.
+  const auto lacks_content = [](const ChatMessage& message) {
+    return !message.content.has_value() && !message.tool_calls.empty();
+  };
+  if (std::none_of(chat.messages.begin(), chat.messages.end(), lacks_content)) return rendered;
+  ChatPrompt filled = chat;
+  for (ChatMessage& message : filled.messages) {
+    if (lacks_content(message)) message.content = "";
+  }
+  absl::StatusOr<RenderedChat> again = RenderAsGiven(filled, now);
+  return again.ok() ? again : rendered;
+}
+
+absl::StatusOr<RenderedChat> ChatTemplate::RenderAsGiven(const ChatPrompt& chat,
+                                                         absl::Time now) const {
   Heap heap;
   ContextBuilder context(&heap);
   jinja::Interpreter interpreter(*program_->tree, &heap, now);

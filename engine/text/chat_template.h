@@ -37,11 +37,13 @@ class ChatTemplate {
   std::string_view source() const;
 
   // INVALID_ARGUMENT: the template called raise_exception, or the messages do not fit it; RESOURCE_EXHAUSTED: a bound
-  // was reached. `now` serves strftime_now.
+  // was reached. `now` serves strftime_now. A message that makes calls often has no content: templates that cannot
+  // take that are given "" in its place.
   absl::StatusOr<RenderedChat> Render(const ChatPrompt& chat, absl::Time now) const;
 
  private:
   struct Program;
+  absl::StatusOr<RenderedChat> RenderAsGiven(const ChatPrompt& chat, absl::Time now) const;
   explicit ChatTemplate(std::unique_ptr<Program> program);
   std::unique_ptr<Program> program_;
 };

@@ -47,6 +47,43 @@ TEST_CASE("models' templates render as transformers renders them", "[text]") {
   CHECK(num_rows == 208);
 }
 
+TEST_CASE("a past call and its result reach the prompt of every family with tools", "[text]") {
+  std::optional<std::filesystem::path> shared = SharedTestdata();
+  if (!shared) {
+    WARN("models' templates: skipped, no shared test data");
+    return;
+  }
+  ChatPrompt chat;
+  chat.messages = {MakeMessage("user", "How is Rome?"), MakeMessage("assistant", std::nullopt),
+                   MakeMessage("tool", "{\"sky\": \"clear\"}")};
+  chat.messages[1].tool_calls = {{"abcdefghi", "get_weather", R"({"city": "Rome", "days": 2})"}};
+  chat.messages[2].tool_call_id = "abcdefghi";
+  chat.tools_json = {
+      R"({"type": "function", "function": {"name": "get_weather", "description": "Tells it.", )"
+      R"("parameters": {"type": "object", "properties": {"city": {"type": "string", )"
+      R"("description": "Where"}}, "required": ["city"]}}})"};
+  for (const char* name :
+       {"Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B", "Qwen-QwQ-32B",
+        "NousResearch-Hermes-3-Llama-3.1-8B-tool_use", "meta-llama-Llama-3.1-8B-Instruct",
+        "meta-llama-Llama-3.2-3B-Instruct", "meta-llama-Llama-3.3-70B-Instruct",
+        "mistralai-Mistral-Nemo-Instruct-2407"}) {
+    INFO(name);
+    auto compiled = ChatTemplate::Compile(
+        ReadFile(*shared / "chat_templates" / (std::string(name) + ".jinja")), "<s>", "</s>");
+    REQUIRE(compiled.ok());
+    auto rendered = compiled->Render(chat, GoldenTime());
+    INFO(rendered.status().ToString());
+    REQUIRE(rendered.ok());
+    const size_t described = rendered->text.find("Tells it.");
+    CHECK(described != std::string::npos);
+    const size_t called = rendered->text.find(R"("city": "Rome", "days": 2)");
+    CHECK(called != std::string::npos);
+    CHECK(rendered->text.rfind("get_weather", called) != std::string::npos);
+    const size_t answered = rendered->text.find("clear", called);
+    CHECK(answered != std::string::npos);
+  }
+}
+
 TEST_CASE("each feature renders as Jinja renders it", "[text]") {
   size_t num_rows = 0;
   for (const std::string& line :

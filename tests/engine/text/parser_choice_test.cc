@@ -1,6 +1,10 @@
 #include "engine/text/parser_choice.h"
 
+#include <fstream>
+#include <iterator>
+
 #include "tests/testing/fake_tokenizer.h"
+#include "tests/testing/testdata.h"
 
 #undef CHECK
 #include <catch2/catch.hpp>
@@ -45,6 +49,36 @@ TEST_CASE("a chat template tells the parsers", "[text]") {
   CHECK(Auto("{{ messages }}", tokenizer).tool_calls == ToolCallFormat::kNone);
   CHECK(Auto("{{ x.split('</think>') }}", tokenizer).reasoning == ReasoningFormat::kThink);
   CHECK(Auto("{{ messages }}", tokenizer).reasoning == ReasoningFormat::kNone);
+}
+
+TEST_CASE("published templates tell the parsers of their models", "[text]") {
+  const auto shared = testing::SharedTestdata();
+  if (!shared) {
+    WARN("models' templates: skipped, no shared test data");
+    return;
+  }
+  const FakeTokenizer tokenizer;
+  for (const auto& [name, tool_calls, reasoning] :
+       {std::tuple{"Qwen-Qwen2.5-7B-Instruct", "hermes", "none"},
+        std::tuple{"Qwen-Qwen3-0.6B", "hermes", "think"},
+        std::tuple{"Qwen-QwQ-32B", "hermes", "think"},
+        std::tuple{"NousResearch-Hermes-3-Llama-3.1-8B-tool_use", "hermes", "none"},
+        std::tuple{"meta-llama-Llama-3.1-8B-Instruct", "llama3_json", "none"},
+        std::tuple{"meta-llama-Llama-3.2-3B-Instruct", "llama3_json", "none"},
+        std::tuple{"meta-llama-Llama-3.3-70B-Instruct", "llama3_json", "none"},
+        std::tuple{"mistralai-Mistral-Nemo-Instruct-2407", "mistral", "none"},
+        std::tuple{"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", "none", "think"},
+        std::tuple{"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "none", "think"},
+        std::tuple{"google-gemma-2-2b-it", "none", "none"},
+        std::tuple{"microsoft-Phi-3.5-mini-instruct", "none", "none"}}) {
+    std::ifstream file(*shared / "chat_templates" / (std::string(name) + ".jinja"));
+    REQUIRE(file.good());
+    const std::string source(std::istreambuf_iterator<char>(file), {});
+    const ParserChoice choice = Auto(source, tokenizer);
+    INFO(name);
+    CHECK(NameOf(choice.tool_calls) == tool_calls);
+    CHECK(NameOf(choice.reasoning) == reasoning);
+  }
 }
 
 TEST_CASE("without a template the special tokens do", "[text]") {
