@@ -241,8 +241,9 @@ class GgufFile::Parser {
     const int64_t num_parts = file_->FindInt("split.count").value_or(1);
     if (num_parts > 1) {
       return absl::UnimplementedError(absl::StrCat(ToAbsl(name_), ": split.count is ", num_parts,
-                                                   ": split files are not read; merge the parts "
-                                                   "into one file first (llama-gguf-split --merge)"));
+                                                   ": split files are not read; merge the "
+                                                   "parts into one file first "
+                                                   "(llama-gguf-split --merge)"));
     }
     return absl::OkStatus();
   }

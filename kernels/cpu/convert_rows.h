@@ -3,8 +3,8 @@
 // Integers: one StoredBlock of 32 or 128 neighbours at a time (the last of a row may be shorter).
 // Scales are f16, as in the block types of files, so that the same kernels serve both: 0.5 or 0.125
 // bits a weight instead of 1 or 0.25, for an error of 2^-12 beside the integers' 2^-8 and 2^-5. The
-// integers are chosen for the scale as rounded. int4 has a minimum: a group is rarely symmetric, and
-// 16 values are too few to waste. A group that holds a NaN or an infinity becomes NaN.
+// integers are chosen for the scale as rounded. int4 has a minimum: a group is rarely symmetric,
+// and 16 values are too few to waste. A group that holds a NaN or an infinity becomes NaN.
 // Thread rule: pure functions.
 // Tested by tests/kernels/convert_test.cc.
 #pragma once

@@ -2,10 +2,10 @@
 //
 // Int8: `vpmaddubsw` multiplies u8 by s8 and adds neighbours in 16 bits, `vpmaddwd` by ones adds
 // those in 32. Weights of up to 6 bits cannot saturate 16 bits (63 * 127 * 2 < 2^15); 8-bit
-// weights and the codebook's could, so for them the weight's sign moves to the activation: |w| * (x with w's sign), at
-// most 128 * 127 * 2 < 2^15, and no correction is due. A panel's 16 outputs are two vectors of 8,
-// worked one after the other so that 4 rows' sums stay in 16 registers. Arithmetic and its order
-// are those of matmul_kernels.h.
+// weights and the codebook's could, so for them the weight's sign moves to the activation:
+// |w| * (x with w's sign), at most 128 * 127 * 2 < 2^15, and no correction is due. A panel's 16
+// outputs are two vectors of 8, worked one after the other so that 4 rows' sums stay in 16
+// registers. Arithmetic and its order are those of matmul_kernels.h.
 #include <immintrin.h>
 
 #include <utility>

@@ -5,8 +5,7 @@
 //    e4m3 values with a scale per row where the weights are fp8 (held as bf16 or float: both hold
 //    them exactly), float otherwise and always in fp32 mode.
 // 2. Work is (block of rows) x (panel). A block of rows is as many tiles as stay in a core's L2, so
-// the weights of a
-//    panel are read from memory once per block. A thread's panels are contiguous.
+//    the weights of a panel are read from memory once per block. A thread's panels are contiguous.
 // 3. Bias and residual are added as a panel's sums are written.
 // A row's sums never depend on 1-3: a kernel adds in the same order for every number of rows.
 // Thread rule: one thread calls Run.

@@ -160,7 +160,8 @@ void DequantizeIntegers(PanelFormat format, const uint8_t* panel, int64_t cols, 
     const float m =
         traits.has_minimum ? F16ToFloat(Read<uint16_t>(panel + kMinimumOffset + 2 * n)) : 0;
     panel += traits.header_bytes();
-    for (int64_t g = GroupsOfBlock(traits, first, cols); g > 0; --g, panel += traits.group_bytes()) {
+    const int64_t groups = GroupsOfBlock(traits, first, cols);
+    for (int64_t g = 0; g < groups; ++g, panel += traits.group_bytes()) {
       UnpackGroup(traits, panel, n, q);
       for (int e = 0; e < kGroup; e += kHalfGroup) {
         const int half = traits.halves == 2 ? e / kHalfGroup : 0;

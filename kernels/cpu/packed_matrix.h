@@ -36,7 +36,8 @@ struct PanelSegment {
 
 class CpuPackedMatrix final : public PackedMatrix {
  public:
-  // INVALID_ARGUMENT for a dtype without a kernel or for rows that the form cannot hold, RESOURCE_EXHAUSTED without the memory.
+  // INVALID_ARGUMENT for a dtype without a kernel or for rows that the form cannot hold,
+  // RESOURCE_EXHAUSTED without the memory.
   static absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(absl::Span<const MatrixSource> parts,
                                                                HostArena* arena, ThreadPool* pool);
 

@@ -10,11 +10,12 @@
 // PanelTraits says which of them a format has and what a value is. An integer's bits lie in up to
 // two planes of 64-byte vectors; byte 4 n + b of a vector belongs to output n and, for step
 // s = 4 h + j < 8, to k = 4 s + b:
-//   4 vectors of nibbles: the low (h = 0) or high (h = 1) nibble of vector j, as GGUF splits a group
+//   4 vectors of nibbles: the low (h = 0) or high (h = 1) nibble of vector j, as GGUF splits it
 //   2 vectors of pairs:   bits 2 j of vector h
 //   1 vector of bits:     bit s
 //   8 vectors of bytes:   vector s (kQ8 formats; int8 + 128)
-// so that 2, 3, 4, 5, 6 and 8 bits take 2 to 8 vectors. The last block of a row may have fewer groups.
+// so that 2, 3, 4, 5, 6 and 8 bits take 2 to 8 vectors. The last block of a row may
+// have fewer groups.
 //
 // Activations are cut into tiles of 8 rows (the last tile has rows mod 8), R rows interleaved so
 // that a kernel walks one pointer: float tile [k][R] f32; bf16 tile [k/2][R][2] bf16; int8 tile:

@@ -3,8 +3,8 @@
 // needs.
 //
 // A block type has one decoder here, one panel format (PanelFormatOf) and no arithmetic of its own:
-// what the fields mean is the panel format's PanelTraits. d * scale * integer has at most 24 bits in
-// every format, so that float holds it exactly: a value is rounded once at most, as m is added.
+// what the fields mean is the panel format's PanelTraits. d * scale * integer has at most 24 bits
+// in every format, so that float holds it exactly: a value is rounded once at most, as m is added.
 // Thread rule: pure functions.
 // Tested by tests/kernels/dequantize_test.cc.
 #pragma once

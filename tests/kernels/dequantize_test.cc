@@ -90,7 +90,8 @@ TEST_CASE("products with real blocks agree with double precision", "[kernels][de
       std::vector<float> x(rows * row.source.cols);
       std::mt19937 random(4);
       for (size_t i = 0; i < x.size(); ++i) {
-        x[i] = i % 32 == 0 ? 127.0f / 64 : static_cast<float>(static_cast<int>(random() % 255) - 127) / 64;
+        const int q = i % 32 == 0 ? 127 : static_cast<int>(random() % 255) - 127;
+        x[i] = static_cast<float>(q) / 64;
       }
       std::vector<double> expected(rows);
       for (int64_t r = 0; r < rows; ++r) {
