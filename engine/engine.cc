@@ -86,7 +86,7 @@ ModelInfo MakeModelInfo(const EngineOptions& options, const Checkpoint& checkpoi
                         const MemoryPlan& plan) {
   const ModelConfig& config = checkpoint.config();
   ModelInfo info;
-  info.name = NameOf(checkpoint.path());
+  info.name = options.model_name.empty() ? NameOf(checkpoint.path()) : options.model_name;
   info.architecture = config.architecture;
   info.context_length = plan.max_model_len;
   info.vocab_size = static_cast<int32_t>(config.vocab);

@@ -13,6 +13,7 @@ namespace fastgen {
 
 struct EngineOptions {
   std::string model_path;          // Hugging Face directory or .gguf file
+  std::string model_name;          // what clients call it; "": the directory's or file's name
   std::string chat_template_path;  // "": the model's own
   std::string tool_call_parser = "auto";  // engine/text/parser_choice.h lists the names
   std::string reasoning_parser = "auto";

@@ -24,6 +24,7 @@ constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 // What a model's files say about text, before anything is built from it.
 struct TextSource {
   TokenizerSource tokenizer;
+  std::string tokenizer_origin;  // the file it comes from, for messages
   std::string chat_template;
   std::string template_origin;  // where the template stands, for messages
 };
@@ -88,17 +89,19 @@ constexpr struct {
     {"tokenizer.model", kMaxSentencePieceBytes, ParseModelFile},
 };
 
-absl::StatusOr<TokenizerSource> ReadTokenizer(const std::string& directory,
-                                              std::string_view config_json) {
+absl::Status ReadTokenizer(const std::string& directory, std::string_view config_json,
+                           TextSource* source) {
   std::string names;
   for (const auto& file : kTokenizerFiles) {
     const std::string path = absl::StrCat(directory, "/", file.name);
     absl::StrAppend(&names, names.empty() ? "" : ", ", file.name);
     if (!Exists(path)) continue;
     ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, file.max_bytes));
-    auto source = file.parse(std::move(bytes), config_json);
-    if (!source.ok()) return About(path, source.status());
-    return source;
+    auto tokenizer = file.parse(std::move(bytes), config_json);
+    if (!tokenizer.ok()) return About(path, tokenizer.status());
+    source->tokenizer = *std::move(tokenizer);
+    source->tokenizer_origin = path;
+    return absl::OkStatus();
   }
   return absl::NotFoundError(absl::StrCat(directory, ": no tokenizer (looked for ", names, ")"));
 }
@@ -135,7 +138,7 @@ absl::StatusOr<TextSource> ReadDirectory(const std::string& directory) {
   auto config = ParseTokenizerConfig(config_json);
   if (!config.ok()) return About(config_path, config.status());
   TextSource source;
-  ASSIGN_OR_RETURN(source.tokenizer, ReadTokenizer(directory, config_json));
+  RETURN_IF_ERROR(ReadTokenizer(directory, config_json, &source));
   RETURN_IF_ERROR(ReadTemplate(directory, config_path, *config, &source));
   return source;
 }
@@ -145,6 +148,7 @@ absl::StatusOr<TextSource> ReadGguf(const std::string& path, const GgufFile& fil
   auto tokenizer = TokenizerSourceFromGguf(file);
   if (!tokenizer.ok()) return About(path, tokenizer.status());
   source.tokenizer = *std::move(tokenizer);
+  source.tokenizer_origin = path;
   source.chat_template = std::string(file.FindString("tokenizer.chat_template").value_or(""));
   source.template_origin = absl::StrCat(path, ": tokenizer.chat_template");
   return source;
@@ -187,7 +191,7 @@ absl::StatusOr<ModelText> LoadText(const std::string& model_path, const GgufFile
   const std::optional<int32_t> bos_id = source.tokenizer.bos_id;
   std::vector<int32_t> eos_ids = source.tokenizer.eos_ids;
   auto tokenizer = MakeTokenizer(std::move(source.tokenizer));
-  if (!tokenizer.ok()) return About(model_path, tokenizer.status());
+  if (!tokenizer.ok()) return About(source.tokenizer_origin, tokenizer.status());
   const std::optional<int32_t> eos_id =
       eos_ids.empty() ? std::nullopt : std::optional<int32_t>(eos_ids.front());
   auto chat_template = CompileTemplate(source, **tokenizer, bos_id, eos_id);

@@ -34,14 +34,28 @@ bool IsMeantAsPath(std::string_view model) {
          (absl::EndsWith(ToAbsl(model), ".gguf") && model.find(':') == std::string_view::npos);
 }
 
+// Directory, file or neither: what the file system has goes before every other meaning.
+fs::file_type TypeOf(const fs::path& path) {
+  std::error_code error;
+  return fs::status(path, error).type();
+}
+
 }  // namespace
+
+std::string HubNameOf(std::string_view model) {
+  const fs::file_type type = TypeOf(fs::path(model));
+  if (type == fs::file_type::directory || type == fs::file_type::regular) return "";
+  if (IsMeantAsPath(model)) return "";
+  const auto id = ParseHubId(model);
+  return id.ok() && id->file.empty() ? id->repo : "";
+}
 
 absl::StatusOr<std::string> ResolveModel(std::string_view model, const DownloadProgress& progress) {
   if (model.empty()) return DefaultModel();
   const fs::path path(model);
-  std::error_code error;
-  if (fs::is_directory(path, error)) return ResolveDirectory(path);
-  if (fs::is_regular_file(path, error)) return ResolveFile(path);
+  const fs::file_type type = TypeOf(path);
+  if (type == fs::file_type::directory) return ResolveDirectory(path);
+  if (type == fs::file_type::regular) return ResolveFile(path);
   if (IsMeantAsPath(model)) {
     return absl::NotFoundError(absl::StrCat(ToAbsl(model),
                                             ": no such file or directory; give a Hugging Face "

@@ -21,4 +21,8 @@ namespace fastgen {
 absl::StatusOr<std::string> ResolveModel(std::string_view model,
                                          const DownloadProgress& progress = nullptr);
 
+// "org/name" where the argument means a whole model of a hub, else "": the folder or file that it
+// resolves to is named well enough.
+std::string HubNameOf(std::string_view model);
+
 }  // namespace fastgen

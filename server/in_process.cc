@@ -25,6 +25,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
       if (load_progress) load_progress(done_bytes, total_bytes);
     };
     ASSIGN_OR_RETURN(resolved.model_path, ResolveModel(model, on_bytes));
+    resolved.model_name = HubNameOf(model);
     if (downloads && on_phase) on_phase(LoadPhase::kLoad);
     return Engine::Create(resolved, load_progress);
   };

@@ -142,6 +142,16 @@ absl::Status Checkpoint::Add(const std::string& name, const StoredTensor& tensor
   return absl::OkStatus();
 }
 
+const std::string& Checkpoint::FileOf(const StoredTensor& tensor) const {
+  if (!safetensors_.has_value()) return path_;
+  for (const SafetensorsFile& file : safetensors_->files()) {
+    for (const StoredTensor& held : file.tensors()) {
+      if (&held == &tensor) return file.path();
+    }
+  }
+  return path_;
+}
+
 absl::Status Checkpoint::Preflight() {
   std::set<std::string> required;
   for (const TensorSpec& spec : RequiredTensors(config_)) {
@@ -152,25 +162,27 @@ absl::Status Checkpoint::Preflight() {
     const StoredTensor& tensor = *it->second;
     if (tensor.shape != spec.shape) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path_, ": tensor ", tensor.name, " has shape ", ShapeString(tensor.shape),
-                       ", the model needs ", ShapeString(spec.shape)));
+          absl::StrCat(FileOf(tensor), ": tensor ", tensor.name, " has shape ",
+                       ShapeString(tensor.shape), ", the model needs ", ShapeString(spec.shape)));
     }
     // Norms and biases become fp32 vectors; block types have no use there.
     if (spec.shape.size() == 1 && IsBlockType(tensor.dtype)) {
-      return absl::UnimplementedError(absl::StrCat(path_, ": tensor ", tensor.name, " has type ",
-                                                   ToAbsl(Info(tensor.dtype).name),
+      return absl::UnimplementedError(absl::StrCat(FileOf(tensor), ": tensor ", tensor.name,
+                                                   " has type ", ToAbsl(Info(tensor.dtype).name),
                                                    ", a vector must be F32, F16 or BF16"));
     }
     total_bytes_ += tensor.bytes;
     required.insert(spec.name);
   }
-  std::string extra;  // The first by name, so that the message does not depend on a hash's order.
+  // The first by name, so that the message does not depend on a hash's order.
+  const StoredTensor* extra = nullptr;
   for (const auto& [name, tensor] : tensors_) {
     if (required.count(name) > 0 || IsIgnoredTensor(config_, name)) continue;
-    if (extra.empty() || tensor->name < extra) extra = tensor->name;
+    if (extra == nullptr || tensor->name < extra->name) extra = tensor;
   }
-  if (!extra.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor '", absl::CHexEscape(extra),
+  if (extra != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(FileOf(*extra), ": tensor '",
+                                                   absl::CHexEscape(extra->name),
                                                    "' is not part of a ", config_.architecture));
   }
   absl::erase_if(tensors_, [&](const auto& entry) { return required.count(entry.first) == 0; });

@@ -66,6 +66,8 @@ class Checkpoint {
   absl::Status OpenGguf();
   // Enters a file's tensor under its Hugging Face name.
   absl::Status Add(const std::string& name, const StoredTensor& tensor);
+  // Path of the file that holds one of tensors_.
+  const std::string& FileOf(const StoredTensor& tensor) const;
   // Compares what the files have with what the model needs.
   absl::Status Preflight();
 

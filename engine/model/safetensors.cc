@@ -202,6 +202,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(absl::Span<const char> by
   absl::StatusOr<std::vector<StoredTensor>> tensors = ParseTensors(bytes);
   if (!tensors.ok()) return WithPrefix(name, tensors.status());
   SafetensorsFile file;
+  file.path_ = std::string(name);
   file.tensors_ = *std::move(tensors);
   return file;
 }

@@ -28,9 +28,11 @@ class SafetensorsFile {
   // As Open, over bytes that must outlive the object; `name` opens the messages.
   static absl::StatusOr<SafetensorsFile> Parse(absl::Span<const char> bytes, std::string_view name);
 
+  const std::string& path() const { return path_; }
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
 
  private:
+  std::string path_;  // or the name that Parse was given
   MappedFile file_;
   std::vector<StoredTensor> tensors_;
 };

@@ -28,6 +28,21 @@ def run(name, *args, stdin=None, timeout=60, env=None):
                           env={**os.environ, **(env or {})})
 
 
+def default_model():
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "fastgen", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def refused(*args, words=()):
+    """The program must end with exit code 1 and one clear line that holds the words."""
+    ended = run("fastgend", "--grpc-listen", f"127.0.0.1:{free_port()}", *args)
+    assert ended.returncode == 1, (ended.returncode, ended.stderr)
+    last = ended.stderr.strip().splitlines()[-1]
+    for word in words:
+        assert word in last, ended.stderr
+    return last
+
+
 class Daemon:
     """A fastgend with both listeners on free ports. Usable as a context manager; killed at the end if still alive."""
 

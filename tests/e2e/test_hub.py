@@ -47,6 +47,8 @@ def answer_of(*args):
     with Daemon(*args) as daemon:
         status, answer = daemon.post("/v1/completions", PROMPT)
         assert status == 200, answer
+        served = daemon.get("/v1/models")[2].decode()
+        assert args[1].split("@")[0] in served or os.path.basename(args[1]) in served, served
         assert daemon.stop() == 0
         return answer["choices"][0]["text"], daemon.log
 

@@ -30,6 +30,16 @@ TEST_CASE("a path must be a directory with a config or a .gguf file", "[hub]") {
         absl::StatusCode::kInvalidArgument);
 }
 
+TEST_CASE("a model of a hub is called what its users call it", "[hub]") {
+  CHECK(HubNameOf("org/name") == "org/name");
+  CHECK(HubNameOf("org/name@v1.0") == "org/name");
+  CHECK(HubNameOf("org/name:m.Q4_K_M.gguf") == "");
+  CHECK(HubNameOf("") == "");
+  CHECK(HubNameOf("models/m.gguf") == "");
+  TemporaryDirectory directory;
+  CHECK(HubNameOf(directory.path().string()) == "");
+}
+
 TEST_CASE("what looks like a path and is none is not asked of a hub", "[hub]") {
   FakeHub hub;
   ScopedEnv endpoint("HF_ENDPOINT", hub.endpoint());
