@@ -8,7 +8,9 @@ for line in open(sys.argv[1], errors="replace"):
     ctest = re.match(r"\d+% tests passed, (\d+) tests failed out of (\d+)", line)
     plain = re.match(r"(\d+) passed, (\d+) failed, (\d+) skipped$", line)
     pytest = re.match(r"(?=.*\b(?:passed|failed|error|errors|skipped)\b).* in \d+[.\d]*s", line)
-    if ctest:
+    if re.match(r"\s*\d+ - .* \(Skipped\)$", line):  # ctest lists them, and counts them as passed
+        passed, skipped = passed - 1, skipped + 1
+    elif ctest:
         bad, total = map(int, ctest.groups())
         passed, failed = passed + total - bad, failed + bad
     elif plain:

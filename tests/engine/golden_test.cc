@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "tests/engine/chat_message.h"
 #include "tests/testing/recording_sink.h"
+#include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 // Last, as base/check.h and Catch2 both name a CHECK and a test means Catch2's.
 // clang-format off
@@ -96,7 +97,7 @@ TEST_CASE("SmolLM2 in fp32 gives the reference's prompts, tokens and text", "[en
   const auto shared = testing::SharedTestdata();
   const auto model = testing::DefaultModel();
   if (!shared.has_value() || !model.has_value()) {
-    WARN("the default model or its references are not here: skipped");
+    testing::SkipCase("the default model or its references are not here");
     return;
   }
   constexpr size_t kMaxTokens = 48;
@@ -134,7 +135,7 @@ TEST_CASE("SmolLM2 in serving mode: 31 others in the batch change no token", "[e
   const auto shared = testing::SharedTestdata();
   const auto model = testing::DefaultModel();
   if (!shared.has_value() || !model.has_value()) {
-    WARN("the default model or its references are not here: skipped");
+    testing::SkipCase("the default model or its references are not here");
     return;
   }
   constexpr int32_t kMaxTokens = 20;
@@ -194,7 +195,7 @@ void CheckTinyCase(const RecordingSink::Record& record, const json::value& refer
 TEST_CASE("tiny models in fp32 give the reference's tokens and logprobs", "[engine][golden]") {
   const auto shared = testing::SharedTestdata();
   if (!shared.has_value()) {
-    WARN("the reference models are not here: skipped");
+    testing::SkipCase("the reference models are not here");
     return;
   }
   const std::string name = GENERATE("llama31", "llama-tied", "llama-linear", "llama-sharded");

@@ -4,6 +4,7 @@
 #include "engine/engine.h"
 #include "tests/engine/chat_message.h"
 #include "tests/testing/recording_sink.h"
+#include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 // Last, as base/check.h and Catch2 both name a CHECK and a test means Catch2's.
 // clang-format off
@@ -115,7 +116,7 @@ TEST_CASE("a real model's streams are the same alone, in a crowd, cached, preemp
           "[engine][golden]") {
   const auto model = testing::DefaultModel();
   if (!model.has_value()) {
-    WARN("the default model is not here: skipped");
+    testing::SkipCase("the default model is not here");
     return;
   }
   EngineOptions options = Options(model->string());

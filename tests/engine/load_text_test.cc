@@ -12,6 +12,7 @@
 #include "tests/engine/text/golden_checks.h"
 #include "tests/engine/text/tokenizer_files.h"
 #include "tests/engine/tiny_text.h"
+#include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 #include "tests/testing/weight_file_writer.h"
 
@@ -178,7 +179,7 @@ TEST_CASE("a real sentencepiece vocabulary in a GGUF file agrees with its refere
           "[engine][golden]") {
   const auto shared = testing::SharedTestdata();
   if (!shared.has_value()) {
-    WARN("no shared goldens: the GGUF vocabulary skipped");
+    testing::SkipCase("the shared goldens are not here");
     return;
   }
   const std::filesystem::path directory = *shared / "tokenizers" / "gguf";
@@ -230,7 +231,7 @@ TEST_CASE("a byte-level tokenizer in GGUF metadata gives the ids of its tokenize
           "[engine][golden]") {
   const auto shared = testing::SharedTestdata();
   if (!shared.has_value()) {
-    WARN("no shared goldens: real tokenizers in GGUF metadata skipped");
+    testing::SkipCase("the shared goldens are not here");
     return;
   }
   struct Family {
@@ -258,7 +259,7 @@ TEST_CASE("a byte-level tokenizer in GGUF metadata gives the ids of its tokenize
 TEST_CASE("the GGUF split of tekken is the one that tekken files carry", "[engine][golden]") {
   const auto shared = testing::SharedTestdata();
   if (!shared.has_value()) {
-    WARN("no shared goldens: the tekken file skipped");
+    testing::SkipCase("the shared goldens are not here");
     return;
   }
   const auto tekken = ParseTekken(
@@ -396,7 +397,7 @@ TEST_CASE("a directory's tokenizer is the first of the files that may hold it", 
 TEST_CASE("a real tekken.json serves a directory", "[engine][golden]") {
   const auto shared = testing::SharedTestdata();
   if (!shared.has_value()) {
-    WARN("no shared goldens: the tekken file skipped");
+    testing::SkipCase("the shared goldens are not here");
     return;
   }
   const TemporaryDirectory directory;

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/model/safetensors.h"
 #include "tests/testing/reference_forward.h"
+#include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 
 namespace fastgen {
@@ -150,7 +151,7 @@ const char* const kModels[] = {
 std::optional<std::filesystem::path> ModelPath(const std::string& name) {
   const auto shared = testing::SharedTestdata();
   if (!shared.has_value()) {
-    WARN("the shared goldens are not here: skipped");
+    testing::SkipCase("the shared goldens are not here");
     return std::nullopt;
   }
   return *shared / "models" / name;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 
 namespace fastgen {
@@ -61,7 +62,7 @@ std::optional<Data> Find() {
   const auto model = testing::DefaultModel();
   const auto shared = testing::SharedTestdata();
   if (!model.has_value() || !shared.has_value()) {
-    WARN("the default model or its recorded results are not here: skipped");
+    testing::SkipCase("the default model or its recorded results are not here");
     return std::nullopt;
   }
   return Data{*model, *shared / "smollm2"};
@@ -184,7 +185,7 @@ TEST_CASE(
     "[model][smollm2]") {
   const auto model = testing::DefaultModel();
   if (!model.has_value()) {
-    WARN("the default model is not here: skipped");
+    testing::SkipCase("the default model is not here");
     return;
   }
   TestModelOptions options;

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/engine/text/jinja_testing.h"
+#include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 
 namespace fastgen::testing {
@@ -31,7 +32,7 @@ std::string Mismatch(const std::string& source, const jinja::Value& row) {
 TEST_CASE("models' templates render as transformers renders them", "[text]") {
   std::optional<std::filesystem::path> shared = SharedTestdata();
   if (!shared) {
-    WARN("models' templates: skipped, no shared test data");
+    testing::SkipCase("the shared goldens are not here");
     return;
   }
   size_t num_rows = 0;
@@ -50,7 +51,7 @@ TEST_CASE("models' templates render as transformers renders them", "[text]") {
 TEST_CASE("a past call and its result reach the prompt of every family with tools", "[text]") {
   std::optional<std::filesystem::path> shared = SharedTestdata();
   if (!shared) {
-    WARN("models' templates: skipped, no shared test data");
+    testing::SkipCase("the shared goldens are not here");
     return;
   }
   ChatPrompt chat;
