@@ -168,8 +168,23 @@ TEST_CASE("default model as served stays near the recorded results", "[model][sm
   const Differences differences = Compare(Score(&tested, text.ids).logprobs, text.logprobs);
   CAPTURE(differences.max, differences.mean, differences.perplexity_ratio);
   CHECK(differences.mean < 0.08);
-  CHECK(std::abs(differences.perplexity_ratio - 1) < 0.01);
+  CHECK(std::abs(differences.perplexity_ratio - 1) < 0.006);
   CHECK(CountWrongTokens(&tested, *data, 0.6, 30) == 0);
+}
+
+TEST_CASE("default model in bf16 keeps the recorded perplexity", "[model][smollm2]") {
+  const auto data = Find();
+  if (!data.has_value()) return;
+  TestModelOptions options;
+  options.compute_dtype = ComputeDType::kAuto;
+  options.weights_form = WeightForm::kBf16;
+  options.block_size = 64;
+  ModelUnderTest tested(data->model, options);
+  const Text text = Perplexity(*data);
+  const Differences differences = Compare(Score(&tested, text.ids).logprobs, text.logprobs);
+  CAPTURE(differences.max, differences.mean, differences.perplexity_ratio);
+  CHECK(differences.mean < 0.03);
+  CHECK(std::abs(differences.perplexity_ratio - 1) < 0.002);
 }
 
 // Greedy with the best tokens of each step, so that every comparison is of many logprobs.
