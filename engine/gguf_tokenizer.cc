@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -200,6 +202,22 @@ absl::StatusOr<std::optional<int32_t>> ReadId(const GgufFile& file, std::string_
   return std::optional<int32_t>(static_cast<int32_t>(*id));
 }
 
+// Control tokens that end a turn in the published families. Converters write one id, at most three,
+// into the metadata, and not always the one that the chat template ends a turn with.
+constexpr std::string_view kTurnEnds[] = {
+    "<|eot_id|>", "<|eom_id|>",    "<|end_of_text|>",
+    "<|im_end|>", "<|endoftext|>", "<\uff5cend\u2581of\u2581sentence\uff5c>"};
+
+void AddTurnEnds(TokenizerSource* source) {
+  for (const AddedToken& token : source->added_tokens) {
+    const bool ends_turn =
+        std::find(std::begin(kTurnEnds), std::end(kTurnEnds), token.content) != std::end(kTurnEnds);
+    const bool is_known = std::find(source->eos_ids.begin(), source->eos_ids.end(), token.id) !=
+                          source->eos_ids.end();
+    if (token.special && ends_turn && !is_known) source->eos_ids.push_back(token.id);
+  }
+}
+
 absl::Status ReadSpecialIds(const GgufFile& file, bool adds_bos, TokenizerSource* source) {
   const size_t vocab_size = source->pieces.size();
   ASSIGN_OR_RETURN(source->bos_id, ReadId(file, "tokenizer.ggml.bos_token_id", vocab_size));
@@ -209,6 +227,7 @@ absl::Status ReadSpecialIds(const GgufFile& file, bool adds_bos, TokenizerSource
     ASSIGN_OR_RETURN(const std::optional<int32_t> id, ReadId(file, key, vocab_size));
     if (id.has_value()) source->eos_ids.push_back(*id);
   }
+  AddTurnEnds(source);
   adds_bos = file.FindBool("tokenizer.ggml.add_bos_token").value_or(adds_bos);
   if (adds_bos && source->bos_id.has_value()) source->prefix_ids = {*source->bos_id};
   const bool adds_eos = file.FindBool("tokenizer.ggml.add_eos_token").value_or(false);

@@ -148,8 +148,8 @@ void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
   AddGib(app, "--host-kv-gib", &engine->host_kv_bytes,
          "Host memory for keys and values that have no room beside the model; 0: none");
   app.add_flag_callback("--no-generation-config", [engine] { engine->generation_config = false; },
-                        "Ignore the model's generation_config.json: a request that says nothing is "
-                        "sampled at temperature 1 from all tokens")
+                        "Leave the sampling that the model's generation_config.json recommends: a "
+                        "request that says nothing is sampled at temperature 1 from all tokens")
       ->group("Batching and memory");
   app.add_flag_callback("--no-prefix-cache", [engine] { engine->prefix_cache = false; },
                         "Compute every prompt whole: nothing is kept for later requests")

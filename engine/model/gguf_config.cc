@@ -177,18 +177,23 @@ absl::Status ReadRope(const GgufFile& file, Keys* keys, ModelConfig* config) {
   }
   RopeScaling& scaling = config->rope_scaling;
   const std::string type_key = keys->Full("rope.scaling.type");
-  const std::string_view type = file.FindString(type_key).value_or("none");
-  if (type == "linear") {
-    scaling.kind = RopeScaling::Kind::kLinear;
-    scaling.factor = keys->Number("rope.scaling.factor", 1);
-  } else if (type == "yarn") {
-    ReadYarn(keys, config);
-  } else if (type != "none" || (file.Has(type_key) && !file.FindString(type_key))) {
+  // A factor without a type is linear scaling, in either spelling.
+  const auto named_type = file.FindString(type_key);
+  const std::string_view type = named_type.value_or("linear");
+  if ((type != "none" && type != "linear" && type != "yarn") ||
+      (file.Has(type_key) && !named_type.has_value())) {
     return Refuse(file, type_key, "\"none\", \"linear\" and \"yarn\" are supported");
-  } else if (keys->Has("rope.scale_linear")) {
-    // The older spelling of linear scaling.
-    scaling.factor = keys->Number("rope.scale_linear", 1);
-    if (scaling.factor != 1) scaling.kind = RopeScaling::Kind::kLinear;
+  }
+  if (type == "yarn") {
+    ReadYarn(keys, config);
+  } else {
+    keys->Only("rope.scaling.attn_factor", 1);
+  }
+  if (type == "linear") {
+    double factor = keys->Number("rope.scaling.factor", 0);
+    if (factor == 0) factor = keys->Number("rope.scale_linear", 1);
+    if (factor != 1) scaling.kind = RopeScaling::Kind::kLinear;
+    scaling.factor = factor;
   }
   const StoredTensor* tensor = FindTensor(file, "rope_freqs.weight");
   if (tensor == nullptr) return absl::OkStatus();
@@ -276,7 +281,11 @@ absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file) {
   config.q_heads = keys.RequiredInt("attention.head_count");
   config.kv_heads = keys.Int("attention.head_count_kv", config.q_heads);
   config.max_position = keys.RequiredInt("context_length");
-  config.rms_eps = static_cast<float>(keys.Number("attention.layer_norm_rms_epsilon", 1e-5));
+  constexpr std::string_view kEpsilon = "attention.layer_norm_rms_epsilon";
+  if (!keys.Has(kEpsilon)) {
+    keys.Fail(absl::InvalidArgumentError(absl::StrCat(keys.Full(kEpsilon), " is missing")));
+  }
+  config.rms_eps = static_cast<float>(keys.Number(kEpsilon, 1e-5));
   RETURN_IF_ERROR(keys.status());
   if (config.q_heads < 1 || (!keys.Has("attention.key_length") && config.hidden % config.q_heads)) {
     return absl::InvalidArgumentError(

@@ -59,24 +59,35 @@ constexpr std::string_view kHarmlessFields[] = {
     // Bookkeeping and how another library runs or trains the model.
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "_commit_hash",
+    "_flash_attn_2_enabled",
     "_from_model_config",
     "_name_or_path",
     "attention_dropout",
+    "attention_probs_dropout_prob",
+    "attn_implementation",
     "attn_pdrop",
+    "cache_implementation",
     "chunk_size_feed_forward",
     "classifier_dropout",
+    "cls_token_id",
     "dtype",
     "embd_pdrop",
     "finetuning_task",
     "gradient_checkpointing",
     "hidden_dropout",
+    "hidden_dropout_prob",
     "id2label",
     "initializer_range",
     "is_decoder",
     "is_llama_config",
     "label2id",
+    "mask_token_id",
     "max_sequence_length",
     "model_max_length",
+    "neftune_noise_alpha",
+    "num_labels",
+    "num_logits_to_keep",
     "output_attentions",
     "output_hidden_states",
     "pad_token_id",
@@ -89,6 +100,7 @@ constexpr std::string_view kHarmlessFields[] = {
     "tf_legacy_loss",
     "tie_encoder_decoder",
     "tokenizer_class",
+    "tokenizer_model_max_length",
     "torch_dtype",
     "torchscript",
     "transformers.js_config",
@@ -276,6 +288,13 @@ std::vector<bool> WindowedLayers(const Architecture& architecture, bool has_wind
 void ReadWindows(const Architecture& architecture, ConfigFields* fields, ModelConfig* config) {
   const int64_t window = fields->Int("sliding_window", 0);
   bool has_window = fields->Has("sliding_window");
+  // null means none; without the field, other programs take a window of their own.
+  const bool may_have_window = architecture.window_rule == WindowRule::kEveryLayer ||
+                               (architecture.window_rule == WindowRule::kFromMaxWindowLayers &&
+                                fields->Bool("use_sliding_window", false));
+  if (may_have_window && fields->object().if_contains("sliding_window") == nullptr) {
+    fields->Missing("sliding_window", "(null: no window)");
+  }
   switch (architecture.window_rule) {
     case WindowRule::kNone:
       if (has_window) fields->Refuse("sliding_window", "a LlamaForCausalLM has no window");
@@ -318,8 +337,8 @@ absl::Status ReadGenerationConfig(std::string_view text, ModelConfig* config) {
   number("repetition_penalty", 0, 10, ConfigFields::Minimum::kOpen, &defaults.repetition_penalty);
   if (fields.Has("top_k")) {
     const int64_t top_k = fields.Int("top_k", 0);
-    if (top_k < 0 || top_k > INT32_MAX) fields.WrongValue("top_k", "0 or a positive integer");
-    defaults.top_k = static_cast<int32_t>(top_k);
+    if (top_k < -1 || top_k > INT32_MAX) fields.WrongValue("top_k", "0, a positive integer or -1");
+    defaults.top_k = static_cast<int32_t>(std::max<int64_t>(top_k, 0));  // both 0 and -1 mean off
   }
   return fields.status();
 }

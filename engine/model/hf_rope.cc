@@ -18,8 +18,8 @@ namespace json = boost::json;
 constexpr std::string_view kOriginalKey = "original_max_position_embeddings";
 
 // Beside its own keys every kind may have the common ones.
-constexpr std::string_view kCommonKeys[] = {"type", "rope_type", "rope_theta",
-                                            "partial_rotary_factor", kOriginalKey};
+constexpr std::string_view kCommonKeys[] = {
+    "type", "rope_type", "rope_theta", "partial_rotary_factor", kOriginalKey, "finetuned"};
 struct KindOfType {
   std::string_view type;
   RopeScaling::Kind kind;
@@ -127,13 +127,20 @@ void ReadScaling(const KindOfType& kind, ConfigFields* rope, ModelConfig* config
   }
 }
 
+// The newer spelling holds the base too, which stands beside the older one.
+json::value WithoutTheta(json::value rope) {
+  if (rope.is_object()) rope.get_object().erase("rope_theta");
+  return rope;
+}
+
 }  // namespace
 
 void ReadHfRope(ConfigFields* fields, ModelConfig* config) {
   config->rope_theta = fields->Number("rope_theta", config->rope_theta);
   const json::value* scaling = fields->Find("rope_scaling");
   const json::value* parameters = fields->Find("rope_parameters");
-  if (scaling != nullptr && parameters != nullptr && *scaling != *parameters) {
+  if (scaling != nullptr && parameters != nullptr &&
+      WithoutTheta(*scaling) != WithoutTheta(*parameters)) {
     fields->Refuse("rope_scaling", "it contradicts rope_parameters beside it");
     return;
   }

@@ -59,6 +59,23 @@ TEST_CASE("GGUF metadata gives pieces, merges, special tokens and the split", "[
   CHECK(source->prefix_ids.empty());
 }
 
+TEST_CASE("a GGUF control token that ends turns is an end, whatever the keys say", "[engine]") {
+  GgufWriter writer;
+  TinyText text;
+  text.pieces.push_back("<|im_end|>");
+  text.types.push_back(3);  // control
+  text.pieces.push_back("<|eot_id|>");
+  text.types.push_back(4);  // user-defined: it may be typed
+  text.AddTo(&writer);
+  const std::string bytes = writer.Bytes();
+  const auto file = Parse(bytes);
+  REQUIRE(file.ok());
+  const auto source = TokenizerSourceFromGguf(*file);
+  REQUIRE(source.ok());
+  CHECK(source->eos_ids ==
+        std::vector<int32_t>{TinyText::kEnd, TinyText::kTurn, TinyText::kVocab});
+}
+
 TEST_CASE("a GGUF bos is added by the key, or by the family where the key is absent", "[engine]") {
   TinyText text;
   const auto prefix_of = [](const TinyText& t) {

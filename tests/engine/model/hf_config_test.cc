@@ -226,8 +226,9 @@ std::string Windows(const char* architecture, const char* changes) {
 
 TEST_CASE("Mistral's window is every layer's", "[model][config]") {
   const char* const mistral = "MistralForCausalLM";
-  CHECK(Windows(mistral, "{}").empty());
   CHECK(Windows(mistral, R"({"sliding_window":null})").empty());
+  // Other programs take 4096 then.
+  CHECK(absl::StrContains(Windows(mistral, "{}"), "sliding_window is missing"));
   CHECK(Windows(mistral, R"({"sliding_window":8})") == "8 8 8");
   CHECK(absl::StrContains(Windows(mistral, R"({"sliding_window":0})"), "sliding_window is 0"));
   CHECK(absl::StrContains(Windows(mistral, R"({"sliding_window":-1})"), "sliding_window is -1"));
@@ -245,8 +246,9 @@ TEST_CASE("Ministral's windows are those of layer_types", "[model][config]") {
   CHECK(Windows(ministral, R"({"sliding_window":8})") == "8 8 8");
   CHECK(Windows(ministral, R"({"sliding_window":8,"layer_types":["sliding_attention",)"
                            R"("full_attention","sliding_attention"]})") == "8 0 8");
-  CHECK(absl::StrContains(Windows(ministral, R"({"layer_types":["sliding_attention",)"
-                                             R"("full_attention","full_attention"]})"),
+  CHECK(absl::StrContains(Windows(ministral, R"({"sliding_window":null,"layer_types":)"
+                                             R"(["sliding_attention","full_attention",)"
+                                             R"("full_attention"]})"),
                           "a sliding layer needs a sliding_window"));
   CHECK(absl::StrContains(
       Windows(ministral, R"({"sliding_window":8,"layer_types":["full_attention"]})"),
@@ -302,6 +304,7 @@ TEST_CASE("sampling defaults are generation_config.json's numbers, in their rang
   const SamplingDefaults none = defaults(R"({"temperature":null,"do_sample":false})");
   CHECK_FALSE(none.temperature.has_value());
   CHECK_FALSE(none.top_k.has_value());
+  CHECK(defaults(R"({"top_k":-1})").top_k == 0);  // off, as 0
   CHECK(Parse(Fields(), R"({"bos_token_id":[7]})")->bos_id == 7);
   const std::pair<const char*, const char*> cases[] = {
       {R"({"temperature":-1})", "temperature is -1, it must be in [0, "},
@@ -310,7 +313,7 @@ TEST_CASE("sampling defaults are generation_config.json's numbers, in their rang
       {R"({"top_p":0})", "top_p is 0, it must be in (0, 1]"},
       {R"({"top_p":1.5})", "top_p is 1.5E0"},
       {R"({"min_p":-0.5})", "min_p is -5E-1"},
-      {R"({"top_k":-1})", "top_k is -1"},
+      {R"({"top_k":-2})", "top_k is -2"},
       {R"({"top_k":1.5})", "top_k is 1.5E0"},
       {R"({"top_k":4294967296})", "top_k is 4294967296"},
       {R"({"repetition_penalty":0})", "repetition_penalty is 0"},

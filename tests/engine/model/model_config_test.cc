@@ -99,6 +99,30 @@ TEST_CASE("GGUF yarn keys change the ramp and the attention factor", "[model][co
   CHECK(absl::StrContains(Refusal(other), "qwen2.rope.scaling.yarn_ext_factor is 0.5: only 1"));
 }
 
+TEST_CASE("a GGUF RoPE factor is linear scaling in every spelling", "[model][config]") {
+  const auto factor = [](auto add) {
+    GgufWriter writer = TinyModel().Gguf();
+    add(&writer);
+    const auto config = Parse(writer);
+    REQUIRE(config.ok());
+    const bool is_linear = config->rope_scaling.kind == RopeScaling::Kind::kLinear;
+    return is_linear ? config->rope_scaling.factor : 1;
+  };
+  CHECK(factor([](GgufWriter* w) { w->F32("llama.rope.scaling.factor", 4); }) == 4);
+  CHECK(factor([](GgufWriter* w) { w->F32("llama.rope.scale_linear", 2); }) == 2);
+  CHECK(factor([](GgufWriter* w) {
+          w->String("llama.rope.scaling.type", "linear");
+          w->F32("llama.rope.scale_linear", 2);
+        }) == 2);
+  CHECK(factor([](GgufWriter* w) {
+          w->String("llama.rope.scaling.type", "none");
+          w->F32("llama.rope.scaling.factor", 4);
+        }) == 1);
+  GgufWriter odd = TinyModel().Gguf();
+  odd.F32("llama.rope.scaling.attn_factor", 2);
+  CHECK(absl::StrContains(Refusal(odd), "llama.rope.scaling.attn_factor is 2: only 1"));
+}
+
 TEST_CASE("a GGUF window is read for Llamas and Mistrals alone", "[model][config]") {
   const auto windows = [](const char* architecture, const char* key, uint32_t window) {
     TinyModel tiny = TinyModel::Of(architecture);
