@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <system_error>
 
@@ -21,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxCachedFiles = 100'000;
+constexpr int kMaxDrafts = 1000;
 
 absl::Status Failed(const fs::path& path, const char* what, const std::error_code& error) {
   return absl::UnavailableError(absl::StrCat(path.string(), ": ", what, " (", error.message(),
@@ -92,6 +94,19 @@ bool IsWhole(const fs::path& folder, const std::vector<std::string>& chosen) {
   return has_tokenizer && num_weights >= num_shards;
 }
 
+// A symlink to `target` under a name in `folder` that nobody else has, to be renamed; nullopt where
+// none can be made. Processes of several containers may share a cache, and their numbers.
+std::optional<fs::path> DraftLink(const fs::path& target, const fs::path& folder) {
+  static std::atomic<int> num_drafts = 0;
+  std::error_code error = std::make_error_code(std::errc::file_exists);
+  for (int i = 0; i < kMaxDrafts && error == std::errc::file_exists; ++i) {
+    const fs::path draft = folder / absl::StrCat(".link-", getpid(), "-", ++num_drafts, ".tmp");
+    fs::create_symlink(target, draft, error);
+    if (!error) return draft;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 HubCache::HubCache(const fs::path& cache, const std::string& repo)
@@ -147,13 +162,17 @@ absl::Status HubCache::Link(const std::string& commit, const std::string& file,
   const fs::path pointer = Snapshot(commit) / file;
   const fs::path target = Blob(etag).lexically_relative(pointer.parent_path());
   std::error_code error;
+  // Who was as quick may be reading through it already.
+  if (fs::read_symlink(pointer, error) == target && fs::exists(pointer, error))
+    return absl::OkStatus();
   fs::create_directories(pointer.parent_path(), error);
-  fs::remove(pointer, error);
-  fs::create_symlink(target, pointer, error);
-  if (!error) return absl::OkStatus();
-  std::error_code read_error;
-  if (fs::read_symlink(pointer, read_error) == target)
-    return absl::OkStatus();  // another process was as quick
+  if (const auto draft = DraftLink(target, pointer.parent_path()); draft.has_value()) {
+    fs::rename(*draft, pointer, error);
+    if (!error) return absl::OkStatus();
+    std::error_code ignored;
+    fs::remove(*draft, ignored);
+    return Failed(pointer, "cannot be created", error);
+  }
   // A file system without symlinks: the snapshot holds the file itself, as huggingface_hub does
   // there.
   fs::rename(Blob(etag), pointer, error);

@@ -41,7 +41,7 @@ class HubCache {
   // Creates the folders that a download writes to.
   absl::Status Prepare() const;
   bool HasFile(const std::string& commit, const std::string& file) const;
-  // Makes the blob be this file of the snapshot.
+  // Makes the blob be this file of the snapshot; who opens that meanwhile never sees it missing.
   absl::Status Link(const std::string& commit, const std::string& file,
                     const std::string& etag) const;
 

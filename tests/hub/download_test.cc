@@ -10,6 +10,7 @@
 #include <iterator>
 #include <thread>
 
+#include "hub/hub_cache.h"
 #include "tests/hub/fake_hub.h"
 #include "tests/hub/scratch.h"
 #undef CHECK
@@ -402,6 +403,64 @@ TEST_CASE("two downloaders at once fetch each byte once", "[hub]") {
   for (const auto& path : paths) CHECK(path.ok());
   CHECK(bench.IsWhole());
   CHECK(bench.hub.Count("GET", "/model.safetensors") == 20);
+}
+
+TEST_CASE("a file that is linked again is never missing for who reads it", "[hub]") {
+  TemporaryDirectory directory;
+  const HubCache cache(directory.path(), "org/model");
+  REQUIRE(cache.Prepare().ok());
+  for (const char* etag : {"one", "two"}) std::ofstream(cache.Blob(etag)) << "bytes";
+  // The same link again, or one that must be changed each time.
+  const bool changes = GENERATE(false, true);
+  CAPTURE(changes);
+  REQUIRE(cache.Link(kCommit, "sub/config.json", "one").ok());
+  std::atomic<bool> ends = false;
+  std::atomic<int> num_missing = 0, num_reads = 0, num_failed = 0;
+  std::thread reader([&] {
+    while (!ends) {
+      num_missing += Read(cache.Snapshot(kCommit) / "sub" / "config.json") != "bytes";
+      ++num_reads;
+    }
+  });
+  while (num_reads == 0) std::this_thread::yield();
+  std::vector<std::thread> linkers;
+  for (int linker = 0; linker < 3; ++linker) {
+    linkers.emplace_back([&, linker] {
+      for (int i = 0; i < 1000; ++i) {
+        const char* etag = changes && (i + linker) % 2 == 1 ? "two" : "one";
+        num_failed += !cache.Link(kCommit, "sub/config.json", etag).ok();
+      }
+    });
+  }
+  for (std::thread& linker : linkers) linker.join();
+  ends = true;
+  reader.join();
+  CHECK(num_missing == 0);
+  CHECK(num_failed == 0);
+  const fs::directory_iterator left(cache.Snapshot(kCommit) / "sub");
+  CHECK(std::distance(begin(left), end(left)) == 1);
+}
+
+TEST_CASE("a link that leads elsewhere or nowhere is put right", "[hub]") {
+  TemporaryDirectory directory;
+  const HubCache cache(directory.path(), "org/model");
+  REQUIRE(cache.Prepare().ok());
+  std::ofstream(cache.Blob("right")) << "bytes";
+  const fs::path pointer = cache.Snapshot(kCommit) / "config.json";
+  fs::create_directories(pointer.parent_path());
+  switch (GENERATE(0, 1, 2)) {
+    case 0:
+      fs::create_symlink("../../blobs/wrong", pointer);
+      break;
+    case 1:
+      fs::create_symlink(directory.path() / "nowhere", pointer);
+      break;
+    default:
+      std::ofstream(pointer) << "a file of its own";
+  }
+  REQUIRE(cache.Link(kCommit, "config.json", "right").ok());
+  CHECK(fs::read_symlink(pointer) == "../../blobs/right");
+  CHECK(Read(pointer) == "bytes");
 }
 
 TEST_CASE("a process killed in the middle leaves a part that the next one goes on from", "[hub]") {
