@@ -7,6 +7,7 @@
 #include <system_error>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -25,6 +26,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::Duration kReportEvery = absl::Milliseconds(100);
+constexpr size_t kGitIdDigits = 40;
+constexpr size_t kSha256Digits = 64;
 
 struct WantedFile {
   HubFile file;
@@ -33,6 +36,15 @@ struct WantedFile {
 
 std::string InMib(int64_t bytes) {
   return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+// The sha256 or git object id that an etag is; "" of an etag that is something else.
+std::string ChecksumIn(const std::string& etag) {
+  const bool is_checksum = (etag.size() == kGitIdDigits || etag.size() == kSha256Digits) &&
+                           std::all_of(etag.begin(), etag.end(), [](char c) {
+                             return absl::ascii_isxdigit(static_cast<unsigned char>(c));
+                           });
+  return is_checksum ? absl::AsciiStrToLower(etag) : "";
 }
 
 // One model's download: what is the same for all its files.
@@ -206,10 +218,14 @@ absl::Status ModelDownload::FetchOnce(const std::string& commit, const WantedFil
   file.size_bytes = wanted.metadata.size_bytes;
   file.path = cache_.Incomplete(wanted.metadata.etag).string();
   // A small file's etag is its git object id, unless the list told a sha256.
-  const bool is_git = wanted.metadata.etag.size() == 40 && wanted.file.sha256.empty();
-  const bool is_checked = is_git || wanted.metadata.etag.size() == 64;
-  std::string expected = wanted.file.sha256;
-  if (expected.empty() && is_checked) expected = wanted.metadata.etag;
+  const std::string expected =
+      !wanted.file.sha256.empty() ? wanted.file.sha256 : ChecksumIn(wanted.metadata.etag);
+  const bool is_git = expected.size() == kGitIdDigits;
+  if (expected.empty()) {
+    LogWarning(absl::StrCat(file.label, ": the hub announces no checksum: cannot be verified"));
+    std::error_code error;  // what is left of another time may be of another file
+    fs::remove(file.path, error);
+  }
   const auto new_digest = [&] {
     return is_git ? Digest::GitBlob(file.size_bytes) : Digest::Sha256();
   };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -104,6 +106,17 @@ void SetTarget(CurlTransfer* transfer, const HttpRequest& request) {
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
 }
 
+void SetAuthorities(CURL* easy, const std::string& path) {
+  std::error_code error;
+  if (path.empty()) return;
+  if (!std::filesystem::is_directory(path, error)) {
+    curl_easy_setopt(easy, CURLOPT_CAINFO, path.c_str());
+    return;
+  }
+  curl_easy_setopt(easy, CURLOPT_CAINFO, nullptr);  // these instead of the system's
+  curl_easy_setopt(easy, CURLOPT_CAPATH, path.c_str());
+}
+
 void SetLimits(CurlTransfer* transfer, const HttpRequest& request, const HttpLimits& limits) {
   CURL* easy = transfer->easy;
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -116,7 +129,7 @@ void SetLimits(CurlTransfer* transfer, const HttpRequest& request, const HttpLim
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
                      static_cast<long>(absl::ToInt64Milliseconds(request.timeout)));
   }
-  if (!limits.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, limits.ca_file.c_str());
+  SetAuthorities(easy, limits.ca_file);
 }
 
 void SetCallbacks(CurlTransfer* transfer) {
@@ -130,14 +143,37 @@ void SetCallbacks(CurlTransfer* transfer) {
   curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
 }
 
+// Whether another attempt would end alike.
+bool IsPermanent(CURLcode code) {
+  return code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT ||
+         code == CURLE_TOO_MANY_REDIRECTS || code == CURLE_PEER_FAILED_VERIFICATION ||
+         code == CURLE_SSL_CACERT_BADFILE;
+}
+
 // What the user can do something about is said in words; the rest in libcurl's.
 std::string Reason(CURLcode code, const CurlTransfer& transfer) {
-  if (code == CURLE_TOO_MANY_REDIRECTS)
-    return absl::StrCat("more than ", kMaxRedirects, " redirects");
   if (transfer.header_bytes > kMaxHeaderBytes)
     return absl::StrCat("more than ", kMaxHeaderBytes, " bytes of headers");
-  if (transfer.error_text[0] != '\0') return transfer.error_text;
-  return curl_easy_strerror(code);
+  const std::string text =
+      transfer.error_text[0] != '\0' ? transfer.error_text : curl_easy_strerror(code);
+  switch (code) {
+    case CURLE_TOO_MANY_REDIRECTS:
+      return absl::StrCat("more than ", kMaxRedirects, " redirects");
+    case CURLE_UNSUPPORTED_PROTOCOL:
+      return absl::StrCat("leads to a protocol that is not allowed: ", text);
+    case CURLE_URL_MALFORMAT:
+      return absl::StrCat("malformed address: ", text);
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return absl::StrCat("the server's certificate is not trusted: ", text,
+                          "; REQUESTS_CA_BUNDLE may name other authorities");
+    case CURLE_SSL_CACERT_BADFILE:
+      return absl::StrCat(
+          "the certificates that REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE names, or the "
+          "system's, cannot be read: ",
+          text);
+    default:
+      return text;
+  }
 }
 
 void End(CurlTransfer* transfer, CURLcode code) {
@@ -146,8 +182,11 @@ void End(CurlTransfer* transfer, CURLcode code) {
   transfer->has_ended = true;
   // A sink that wants no more has its own reason.
   if (code == CURLE_OK || transfer->sink_refused) return;
-  transfer->status =
-      absl::UnavailableError(absl::StrCat(transfer->host, ": ", Reason(code, *transfer)));
+  const absl::StatusCode status =
+      IsPermanent(code) ? absl::StatusCode::kFailedPrecondition : absl::StatusCode::kUnavailable;
+  transfer->status = absl::Status(
+      status,
+      absl::StrCat(transfer->host, transfer->host.empty() ? "" : ": ", Reason(code, *transfer)));
 }
 
 }  // namespace
@@ -244,6 +283,15 @@ std::string HostOf(const std::string& url) {
   }
   curl_url_cleanup(parts);
   return host;
+}
+
+std::string WithoutUserinfo(const std::string& url) {
+  const size_t scheme = url.find("://");
+  if (scheme == std::string::npos) return url;
+  const size_t begin = scheme + 3;
+  const size_t at = url.substr(0, url.find_first_of("/?#", begin)).rfind('@');
+  if (at == std::string::npos || at < begin) return url;
+  return url.substr(0, begin) + url.substr(at + 1);
 }
 
 }  // namespace fastgen

@@ -2,7 +2,8 @@
 //
 //   HttpClient client(limits);
 //   auto answer = client.Run({.url = url, .token = token}, kMaxListingBytes);  // one, whole
-//   auto transfer = client.Start({.url = url}, on_bytes);  // or many, then Wait until they have ended
+//   auto transfer = client.Start({.url = url}, on_bytes);  // or many, then Wait until they have
+//   ended
 // The token goes to the host of `url` alone: libcurl drops the header when a redirect leads to
 // another scheme, host or port. A GET follows redirects (kMaxRedirects; from https only to https),
 // a HEAD tells where it leads. A transfer that stands still for limits.stall ends. Nothing is
@@ -28,7 +29,7 @@ namespace fastgen {
 struct HttpLimits {
   absl::Duration connect = absl::Seconds(10);
   absl::Duration stall = absl::Seconds(30);  // without 1 KiB/s
-  std::string ca_file;                       // "": the system's certificates
+  std::string ca_file;                       // or folder; "": the system's certificates
 };
 
 enum class HttpMethod { kGet, kHead };
@@ -64,8 +65,10 @@ class HttpTransfer {
   HttpTransfer& operator=(const HttpTransfer&) = delete;
 
   bool has_ended() const;
-  // After the end. UNAVAILABLE when there was no whole answer (no connection, cut off, stalled);
-  // else OK, whatever the answer's status.
+  // After the end. UNAVAILABLE when there was no whole answer (no connection, cut off, stalled),
+  // FAILED_PRECONDITION when there will be none at another attempt either (a redirect to a protocol
+  // that is not allowed, too many of them, a malformed address, certificates); else OK, whatever
+  // the answer's status.
   const absl::Status& status() const;
   const HttpAnswer& answer() const;
 
@@ -100,5 +103,7 @@ std::string UrlEscape(std::string_view text, Slash slash);
 
 // "huggingface.co" of "https://huggingface.co/x".
 std::string HostOf(const std::string& url);
+// "https://host/x" of "https://user:password@host/x", to be shown.
+std::string WithoutUserinfo(const std::string& url);
 
 }  // namespace fastgen

@@ -61,7 +61,7 @@ absl::StatusOr<HttpAnswer> HubClient::AskOnce(const HttpRequest& first, int64_t 
     if (!leads_on) return answer;
     request.url = answer.redirect_url;
   }
-  return absl::UnavailableError(
+  return absl::FailedPreconditionError(
       absl::StrCat(HostOf(first.url), ": more than ", kMaxHeadRedirects, " redirects"));
 }
 
@@ -85,14 +85,15 @@ absl::StatusOr<HttpAnswer> HubClient::Ask(const HttpRequest& request, int64_t ma
 
 absl::Status HubClient::Refusal(const HubId& id, const HttpAnswer& answer) const {
   const std::string code = HeaderOf(answer, "x-error-code");
-  const std::string page = absl::StrCat(settings_.endpoint, "/", id.repo);
+  const std::string hub = WithoutUserinfo(settings_.endpoint);
+  const std::string page = absl::StrCat(hub, "/", id.repo);
   if (code == "RevisionNotFound") {
     return absl::NotFoundError(
         absl::StrCat(id.repo, ": has no revision ", id.revision, " (HTTP 404)"));
   }
   if (code == "RepoNotFound" || answer.status == 404) {
     return absl::NotFoundError(absl::StrCat(id.repo, ": no such model or revision ", id.revision,
-                                            " on ", settings_.endpoint, " (HTTP ", answer.status,
+                                            " on ", hub, " (HTTP ", answer.status,
                                             "); if it is private, set HF_TOKEN"));
   }
   if (answer.status == 401 || answer.status == 403) {
@@ -105,8 +106,7 @@ absl::Status HubClient::Refusal(const HubId& id, const HttpAnswer& answer) const
         absl::StrCat(id.repo, ": the hub answers too many requests (HTTP 429): try again later",
                      settings_.token.empty() ? ", or set HF_TOKEN" : ""));
   }
-  return absl::UnavailableError(
-      absl::StrCat(id.repo, ": ", settings_.endpoint, " answered HTTP ", answer.status));
+  return absl::UnavailableError(absl::StrCat(id.repo, ": ", hub, " answered HTTP ", answer.status));
 }
 
 absl::StatusOr<HubListing> HubClient::List(const HubId& id, const RetryPolicy& retry) {

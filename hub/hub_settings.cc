@@ -105,7 +105,9 @@ std::string CaFile() {
 absl::StatusOr<HubSettings> ReadHubSettings() {
   HubSettings settings;
   ASSIGN_OR_RETURN(settings.endpoint, Endpoint());
-  ASSIGN_OR_RETURN(settings.token, Token());
+  if (!IsTrue(Variable("HF_HUB_DISABLE_IMPLICIT_TOKEN"))) {
+    ASSIGN_OR_RETURN(settings.token, Token());
+  }
   ASSIGN_OR_RETURN(settings.cache, CacheFolder());
   settings.ca_file = CaFile();
   settings.is_offline = IsTrue(Variable("HF_HUB_OFFLINE"));

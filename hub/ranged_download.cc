@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -59,6 +60,21 @@ class File {
   const int file_;
 };
 
+// The file that grows, -1 with errno when it cannot be had. In a cache that others may write to,
+// its name may lead elsewhere or to a pipe: then it is made anew, and what it led to stays as it
+// was.
+int OpenPart(const std::string& path) {
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  const int found = open(path.c_str(), kFlags, 0644);
+  struct stat status;
+  if (found >= 0 && fstat(found, &status) == 0 && S_ISREG(status.st_mode)) return found;
+  if (found >= 0) close(found);
+  // ELOOP: a symlink; EISDIR: a directory; ENXIO: a socket.
+  if (found < 0 && errno != ELOOP && errno != EISDIR && errno != ENXIO) return -1;
+  if (std::remove(path.c_str()) != 0) return -1;
+  return open(path.c_str(), kFlags | O_EXCL, 0644);
+}
+
 class RangedDownload {
  public:
   RangedDownload(HttpClient* client, const RangedFile& file, const RangeOptions& options,
@@ -69,7 +85,7 @@ class RangedDownload {
         options_(options),
         new_digest_(new_digest),
         on_bytes_(on_bytes),
-        out_(open(file.path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)),
+        out_(OpenPart(file.path)),
         digest_(new_digest()),
         whole_backoff_(options.retry) {}
 
@@ -267,6 +283,10 @@ absl::Status RangedDownload::AfterEnd(Piece* piece) {
   const std::unique_ptr<HttpTransfer> transfer = std::move(piece->transfer);
   if (piece->is_done()) return absl::OkStatus();
   const HttpAnswer& answer = transfer->answer();
+  if (absl::IsFailedPrecondition(transfer->status())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(file_.label, ": cannot be fetched (", transfer->status().message(), ")"));
+  }
   if (!transfer->status().ok()) return TryAgain(piece, transfer->status(), absl::ZeroDuration());
   switch (answer.status) {
     case 200:

@@ -39,7 +39,8 @@ struct RangedFile {
 
 // Fetches what `path` lacks; the checksum of the whole file by `new_digest`. A file that has more
 // bytes than it should begins anew. `on_bytes` hears how many bytes are there, written or in
-// memory; it may go down when a file begins anew. UNAVAILABLE, PERMISSION_DENIED, NOT_FOUND,
+// memory; it may go down when a file begins anew. A `path` that is no regular file is made one, and
+// no symlink is followed. UNAVAILABLE, FAILED_PRECONDITION, PERMISSION_DENIED, NOT_FOUND,
 // DATA_LOSS, RESOURCE_EXHAUSTED (disk full) with one sentence.
 absl::StatusOr<std::string> DownloadRanges(HttpClient* client, const RangedFile& file,
                                            const RangeOptions& options,

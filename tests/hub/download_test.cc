@@ -1,5 +1,6 @@
 #include "hub/download.h"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -341,8 +342,62 @@ TEST_CASE("redirects in a circle end", "[hub]") {
     return Status(302, "Location", bench.hub.endpoint() + request.target);
   });
   const absl::Status status = bench.Fetch().status();
-  CHECK(status.code() == absl::StatusCode::kUnavailable);
+  CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
   CHECK(absl::StrContains(status.message(), "redirects"));
+}
+
+TEST_CASE("a redirect to another protocol ends at once and is named", "[hub]") {
+  const std::string part = GENERATE("GET /api/", "GET /org/model/resolve");
+  const std::string location = GENERATE("file:///nowhere", "ftp://127.0.0.1:1/x");
+  CAPTURE(part, location);
+  Bench bench;
+  bench.options.ranges.min_parallel_bytes = 1'000'000;
+  bench.Spoil(part, 1000,
+              [&](const HubRequest&, HubReply) { return Status(302, "Location", location); });
+  const absl::Status status = bench.Fetch().status();
+  INFO(status.message());
+  CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(absl::StrContains(status.message(), "a protocol that is not allowed"));
+  CHECK(absl::StrContains(status.message(), location.substr(0, location.find(':'))));
+  CHECK(bench.hub.Count("GET", part.substr(4)) == 1);
+}
+
+TEST_CASE("an address that cannot be is told at once", "[hub]") {
+  Bench bench;
+  bench.options.ranges.retry.first_delay = absl::Hours(1);
+  bench.settings.endpoint = "http://user:hidden@127.0.0.1:99999";
+  const absl::Status status = bench.Fetch().status();
+  INFO(status.message());
+  CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(absl::StrContains(status.message(), "malformed address"));
+  CHECK_FALSE(absl::StrContains(status.message(), "hidden"));
+}
+
+TEST_CASE("certificates are a file or a folder; others are told at once", "[hub]") {
+  Bench bench;
+  bench.settings.endpoint = absl::StrCat("https", bench.hub.endpoint().substr(4));
+  bench.options.http.connect = absl::Milliseconds(100);
+  bench.options.ranges.retry.max_attempts = 1;
+  bench.options.http.ca_file = (bench.directory.path() / "absent.pem").string();
+  const absl::Status absent = bench.Fetch().status();
+  INFO(absent.message());
+  CHECK(absent.code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(absl::StrContains(absent.message(), "REQUESTS_CA_BUNDLE"));
+  // The folder can be read; what then fails is that the hub speaks no TLS.
+  bench.options.http.ca_file = bench.directory.path().string();
+  CHECK(bench.Fetch().status().code() == absl::StatusCode::kUnavailable);
+}
+
+TEST_CASE("a refusal does not show the endpoint's password", "[hub]") {
+  const int refused = GENERATE(401, 404, 400);
+  Bench bench;
+  const std::string host = bench.settings.endpoint.substr(7);
+  bench.settings.endpoint = absl::StrCat("http://user:hidden@", host);
+  bench.Spoil("/api/", 1000, [&](const HubRequest&, HubReply) { return Status(refused); });
+  const absl::Status status = bench.Fetch().status();
+  INFO(status.message());
+  CHECK(absl::StrContains(status.message(), absl::StrCat("http://", host)));
+  CHECK_FALSE(absl::StrContains(status.message(), "hidden"));
 }
 
 TEST_CASE("a hostile list of files changes nothing on disk", "[hub]") {
@@ -497,6 +552,56 @@ TEST_CASE("a part with wrong bytes is thrown away", "[hub]") {
       << std::string(num_bytes, 'x');
   REQUIRE(bench.Fetch().ok());
   CHECK(bench.IsWhole());
+}
+
+TEST_CASE("a part of a file without a checksum is not gone on from", "[hub]") {
+  // Neither the list nor the etag tells a checksum; 64 characters alone are none.
+  const std::string etag = GENERATE(std::string("version-1"), std::string(64, 'z'));
+  CAPTURE(etag);
+  Bench bench;
+  bench.Spoil("", 1000, [&](const HubRequest& request, HubReply reply) {
+    if (absl::StrContains(request.target, "/api/")) {
+      reply.body = absl::StrCat(R"({"sha":")", kCommit, R"(","siblings":[)",
+                                R"({"rfilename":"config.json"},{"rfilename":"tokenizer.json"},)",
+                                R"({"rfilename":"model.safetensors","size":100000}]})");
+    }
+    const bool is_weights = absl::EndsWith(request.target, "model.safetensors");
+    for (auto& [name, value] : reply.headers) {
+      if (is_weights && name == "X-Linked-Etag") value = etag;
+    }
+    return reply;
+  });
+  const fs::path blobs = bench.Folder() / "blobs";
+  fs::create_directories(blobs);
+  std::ofstream(blobs / (etag + ".incomplete")) << std::string(50'000, 'x');
+  REQUIRE(bench.Fetch().ok());
+  CHECK(Read(blobs / etag) == bench.files["model.safetensors"]);
+}
+
+TEST_CASE("a part whose name leads elsewhere is made anew and leaves that alone", "[hub]") {
+  Bench bench;
+  const fs::path part = bench.Blob("model.safetensors").string() + ".incomplete";
+  const fs::path victim = bench.directory.path() / "victim";
+  std::ofstream(victim) << "precious";
+  fs::create_directories(part.parent_path());
+  switch (GENERATE(0, 1, 2, 3)) {
+    case 0:
+      fs::create_symlink(victim, part);
+      break;
+    case 1:
+      fs::create_symlink(bench.directory.path() / "nowhere", part);
+      break;
+    case 2:
+      fs::create_directory(part);
+      break;
+    default:
+      REQUIRE(mkfifo(part.c_str(), 0600) == 0);
+  }
+  REQUIRE(bench.Fetch().ok());
+  CHECK(bench.IsWhole());
+  CHECK(fs::is_regular_file(fs::symlink_status(bench.Blob("model.safetensors"))));
+  CHECK(Read(victim) == "precious");
+  CHECK_FALSE(fs::exists(bench.directory.path() / "nowhere"));
 }
 
 TEST_CASE("without a hub the last known copy serves, and without a copy the sentence says so",

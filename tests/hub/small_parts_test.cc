@@ -8,6 +8,7 @@
 #include "hub/backoff.h"
 #include "hub/digest.h"
 #include "hub/file_lock.h"
+#include "hub/http_client.h"
 #include "hub/hub_id.h"
 #include "hub/hub_settings.h"
 #include "tests/hub/scratch.h"
@@ -102,7 +103,8 @@ TEST_CASE("settings come from the variables that huggingface_hub reads", "[hub]"
                       {"HF_TOKEN_PATH", {}},
                       {"HF_HOME", {}},
                       {"XDG_CACHE_HOME", {}},
-                      {"HUGGING_FACE_HUB_TOKEN", {}}};
+                      {"HUGGING_FACE_HUB_TOKEN", {}},
+                      {"HF_HUB_DISABLE_IMPLICIT_TOKEN", {}}};
   ScopedEnv home_env("HOME", base);
   HubSettings settings = *ReadHubSettings();
   CHECK(settings.endpoint == "https://huggingface.co");
@@ -126,7 +128,23 @@ TEST_CASE("settings come from the variables that huggingface_hub reads", "[hub]"
   CHECK(ReadHubSettings()->cache == base + "/elsewhere");
 }
 
+TEST_CASE("no token is read where the environment says so", "[hub]") {
+  ScopedEnv token("HF_TOKEN", "hf_secret");
+  ScopedEnv disabled("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
+  CHECK(ReadHubSettings()->token.empty());
+  ScopedEnv enabled("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0");
+  CHECK(ReadHubSettings()->token == "hf_secret");
+}
+
+TEST_CASE("an address is shown without its user and password", "[hub]") {
+  CHECK(WithoutUserinfo("https://user:p@ss@host:1/a@b") == "https://host:1/a@b");
+  CHECK(WithoutUserinfo("https://host/a@b") == "https://host/a@b");
+  CHECK(WithoutUserinfo("http://user@host") == "http://host");
+  CHECK(WithoutUserinfo("http://host") == "http://host");
+}
+
 TEST_CASE("a token that would begin another header line is refused and not shown", "[hub]") {
+  ScopedEnv enabled("HF_HUB_DISABLE_IMPLICIT_TOKEN", {});
   ScopedEnv token("HF_TOKEN", "abc\r\nX-Evil: secret");
   const absl::Status status = ReadHubSettings().status();
   CHECK(status.code() == absl::StatusCode::kInvalidArgument);
