@@ -123,7 +123,8 @@ void ToolCallParser::Finish(AnswerDelta* out) {
     held_.clear();
   }
   // What stands between calls stands there too when no other comes.
-  const bool is_between = state_ == State::kItem && (held_[0] == ',' || held_[0] == ';');
+  const bool is_between =
+      state_ == State::kNext || (state_ == State::kItem && (held_[0] == ',' || held_[0] == ';'));
   if (!is_between) out->content += held_;
   held_.clear();
   closer_.Clear();
@@ -232,33 +233,48 @@ void ToolCallParser::StepItem(char c) {
   } else if (c == '{') {
     BeginObject();
     StepObject(c);
+  } else if (c == ']' && in_list_ && held_[0] == ',') {
+    held_.clear();  // a comma after the last item
+    EndCalls();
   } else {
     Abandon(c);
   }
 }
 
-void ToolCallParser::StepNext(char c) {
-  if (in_list_) {
-    if (IsBlank(c)) return;
-    if (c == ',') {
-      held_ = c;
-      state_ = State::kItem;
-      return;
-    }
+bool ToolCallParser::HoldSlip(char c) {
+  const bool is_slip = IsBlank(c) || c == '}' || c == ']' || c == ',';
+  if (!is_slip || held_.size() >= kMaxSlipBytes) return false;
+  held_ += c;
+  return true;
+}
+
+void ToolCallParser::StepNextInList(char c) {
+  if (c == ',') {
+    held_ = c;
+    state_ = State::kItem;
+  } else if (c == ']') {
+    held_.clear();
     EndCalls();
-    if (c != ']') StepText(c);
-    return;
+  } else if ((!IsBlank(c) || !held_.empty()) && !HoldSlip(c)) {
+    EndCalls();
+    Release(std::exchange(held_, "") + c);
   }
+}
+
+void ToolCallParser::StepNext(char c) {
+  if (in_list_) return StepNextInList(c);
+  if (closer_.held().empty() && HoldSlip(c)) return;
   std::string text;
   const bool is_closed = closer_.Push(c, &text);
   if (is_closed) {
+    held_.clear();
     closer_.Clear();
     EndCalls();
     if (format_ != ToolCallFormat::kLlama3Json) return;
     held_ = c;  // a semicolon: another object must come
     state_ = State::kItem;
   } else if (!text.empty()) {
-    text += closer_.held();
+    text = std::exchange(held_, "") + text + closer_.held();
     closer_.Clear();
     EndCalls();
     Release(text);
@@ -287,7 +303,12 @@ void ToolCallParser::BeginObject() {
 void ToolCallParser::StepObject(char c) {
   const JsonScanner before = json_;
   const JsonScanner::Step step = json_.Push(c);
-  if (step == JsonScanner::Step::kBad) return Abandon(c);
+  if (step == JsonScanner::Step::kBad) {
+    if (!begun_ || in_arguments_) return Abandon(c);
+    begun_ = false;  // the call is complete, though its object is not
+    state_ = State::kNext;
+    return StepNext(c);
+  }
   if (!begun_) {
     if (held_.size() >= kMaxHeldBytes) return Abandon(c);
     held_ += c;
@@ -344,8 +365,7 @@ void ToolCallParser::Observe(char c, const JsonScanner& before) {
 
 void ToolCallParser::EndText() {
   // With escapes, or very long, it names nothing.
-  const bool is_plain =
-      value_.size() <= kMaxNameBytes && value_.find('\\') == std::string::npos;
+  const bool is_plain = value_.size() <= kMaxNameBytes && value_.find('\\') == std::string::npos;
   if (member_ == "id" && is_plain) id_ = value_;
   if (member_ != "name") return;
   name_ = value_;

@@ -14,8 +14,11 @@
 // the arguments' own bytes are given out as they come. Where the arguments come first, they wait
 // for the name. What does not reach that point (bad JSON, another shape, more than kMaxHeldBytes,
 // the end of the answer) is content, byte for byte with its marker and the blanks before it. Bad
-// JSON after that point ends the call as it is, incomplete, and what follows is content. Markers,
-// blanks next to them, and the commas, brackets and semicolons around calls are nobody's.
+// JSON after that point ends the call as it is, and what follows is content; the call is incomplete
+// when its arguments are. Markers, blanks next to them, and the commas, brackets and semicolons
+// around calls are nobody's; so are, once the arguments are complete, at most kMaxSlipBytes of
+// blanks, '}', ']' and ',' before the closing marker, the next separator or the answer's end, as
+// models close an object once too often, or not.
 // Markers are found by their text, whether or not the model has a token for them, as peers do.
 //
 // Each byte is looked at once: any division of the text gives the same content and calls. Memory is
@@ -49,6 +52,7 @@ class ToolCallParser {
  public:
   static constexpr size_t kMaxHeldBytes = 64 << 10;
   static constexpr size_t kMaxNameBytes = 256;
+  static constexpr size_t kMaxSlipBytes = 64;
 
   ToolCallParser(ToolCallFormat format, uint64_t id_seed);
 
@@ -82,6 +86,9 @@ class ToolCallParser {
   void StepItem(char c);
   void StepObject(char c);
   void StepNext(char c);
+  void StepNextInList(char c);
+  // Holds `c` when it may stand between a call and what closes it.
+  bool HoldSlip(char c);
   void StepName(char c);
   void StepTag(char c);
   void StepCallId(char c);
@@ -115,7 +122,8 @@ class ToolCallParser {
   MarkerScanner opener_;
   MarkerScanner closer_;
   bool skips_blanks_ = false;  // a call has just ended
-  std::string held_;           // the text since the marker, until the call begins
+  // The text since the marker, until the call begins; after a call, slips.
+  std::string held_;
   // The call that is read.
   JsonScanner json_;
   std::string member_;  // the outermost name that was read last
