@@ -2,10 +2,11 @@
 // downloaded.
 //
 // A commit that the cache holds whole needs no network. A branch or tag is asked for (one call,
-// 10 s while there is a copy); when the hub cannot be asked, what it was last is taken from the cache. What is
-// missing is fetched file by file, each under its lock: into <etag>.incomplete, checked by the etag
-// (64 hex digits: sha256, 40: git's object id) and by the sha256 that the list of files tells, then
-// renamed. A file whose checksum is wrong is fetched once more from its begin.
+// 10 s while there is a copy); when the hub cannot be asked, what it was last is taken from the
+// cache. What is missing is fetched file by file, each under its lock: into <etag>.incomplete,
+// checked by the etag (64 hex digits: sha256, 40: git's object id) and by the sha256 that the list
+// of files tells, then renamed. A file whose checksum is wrong is fetched once more from its begin.
+// Of a file without a checksum nothing is gone on from.
 // Thread rule: one thread; blocks. The process may be ended at any point: the next call goes on
 // from there.
 // Tested by tests/hub/download_test.cc and tests/e2e/test_hub.py.

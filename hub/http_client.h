@@ -2,8 +2,7 @@
 //
 //   HttpClient client(limits);
 //   auto answer = client.Run({.url = url, .token = token}, kMaxListingBytes);  // one, whole
-//   auto transfer = client.Start({.url = url}, on_bytes);  // or many, then Wait until they have
-//   ended
+//   auto transfer = client.Start({.url = url}, on_bytes);  // or many, then Wait for their ends
 // The token goes to the host of `url` alone: libcurl drops the header when a redirect leads to
 // another scheme, host or port. A GET follows redirects (kMaxRedirects; from https only to https),
 // a HEAD tells where it leads. A transfer that stands still for limits.stall ends. Nothing is
