@@ -39,10 +39,13 @@ const Value* ItemAt(const std::vector<Value>& items, int64_t index) {
 }
 
 absl::StatusOr<Value> CharacterAt(Heap& heap, const Text& text, int64_t index) {
-  RETURN_IF_ERROR(heap.Charge(1 + text.bytes.size() / 64));
-  if (index < 0) index += static_cast<int64_t>(CountCharacters(text.bytes));
+  if (index < 0) {
+    RETURN_IF_ERROR(heap.ChargeScan(text.bytes.size()));
+    index += static_cast<int64_t>(CountCharacters(text.bytes));
+  }
   if (index < 0) return Value();
   size_t begin = OffsetOfCharacter(text.bytes, index);
+  RETURN_IF_ERROR(heap.ChargeScan(begin));
   if (begin >= text.bytes.size()) return Value();
   return heap.View(Slice(text, begin, begin + DecodeAt(text.bytes, begin).size));
 }
@@ -75,7 +78,7 @@ absl::StatusOr<Selection> Select(const SliceBounds& bounds, int64_t length) {
 }
 
 absl::StatusOr<Value> SliceText(Heap& heap, const Text& text, const SliceBounds& bounds) {
-  RETURN_IF_ERROR(heap.Charge(1 + text.bytes.size() / 64));
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes.size()));
   int64_t length = static_cast<int64_t>(CountCharacters(text.bytes));
   ASSIGN_OR_RETURN(Selection selection, Select(bounds, length));
   if (selection.count == 0) return heap.Constant("");
@@ -100,7 +103,7 @@ absl::StatusOr<Value> SliceText(Heap& heap, const Text& text, const SliceBounds&
 }  // namespace
 
 absl::StatusOr<Value> GetAttribute(Heap& heap, const Value& value, const Text* name) {
-  RETURN_IF_ERROR(heap.Charge(1));
+  RETURN_IF_ERROR(heap.ChargeScan(name->bytes.size()));
   if (HasMethod(value, name->bytes)) return heap.MakeMethod(value, name->bytes);
   switch (value.kind()) {
     case Kind::kUndefined:

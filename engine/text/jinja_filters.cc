@@ -88,6 +88,7 @@ Result Int(Heap& heap, const Value& value, Args arguments) {
   if (value.is_integral()) number = value.AsInt();
   if (value.is(Kind::kFloat)) number = Truncate(value.AsFloat());
   if (value.is(Kind::kString)) {
+    RETURN_IF_ERROR(heap.ChargeScan(value.bytes().size()));
     number = ReadInteger(value.bytes(), static_cast<int>(base));
     std::optional<double> real = number ? std::nullopt : ReadFloat(value.bytes());
     if (real) number = Truncate(*real);
@@ -102,7 +103,10 @@ Result Float(Heap& heap, const Value& value, Args arguments) {
   if (value.is(Kind::kUndefined)) return UndefinedError(value);
   if (value.is_number()) return Value::Float(value.AsFloat());
   std::optional<double> number;
-  if (value.is(Kind::kString)) number = ReadFloat(value.bytes());
+  if (value.is(Kind::kString)) {
+    RETURN_IF_ERROR(heap.ChargeScan(value.bytes().size()));
+    number = ReadFloat(value.bytes());
+  }
   if (number) return Value::Float(*number);
   const Value* fallback = arguments.Find(0, "default");
   return fallback != nullptr ? *fallback : Value::Float(0);

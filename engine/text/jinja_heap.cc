@@ -96,7 +96,7 @@ absl::StatusOr<Value> Heap::MakeDict(std::vector<std::pair<Value, Value>> entrie
           "a value of type '", ToAbsl(TypeName(key.kind())), "' cannot be a dict's key"));
     }
     depth = std::max(depth, DepthOf(value));
-    if (!key.is(Kind::kString)) RETURN_IF_ERROR(Charge(dict.entries.size()));
+    RETURN_IF_ERROR(Charge(key.is(Kind::kString) ? key.bytes().size() / 16 : dict.entries.size()));
     size_t at = FindEntry(dict, key);
     if (at < dict.entries.size()) {
       dict.entries[at].second = value;

@@ -16,7 +16,7 @@ using Result = absl::StatusOr<Value>;
 Result StripMethod(Heap& heap, const Text& self, const Arguments& arguments, Side side) {
   RETURN_IF_ERROR(arguments.Check({"chars"}));
   ASSIGN_OR_RETURN(const Text* characters, arguments.FindText(0, "chars"));
-  return heap.View(Strip(self, characters, side));
+  return Strip(heap, self, characters, side);
 }
 
 // Adds the piece to `pieces` at the cost of a value.
@@ -49,7 +49,7 @@ absl::Status SplitAt(Heap& heap, const Text& text, std::string_view separator, i
                      std::vector<Value>& pieces) {
   size_t at = 0;
   while (max_splits < 0 || static_cast<int64_t>(pieces.size()) < max_splits) {
-    size_t found = text.bytes.find(separator, at);
+    size_t found = FindPart(text.bytes, separator, at);
     if (found == std::string_view::npos) break;
     RETURN_IF_ERROR(AddPiece(heap, text, at, found, pieces));
     at = found + separator.size();
@@ -72,11 +72,17 @@ absl::Status SplitFromRight(Heap& heap, const Text& text, std::string_view separ
   return absl::OkStatus();
 }
 
+// Searching backwards compares at every place; what FindPart takes is charged as a scan.
+absl::Status ChargeReverseSearch(Heap& heap, std::string_view bytes, std::string_view part) {
+  if (part.size() > bytes.size()) return absl::OkStatus();
+  return heap.Charge((bytes.size() - part.size()) / 16 * (part.size() / 64));
+}
+
 Result Split(Heap& heap, const Text& self, const Arguments& arguments, bool from_right) {
   RETURN_IF_ERROR(arguments.Check({"sep", "maxsplit"}));
   ASSIGN_OR_RETURN(const Text* separator, arguments.FindText(0, "sep"));
   ASSIGN_OR_RETURN(int64_t max_splits, arguments.FindInt(1, "maxsplit", -1));
-  RETURN_IF_ERROR(heap.Charge(1 + self.bytes.size() / 64));
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
   std::vector<Value> pieces;
   if (separator == nullptr) {
     if (from_right && max_splits >= 0) {
@@ -86,6 +92,7 @@ Result Split(Heap& heap, const Text& self, const Arguments& arguments, bool from
   } else if (separator->bytes.empty()) {
     return absl::InvalidArgumentError("empty separator");
   } else if (from_right) {
+    RETURN_IF_ERROR(ChargeReverseSearch(heap, self.bytes, separator->bytes));
     RETURN_IF_ERROR(SplitFromRight(heap, self, separator->bytes, max_splits, pieces));
   } else {
     RETURN_IF_ERROR(SplitAt(heap, self, separator->bytes, max_splits, pieces));
@@ -96,6 +103,7 @@ Result Split(Heap& heap, const Text& self, const Arguments& arguments, bool from
 Result SplitLines(Heap& heap, const Text& self, const Arguments& arguments) {
   RETURN_IF_ERROR(arguments.Check({"keepends"}));
   bool keep_ends = arguments.FindBool(0, "keepends", false);
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
   std::vector<Value> lines;
   for (size_t at = 0; at < self.bytes.size();) {
     size_t end = std::min(self.bytes.find_first_of("\r\n", at), self.bytes.size());
@@ -113,8 +121,10 @@ Result Partition(Heap& heap, const Text& self, const Arguments& arguments, bool 
   if (separator == nullptr || separator->bytes.empty()) {
     return absl::InvalidArgumentError("empty separator");
   }
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
+  if (from_right) RETURN_IF_ERROR(ChargeReverseSearch(heap, self.bytes, separator->bytes));
   size_t found =
-      from_right ? self.bytes.rfind(separator->bytes) : self.bytes.find(separator->bytes);
+      from_right ? self.bytes.rfind(separator->bytes) : FindPart(self.bytes, separator->bytes);
   std::vector<Value> parts;
   if (found == std::string_view::npos) {
     Value whole = heap.View(self);
@@ -141,11 +151,11 @@ Result HasAffix(Heap& heap, const Text& self, const Arguments& arguments, bool a
           absl::StrCat("needs a string, not '", ToAbsl(TypeName(candidate.kind())), "'"));
     }
     std::string_view bytes = candidate.bytes();
+    RETURN_IF_ERROR(heap.Charge(1 + bytes.size() / 64));
     if (bytes.size() > self.bytes.size()) continue;
     size_t begin = at_end ? self.bytes.size() - bytes.size() : 0;
     if (self.bytes.substr(begin, bytes.size()) == bytes) return Value::Bool(true);
   }
-  RETURN_IF_ERROR(heap.Charge(1 + candidates.size()));
   return Value::Bool(false);
 }
 
@@ -153,8 +163,9 @@ Result Find(Heap& heap, const Text& self, const Arguments& arguments, bool from_
   RETURN_IF_ERROR(arguments.Check({"sub"}));
   ASSIGN_OR_RETURN(const Text* sub, arguments.FindText(0, "sub"));
   if (sub == nullptr) return absl::InvalidArgumentError("needs a string");
-  RETURN_IF_ERROR(heap.Charge(1 + self.bytes.size() / 64));
-  size_t found = from_right ? self.bytes.rfind(sub->bytes) : self.bytes.find(sub->bytes);
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
+  if (from_right) RETURN_IF_ERROR(ChargeReverseSearch(heap, self.bytes, sub->bytes));
+  size_t found = from_right ? self.bytes.rfind(sub->bytes) : FindPart(self.bytes, sub->bytes);
   if (found == std::string_view::npos) return Value::Int(-1);
   return Value::Int(CountCharacters(self.bytes.substr(0, found)), self.any_untrusted());
 }
@@ -172,6 +183,7 @@ Result Pad(Heap& heap, const Text& self, const Arguments& arguments, Padding lef
   ASSIGN_OR_RETURN(int64_t width, arguments.FindInt(0, "width", 0));
   ASSIGN_OR_RETURN(const Text* fill, arguments.FindText(1, "fillchar"));
   const Text filler = fill != nullptr ? *fill : MakeText(" ", /*untrusted=*/false);
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size() + filler.bytes.size()));
   if (CountCharacters(filler.bytes) != 1) {
     return absl::InvalidArgumentError("the fill character must be exactly one character long");
   }
@@ -193,11 +205,11 @@ Result Pad(Heap& heap, const Text& self, const Arguments& arguments, Padding lef
 Result ZeroFill(Heap& heap, const Text& self, const Arguments& arguments) {
   RETURN_IF_ERROR(arguments.Check({"width"}));
   ASSIGN_OR_RETURN(int64_t width, arguments.FindInt(0, "width", 0));
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
   const int64_t length = static_cast<int64_t>(CountCharacters(self.bytes));
   if (width <= length) return heap.View(self);
   const bool is_signed = length > 0 && (self.bytes[0] == '-' || self.bytes[0] == '+');
-  ASSIGN_OR_RETURN(Value zeros,
-                   Repeat(heap, MakeText("0", /*untrusted=*/false), width - length));
+  ASSIGN_OR_RETURN(Value zeros, Repeat(heap, MakeText("0", /*untrusted=*/false), width - length));
   TextBuilder out(kMaxTextBytes);
   out.AppendSlice(self, 0, is_signed ? 1 : 0);
   out.Append(zeros.text());
@@ -210,6 +222,7 @@ template <CaseStyle style>
 Result IsInCase(Heap& heap, const Text& self, const Arguments& arguments) {
   RETURN_IF_ERROR(arguments.Check({}));
   ASSIGN_OR_RETURN(Value changed, ChangeCase(heap, self, style));
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
   bool has_case = false;
   for (size_t at = 0; at < self.bytes.size();) {
     const Character c = DecodeAt(self.bytes, at);
@@ -223,13 +236,14 @@ Result Count(Heap& heap, const Text& self, const Arguments& arguments) {
   RETURN_IF_ERROR(arguments.Check({"sub"}));
   ASSIGN_OR_RETURN(const Text* sub, arguments.FindText(0, "sub"));
   if (sub == nullptr) return absl::InvalidArgumentError("needs a string");
-  RETURN_IF_ERROR(heap.Charge(1 + self.bytes.size() / 64));
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
   if (sub->bytes.empty()) return Value::Int(CountCharacters(self.bytes) + 1, self.any_untrusted());
   int64_t count = 0;
-  for (size_t at = self.bytes.find(sub->bytes); at != std::string_view::npos;
-       at = self.bytes.find(sub->bytes, at + sub->bytes.size())) {
+  for (size_t at = FindPart(self.bytes, sub->bytes); at != std::string_view::npos;
+       at = FindPart(self.bytes, sub->bytes, at + sub->bytes.size())) {
     ++count;
   }
+  RETURN_IF_ERROR(heap.Charge(count / 4));
   return Value::Int(count, self.any_untrusted());
 }
 
@@ -259,13 +273,15 @@ Result JoinMethod(Heap& heap, const Text& self, const Arguments& arguments) {
 // Whether all characters satisfy the test and there is at least one.
 template <typename Holds>
 Result AllCharacters(Heap& heap, const Text& self, Holds holds) {
-  RETURN_IF_ERROR(heap.Charge(1 + self.bytes.size() / 64));
-  for (size_t at = 0; at < self.bytes.size();) {
+  bool all = !self.bytes.empty();
+  size_t at = 0;
+  while (all && at < self.bytes.size()) {
     Character c = DecodeAt(self.bytes, at);
-    if (!holds(c.code)) return Value::Bool(false);
+    all = holds(c.code);
     at += c.size;
   }
-  return Value::Bool(!self.bytes.empty());
+  RETURN_IF_ERROR(heap.ChargeScan(at));
+  return Value::Bool(all);
 }
 
 bool IsDigitCode(char32_t code) { return code >= '0' && code <= '9'; }
@@ -277,6 +293,7 @@ Result RemoveAffix(Heap& heap, const Text& self, const Arguments& arguments, boo
   size_t size = self.bytes.size();
   size_t cut = affix->bytes.size();
   if (cut > size) return heap.View(self);
+  RETURN_IF_ERROR(heap.Charge(1 + cut / 64));
   size_t begin = at_end ? size - cut : 0;
   if (self.bytes.substr(begin, cut) != affix->bytes) return heap.View(self);
   return heap.View(at_end ? Slice(self, 0, begin) : Slice(self, cut, size));
@@ -284,6 +301,7 @@ Result RemoveAffix(Heap& heap, const Text& self, const Arguments& arguments, boo
 
 // Fills "{}", "{0}" and "{name}" in.
 Result FormatMethod(Heap& heap, const Text& self, const Arguments& arguments) {
+  RETURN_IF_ERROR(heap.ChargeScan(self.bytes.size()));
   TextBuilder out(kMaxTextBytes);
   size_t next = 0;
   size_t at = 0;

@@ -36,7 +36,7 @@ absl::StatusOr<Value> CallMethod(Heap& heap, const Value& self, std::string_view
 
 enum class Side { kLeft, kRight, kBoth };
 // Python's strip: of white space, or of the characters in `characters` when not null.
-Text Strip(const Text& text, const Text* characters, Side side);
+absl::StatusOr<Value> Strip(Heap& heap, const Text& text, const Text* characters, Side side);
 
 // kTitle is Python's str.title(), where any character that is no letter ends a word; kTitleWords is
 // the filter, where only white space, hyphens and opening brackets do.

@@ -206,8 +206,8 @@ absl::StatusOr<bool> Contains(Heap& heap, const Value& container, const Value& i
         return absl::InvalidArgumentError(absl::StrCat(
             "'in <string>' requires string as left operand, not ", ToAbsl(TypeName(item.kind()))));
       }
-      RETURN_IF_ERROR(heap.Charge(1 + container.bytes().size() / 64));
-      return container.bytes().find(item.bytes()) != std::string_view::npos;
+      RETURN_IF_ERROR(heap.ChargeScan(container.bytes().size()));
+      return FindPart(container.bytes(), item.bytes()) != std::string_view::npos;
     case Kind::kDict: {
       ASSIGN_OR_RETURN(const Value* found, FindKey(heap, container.dict(), item));
       return found != nullptr;

@@ -169,7 +169,7 @@ absl::Status AppendRepr(Heap& heap, const Value& value, TextBuilder& out) {
       out.Append(FloatText(value.AsFloat()), untrusted);
       break;
     case Kind::kString:
-      RETURN_IF_ERROR(heap.Charge(value.bytes().size() / 64));
+      RETURN_IF_ERROR(heap.ChargeScan(value.bytes().size()));
       AppendQuotedRepr(value.text(), out);
       break;
     case Kind::kList:
@@ -277,6 +277,7 @@ absl::Status AppendJsonDict(Heap& heap, const Value& value, const JsonFormat& fo
     if (i > 0) AppendSeparator(format.item_separator, untrusted, out);
     AppendNewline(format, level + 1, untrusted, out);
     ASSIGN_OR_RETURN(Text key, JsonKey(heap, entries[i]->first));
+    RETURN_IF_ERROR(heap.ChargeScan(key.bytes.size()));
     AppendQuotedJson(key, format.ensure_ascii, out);
     AppendSeparator(format.key_separator, untrusted, out);
     RETURN_IF_ERROR(AppendJsonAt(heap, entries[i]->second, format, level + 1, out));
@@ -308,7 +309,7 @@ absl::Status AppendJsonAt(Heap& heap, const Value& value, const JsonFormat& form
       return absl::OkStatus();
     }
     case Kind::kString:
-      RETURN_IF_ERROR(heap.Charge(value.bytes().size() / 64));
+      RETURN_IF_ERROR(heap.ChargeScan(value.bytes().size()));
       AppendQuotedJson(value.text(), format.ensure_ascii, out);
       return absl::OkStatus();
     case Kind::kList:

@@ -45,16 +45,20 @@ bool IsSized(const Value& value) {
 }
 
 // Whether the text has letters and all are in the case that `change` leaves alone.
-Result IsInCase(const Value& value, char32_t (*change)(char32_t), char32_t (*other)(char32_t)) {
+Result IsInCase(Heap& heap, const Value& value, char32_t (*change)(char32_t),
+                char32_t (*other)(char32_t)) {
   if (!value.is(Kind::kString)) return false;
   bool cased = false;
-  for (size_t at = 0; at < value.bytes().size();) {
+  bool holds = true;
+  size_t at = 0;
+  while (holds && at < value.bytes().size()) {
     Character c = DecodeAt(value.bytes(), at);
-    if (change(c.code) != c.code) return false;
+    holds = change(c.code) == c.code;
     cased = cased || other(c.code) != c.code;
     at += c.size;
   }
-  return cased;
+  RETURN_IF_ERROR(heap.ChargeScan(at));
+  return holds && cased;
 }
 
 // `is` on the singletons, identity on objects; for numbers and strings equality of value and type.
@@ -86,8 +90,8 @@ constexpr Test kTests[] = {
     {"even", [](Heap& h, const Value& v, Args) { return HasRemainder(h, v, Value::Int(2), 0); }},
     {"divisibleby",
      [](Heap& h, const Value& v, Args a) { return HasRemainder(h, v, a.positional[0], 0); }, 1},
-    {"lower", [](Heap&, const Value& v, Args) { return IsInCase(v, LowerOf, UpperOf); }},
-    {"upper", [](Heap&, const Value& v, Args) { return IsInCase(v, UpperOf, LowerOf); }},
+    {"lower", [](Heap& h, const Value& v, Args) { return IsInCase(h, v, LowerOf, UpperOf); }},
+    {"upper", [](Heap& h, const Value& v, Args) { return IsInCase(h, v, UpperOf, LowerOf); }},
     {"escaped", [](Heap&, const Value&, Args) -> Result { return false; }},
     {"sameas", IsSame, 1},
     {"in", Compared<Operator::kIn>, 1},

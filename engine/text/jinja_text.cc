@@ -1,6 +1,7 @@
 #include "engine/text/jinja_text.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/unicode.h"
 
@@ -90,6 +91,14 @@ std::string EncodeUtf8(char32_t code) {
   std::string out;
   AppendUtf8(code, &out);
   return out;
+}
+
+size_t FindPart(std::string_view bytes, std::string_view part, size_t at) {
+  if (at > bytes.size()) return std::string_view::npos;
+  if (part.empty()) return at;
+  const void* found = memmem(bytes.data() + at, bytes.size() - at, part.data(), part.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<const char*>(found) - bytes.data();
 }
 
 size_t CountCharacters(std::string_view bytes) {

@@ -74,6 +74,8 @@ std::string EncodeUtf8(char32_t code);
 // Number of characters, and the byte offset of the character with that index (size of `bytes` when
 // beyond).
 size_t CountCharacters(std::string_view bytes);
+// Where `part` first stands in `bytes` from `at` on, or npos; in time linear in both.
+size_t FindPart(std::string_view bytes, std::string_view part, size_t at = 0);
 size_t OffsetOfCharacter(std::string_view bytes, size_t index);
 
 // White space as Python's str.strip() and str.split() see it.

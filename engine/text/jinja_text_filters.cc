@@ -20,7 +20,7 @@ Result Trim(Heap& heap, const Value& value, Args arguments) {
   RETURN_IF_ERROR(arguments.Check({"chars"}));
   ASSIGN_OR_RETURN(const Text* characters, arguments.FindText(0, "chars"));
   ASSIGN_OR_RETURN(Value text, ToString(heap, value));
-  return heap.View(Strip(text.text(), characters, Side::kBoth));
+  return Strip(heap, text.text(), characters, Side::kBoth);
 }
 
 template <CaseStyle style>
@@ -70,7 +70,7 @@ Result Escape(Heap& heap, const Value& value, Args arguments) {
     }
   }
   out.AppendSlice(source, run, source.bytes.size());
-  RETURN_IF_ERROR(heap.Charge(1 + source.bytes.size() / 16));
+  RETURN_IF_ERROR(heap.ChargeScan(source.bytes.size()));
   return heap.Take(std::move(out));
 }
 
@@ -98,6 +98,7 @@ Result Indent(Heap& heap, const Value& value, Args arguments) {
     indentation = spaces.text();
   }
   ASSIGN_OR_RETURN(Value text, ToString(heap, value));
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes().size()));
   TextBuilder out(kMaxTextBytes);
   AppendIndented(text.text(), indentation, arguments.FindBool(1, "first", false),
                  arguments.FindBool(2, "blank", false), out);
@@ -124,6 +125,7 @@ Result Center(Heap& heap, const Value& value, Args arguments) {
   RETURN_IF_ERROR(arguments.Check({"width"}));
   ASSIGN_OR_RETURN(int64_t width, arguments.FindInt(0, "width", 80));
   ASSIGN_OR_RETURN(Value text, ToString(heap, value));
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes().size()));
   int64_t length = static_cast<int64_t>(CountCharacters(text.bytes()));
   int64_t missing = std::max<int64_t>(0, std::min<int64_t>(width, kMaxTextBytes) - length);
   // Python puts the odd blank on the left only when the width is odd.
@@ -138,7 +140,7 @@ Result Center(Heap& heap, const Value& value, Args arguments) {
 Result WordCount(Heap& heap, const Value& value, Args arguments) {
   RETURN_IF_ERROR(arguments.Check({}));
   ASSIGN_OR_RETURN(Value text, ToString(heap, value));
-  RETURN_IF_ERROR(heap.Charge(1 + text.bytes().size() / 16));
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes().size()));
   int64_t count = 0;
   bool in_word = false;
   for (size_t at = 0; at < text.bytes().size();) {
@@ -158,6 +160,7 @@ Result Truncate(Heap& heap, const Value& value, Args arguments) {
   ASSIGN_OR_RETURN(int64_t leeway, arguments.FindInt(3, "leeway", 5));
   ASSIGN_OR_RETURN(Value text, ToString(heap, value));
   const Text ellipsis = end != nullptr ? *end : MakeText("...", /*untrusted=*/false);
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes().size() + ellipsis.bytes.size()));
   int64_t end_length = static_cast<int64_t>(CountCharacters(ellipsis.bytes));
   if (length < end_length || leeway < 0 || length > static_cast<int64_t>(kMaxTextBytes) ||
       leeway > static_cast<int64_t>(kMaxTextBytes)) {

@@ -37,29 +37,52 @@ bool EndsWord(char32_t code, CaseStyle style) {
 
 }  // namespace
 
-Text Strip(const Text& text, const Text* characters, Side side) {
-  size_t begin = 0;
-  size_t end = text.bytes.size();
-  if (characters == nullptr) {
-    if (side != Side::kRight) begin = SkipSpaceForward(text.bytes, 0);
-    if (side != Side::kLeft) end = std::max(begin, SkipSpaceBackward(text.bytes, end));
-    return Slice(text, begin, end);
-  }
+namespace {
+
+// Removes from both ends of [begin, end) of the text what is among `characters`, which are looked
+// through for each character of the text.
+absl::Status StripCharacters(Heap& heap, const Text& text, std::string_view characters, Side side,
+                             size_t& begin, size_t& end) {
+  size_t num_scanned = 0;
+  auto is_removed = [&](size_t first, size_t last) -> absl::StatusOr<bool> {
+    num_scanned += last - first + characters.size();
+    if (num_scanned >= 4096) {
+      RETURN_IF_ERROR(heap.ChargeScan(std::exchange(num_scanned, 0)));
+    }
+    return IsCharacterOf(characters, text.bytes.substr(first, last - first));
+  };
   while (side != Side::kRight && begin < end) {
-    size_t size = DecodeAt(text.bytes, begin).size;
-    if (!IsCharacterOf(characters->bytes, text.bytes.substr(begin, size))) break;
-    begin += size;
+    size_t next = begin + DecodeAt(text.bytes, begin).size;
+    ASSIGN_OR_RETURN(bool removed, is_removed(begin, next));
+    if (!removed) break;
+    begin = next;
   }
   while (side != Side::kLeft && begin < end) {
     size_t last = BeginOfCharacterBefore(text.bytes, end);
-    if (!IsCharacterOf(characters->bytes, text.bytes.substr(last, end - last))) break;
+    ASSIGN_OR_RETURN(bool removed, is_removed(last, end));
+    if (!removed) break;
     end = last;
   }
-  return Slice(text, begin, std::max(begin, end));
+  return heap.ChargeScan(num_scanned);
+}
+
+}  // namespace
+
+absl::StatusOr<Value> Strip(Heap& heap, const Text& text, const Text* characters, Side side) {
+  size_t begin = 0;
+  size_t end = text.bytes.size();
+  if (characters != nullptr) {
+    RETURN_IF_ERROR(StripCharacters(heap, text, characters->bytes, side, begin, end));
+  } else {
+    if (side != Side::kRight) begin = SkipSpaceForward(text.bytes, 0);
+    if (side != Side::kLeft) end = std::max(begin, SkipSpaceBackward(text.bytes, end));
+    RETURN_IF_ERROR(heap.ChargeScan(text.bytes.size() - (std::max(begin, end) - begin)));
+  }
+  return heap.View(Slice(text, begin, std::max(begin, end)));
 }
 
 absl::StatusOr<Value> ChangeCase(Heap& heap, const Text& text, CaseStyle style) {
-  RETURN_IF_ERROR(heap.Charge(1 + text.bytes.size() / 16));
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes.size() * 2));
   TextBuilder out(kMaxTextBytes);
   auto range = text.untrusted.begin();
   bool starts_word = true;
@@ -85,9 +108,10 @@ absl::StatusOr<Value> ChangeCase(Heap& heap, const Text& text, CaseStyle style) 
 
 absl::StatusOr<Value> Replace(Heap& heap, const Text& text, const Text& from, const Text& to,
                               int64_t count) {
-  RETURN_IF_ERROR(heap.Charge(1 + text.bytes.size() / 64));
+  RETURN_IF_ERROR(heap.ChargeScan(text.bytes.size() * (from.bytes.empty() ? 4 : 1)));
   TextBuilder out(kMaxTextBytes);
   size_t at = 0;
+  size_t num_found = 0;
   for (; count != 0 && !out.overflowed(); --count) {
     if (from.bytes.empty()) {
       // Python puts `to` before every character and at the end.
@@ -98,13 +122,15 @@ absl::StatusOr<Value> Replace(Heap& heap, const Text& text, const Text& from, co
       at = end;
       continue;
     }
-    size_t found = text.bytes.find(from.bytes, at);
+    size_t found = FindPart(text.bytes, from.bytes, at);
     if (found == std::string_view::npos) break;
+    ++num_found;
     out.AppendSlice(text, at, found);
     out.Append(to);
     at = found + from.bytes.size();
   }
   out.AppendSlice(text, at, text.bytes.size());
+  RETURN_IF_ERROR(heap.Charge(num_found / 4));
   return heap.Take(std::move(out));
 }
 

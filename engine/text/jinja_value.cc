@@ -244,7 +244,7 @@ absl::StatusOr<bool> IsEqual(Heap& heap, const Value& a, const Value& b) {
       return true;
     case Kind::kString: {
       if (a.bytes().size() != b.bytes().size()) return false;
-      RETURN_IF_ERROR(heap.Charge(a.bytes().size() / 256));
+      RETURN_IF_ERROR(heap.ChargeScan(a.bytes().size()));
       return a.bytes() == b.bytes();
     }
     case Kind::kList:
@@ -276,7 +276,7 @@ absl::StatusOr<int> Compare(Heap& heap, const Value& a, const Value& b) {
     return a.AsFloat() < b.AsFloat() ? -1 : a.AsFloat() > b.AsFloat() ? 1 : 0;
   }
   if (a.is(Kind::kString) && b.is(Kind::kString)) {
-    RETURN_IF_ERROR(heap.Charge(std::min(a.bytes().size(), b.bytes().size()) / 256));
+    RETURN_IF_ERROR(heap.ChargeScan(std::min(a.bytes().size(), b.bytes().size())));
     return a.bytes().compare(b.bytes());
   }
   if (a.is_list() && a.kind() == b.kind()) {
@@ -294,7 +294,9 @@ absl::StatusOr<int> Compare(Heap& heap, const Value& a, const Value& b) {
 }
 
 absl::StatusOr<const Value*> FindKey(Heap& heap, const Dict& dict, const Value& key) {
-  RETURN_IF_ERROR(heap.Charge(1 + (key.is(Kind::kString) ? 0 : dict.entries.size() / 4)));
+  // A string is hashed and compared with its like; anything else is compared with all.
+  RETURN_IF_ERROR(key.is(Kind::kString) ? heap.ChargeScan(key.bytes().size())
+                                        : heap.Charge(1 + dict.entries.size() / 4));
   if (!CanBeKey(key)) return nullptr;
   size_t at = FindEntry(dict, key);
   return at < dict.entries.size() ? &dict.entries[at].second : nullptr;
@@ -332,7 +334,7 @@ absl::StatusOr<int64_t> Length(Heap& heap, const Value& value) {
     case Kind::kUndefined:
       return 0;
     case Kind::kString:
-      RETURN_IF_ERROR(heap.Charge(1 + value.bytes().size() / 256));
+      RETURN_IF_ERROR(heap.ChargeScan(value.bytes().size()));
       return static_cast<int64_t>(CountCharacters(value.bytes()));
     case Kind::kList:
     case Kind::kTuple:

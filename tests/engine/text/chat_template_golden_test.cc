@@ -85,6 +85,41 @@ TEST_CASE("a past call and its result reach the prompt of every family with tool
   }
 }
 
+// 1 MB of messages of this many bytes, each with blanks around it.
+ChatPrompt LongConversation(size_t message_bytes) {
+  ChatPrompt chat;
+  const std::string words = "It was said, and said again: \"so be it\".\n";
+  for (size_t size = 0; size < (size_t{1} << 20); size += message_bytes) {
+    const bool is_user = chat.messages.size() % 2 == 0;
+    std::string text = is_user ? "\n " : "<think>\nHm.\n</think>\n\n";
+    while (text.size() < message_bytes) text += words;
+    chat.messages.push_back(MakeMessage(is_user ? "user" : "assistant", text + "\n \n"));
+  }
+  if (chat.messages.size() % 2 == 0) chat.messages.push_back(MakeMessage("user", "Go on."));
+  return chat;
+}
+
+TEST_CASE("a long honest conversation stays within the bounds", "[text]") {
+  std::optional<std::filesystem::path> shared = SharedTestdata();
+  if (!shared) {
+    testing::SkipCase("the shared goldens are not here");
+    return;
+  }
+  for (const char* name : {"meta-llama-Llama-3.1-8B-Instruct", "Qwen-Qwen3-0.6B", "Qwen-QwQ-32B",
+                           "google-gemma-2-2b-it", "mistralai-Mistral-Nemo-Instruct-2407"}) {
+    auto compiled = ChatTemplate::Compile(
+        ReadFile(*shared / "chat_templates" / (std::string(name) + ".jinja")), "<s>", "</s>");
+    REQUIRE(compiled.ok());
+    for (size_t message_bytes : {size_t{500}, size_t{20'000}, size_t{1} << 20}) {
+      INFO(name << ", messages of " << message_bytes << " bytes");
+      auto rendered = compiled->Render(LongConversation(message_bytes), GoldenTime());
+      INFO(rendered.status().ToString());
+      REQUIRE(rendered.ok());
+      CHECK(rendered->text.size() > (size_t{1} << 20) * 9 / 10);
+    }
+  }
+}
+
 TEST_CASE("each feature renders as Jinja renders it", "[text]") {
   size_t num_rows = 0;
   for (const std::string& line :

@@ -128,6 +128,115 @@ TEST_CASE("running is bounded in steps, bytes, depth and length", "[text]") {
   CheckFails("{{ '%9999999s' | format(1) }}", "too large");
 }
 
+// Evaluates `work` with 30'000 steps left and texts of 3 MB: s and t are equal, u is their
+// upper case, b is blank, w is of lines, d has s for a key.
+absl::Status DoOnLongTexts(const std::string& work) {
+  const std::string a(3'000'000, 'a');
+  std::string lines;
+  for (int i = 0; i < 300'000; ++i) lines += "a\n";
+  jinja::Heap heap;
+  const jinja::Value s = heap.Copy(a, /*untrusted=*/true);
+  ASSIGN_OR_RETURN(jinja::Value d, heap.MakeDict({{s, jinja::Value::Int(1)}}));
+  ASSIGN_OR_RETURN(auto tree, jinja::Parse("{% set x = " + work + " %}"));
+  jinja::Interpreter interpreter(*tree, &heap, GoldenTime());
+  interpreter.SetGlobal("s", s);
+  interpreter.SetGlobal("t", heap.Copy(a, /*untrusted=*/true));
+  interpreter.SetGlobal("u", heap.Copy(std::string(3'000'000, 'A'), /*untrusted=*/true));
+  interpreter.SetGlobal("b", heap.Copy(std::string(3'000'000, ' '), /*untrusted=*/true));
+  interpreter.SetGlobal("w", heap.Copy(lines, /*untrusted=*/true));
+  interpreter.SetGlobal("d", d);
+  RETURN_IF_ERROR(heap.Charge(jinja::kMaxSteps - (3'000'000 / 16 + 30'000)));
+  return interpreter.Run().status();
+}
+
+TEST_CASE("work on long texts uses the steps up by the bytes that it looks at", "[text]") {
+  for (const char* work : {"s is lower",
+                           "u is upper",
+                           "s.isalpha()",
+                           "s.isspace() or b.isspace()",
+                           "s.islower()",
+                           "s.lstrip('a')",
+                           "s.rstrip('a')",
+                           "s.strip('a')",
+                           "s.strip('xyza')",
+                           "s | trim('a')",
+                           "b.strip()",
+                           "b.lstrip()",
+                           "b.rstrip()",
+                           "b | trim",
+                           "s == t",
+                           "s != t",
+                           "s < t",
+                           "s in [t]",
+                           "s is eq t",
+                           "s is sameas t",
+                           "d[t]",
+                           "t in d",
+                           "d.get(t)",
+                           "{s: 1}",
+                           "s.startswith(t)",
+                           "s.endswith((t, t))",
+                           "s.removeprefix(t)",
+                           "s.removesuffix(t)",
+                           "s | length",
+                           "s | last",
+                           "s[-1]",
+                           "s[2900000]",
+                           "s[1:2]",
+                           "s | capitalize",
+                           "s | title",
+                           "s.title()",
+                           "s | upper",
+                           "[s, t] | sort",
+                           "[s, t] | unique | list",
+                           "[s, t] | max",
+                           "s | int",
+                           "s | float",
+                           "b | int",
+                           "'x' in s",
+                           "s.find('x')",
+                           "s.rfind('x')",
+                           "s.count('x')",
+                           "s.split('x')",
+                           "s.split()",
+                           "s.splitlines()",
+                           "s.partition('x')",
+                           "s.rpartition('x')",
+                           "s.replace('x', '')",
+                           "w | indent",
+                           "s | wordcount",
+                           "s | truncate(3000000)",
+                           "s.center(2)",
+                           "s | center(2)",
+                           "s.zfill(2)",
+                           "s | tojson | last",
+                           "s.format()"}) {
+    INFO(work);
+    const absl::Status status = DoOnLongTexts(work);
+    CHECK(status.message().find("more than 4000000 steps") != std::string::npos);
+  }
+}
+
+TEST_CASE("one search for a long text in another is bounded", "[text]") {
+  const std::string texts =
+      "{% set s = 'a' * 3000000 %}{% set t = 'a' * 1500000 ~ 'b' %}{% set r = 'b' ~ 'a' * 1500000 "
+      "%}";
+  CHECK(Rendered(texts + "{{ t in s }}{{ s.find(t) }}{{ s.count(t) }}{{ s.split(t) | length }}"
+                         "{{ s.replace(t, '') == s }}{{ s.partition(t)[1] }}") == "False-101True");
+  CheckFails(texts + "{{ s.rfind(r) }}", "steps");
+  CheckFails(texts + "{{ s.rsplit(r) }}", "steps");
+  CheckFails(texts + "{{ s.rpartition(r) }}", "steps");
+  CheckFails(texts + "{{ s.strip(t) }}", "steps");
+}
+
+TEST_CASE("what stops at the first character costs little on a long text", "[text]") {
+  for (const char* work : {"s is upper", "s.isdigit()", "s.lstrip('x')", "s | trim", "s | first",
+                           "s[0]", "s.startswith('b')", "s == 'a'"}) {
+    INFO(work);
+    CHECK(DoOnLongTexts(work).ok());
+  }
+}
+
 TEST_CASE("numbers that do not fit are errors", "[text]") {
   CheckFails("{{ range(100001) }}", "range() of more than");
   CheckFails("{{ range(-9223372036854775807, 9223372036854775807) }}", "range() of more than");
