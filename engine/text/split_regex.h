@@ -1,13 +1,14 @@
 // SplitRegex: one pre-tokenisation pattern, compiled once (PCRE2, with JIT where the machine allows
 // it).
 //
-// Patterns come from tokenizer files and texts from requests, so both may be hostile: a match that
-// backtracks longer than a generous multiple of the text's length fails the call and never hangs.
+// Patterns come from tokenizer files and texts from requests, so both may be hostile: matches that
+// backtrack, all together, more than a generous multiple of the text's length fail the call.
 // What real patterns do on a megabyte of one character stays far below that.
 // Thread rule: SplitRegex is immutable and used from any thread; each call makes its own Matcher.
 // Tested by tests/engine/text/split_regex_test.cc.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -49,6 +50,7 @@ class SplitRegex {
 
    private:
     struct State;
+    int RunWithin(uint32_t match_limit, std::string_view text, size_t from);
     int Run(std::string_view text, size_t from);
 
     std::unique_ptr<State> state_;

@@ -36,6 +36,14 @@ TEST_CASE("real tokenizer.json files agree with their references", "[text][golde
                                                        : testing::StreamPieces::kEqual);
 }
 
+TEST_CASE("a Mongolian vowel separator is no white space for a real tokenizer", "[text][golden]") {
+  const auto tokenizers = SharedTokenizers();
+  if (!tokenizers.has_value()) return;
+  const auto ids = testing::LoadTokenizer(*tokenizers / "smollm2")->Encode(" \u180e", {});
+  REQUIRE(ids.ok());
+  CHECK(*ids == std::vector<int32_t>{15822, 250, 232});
+}
+
 TEST_CASE("a real tekken file agrees with its reference", "[text][golden]") {
   const auto tokenizers = SharedTokenizers();
   if (!tokenizers.has_value()) return;

@@ -41,6 +41,27 @@ TEST_CASE("patterns are Unicode patterns", "[text]") {
   CHECK(Matches(R"(\s+)", "a\u00a0\u3000b\u0085c") == Strings{"\u00a0\u3000", "\u0085"});
 }
 
+TEST_CASE("white space is Unicode's, inside and outside classes", "[text]") {
+  const std::string mark = "\u180e";  // PCRE2's own \s takes it for white space
+  CHECK(Matches(R"(\s+)", "a \u2003\u180e\u0085") == Strings{" \u2003", "\u0085"});
+  CHECK(Matches(R"([x\s]+)", "x " + mark + "x") == Strings{"x ", "x"});
+  CHECK(Matches(R"(\S+)", "a" + mark + " b") == Strings{"a" + mark, "b"});
+  CHECK(Matches(R"([\S]+)", "a" + mark + " b") == Strings{"a" + mark, "b"});
+  CHECK(Matches(R"([^\s]+)", "a" + mark + " b") == Strings{"a" + mark, "b"});
+  CHECK(Matches(R"([^\S]+)", "a" + mark + " b") == Strings{" "});
+  CHECK(Matches("[[:space:]]+", mark + " b") == Strings{" "});
+  CHECK(Matches("[[:^space:]]+", mark + " b") == Strings{mark, "b"});
+  CHECK(Matches(std::string(kGpt2SplitPattern), " " + mark) == Strings{" " + mark});
+  CHECK(Matches(kLlama3, " " + mark + "a") == Strings{" " + mark, "a"});
+}
+
+TEST_CASE("what only looks like white space in a pattern stays as it is", "[text]") {
+  CHECK(Matches(R"(\\s)", R"(a\s b)") == Strings{R"(\s)"});
+  CHECK(Matches(R"(\Q\s\E\s)", R"(\s \sx)") == Strings{R"(\s )"});
+  CHECK(Matches(R"(\cS)", "S \x13") == Strings{"\x13"});
+  CHECK(Matches(R"([\s-]+)", "a- b") == Strings{"- "});
+}
+
 TEST_CASE("an empty match splits nothing and ends nothing", "[text]") {
   CHECK(Matches("b*", "aab\u00e9bba") == Strings{"b", "bb"});
   CHECK(Matches("", "abc").empty());
@@ -66,6 +87,8 @@ TEST_CASE("a pattern that is not one is refused with its place", "[text]") {
   REQUIRE(regex.status().code() == absl::StatusCode::kInvalidArgument);
   CHECK_THAT(std::string(regex.status().message()),
              Catch::Contains("'a(b'") && Catch::Contains("offset 3"));
+  CHECK_THAT(std::string(SplitRegex::Compile(R"(\s\s[)").status().message()),
+             Catch::Contains(R"('\s\s[', offset 5)"));
   CHECK_FALSE(SplitRegex::Compile(R"(\C)").ok());
   CHECK_FALSE(SplitRegex::Compile("\xC3").ok());
   CHECK_FALSE(SplitRegex::Compile(std::string(100'000, 'a')).ok());
@@ -80,6 +103,21 @@ TEST_CASE("a pattern that backtracks without end fails and does not hang", "[tex
   REQUIRE(matcher.Find(text, 0, &match) == SplitRegex::Outcome::kError);
   CHECK(matcher.status().code() == absl::StatusCode::kResourceExhausted);
   CHECK_THAT(std::string(matcher.status().message()), Catch::Contains("201 bytes"));
+}
+
+TEST_CASE("backtracking is bounded for a whole text, not for each match", "[text]") {
+  const auto regex = SplitRegex::Compile("(?:a|aa){0,12}c|.");
+  REQUIRE(regex.ok());
+  const auto outcome_of = [&](size_t num_bytes) {
+    const std::string text(num_bytes, 'a');
+    SplitRegex::Matcher matcher(*regex);
+    SplitRegex::Match match = {0, 0};
+    SplitRegex::Outcome outcome = SplitRegex::Outcome::kMatch;
+    while (outcome == SplitRegex::Outcome::kMatch) outcome = matcher.Find(text, match.end, &match);
+    return outcome;
+  };
+  CHECK(outcome_of(40) == SplitRegex::Outcome::kNoMatch);
+  CHECK(outcome_of(4000) == SplitRegex::Outcome::kError);
 }
 
 }  // namespace fastgen
