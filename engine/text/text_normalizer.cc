@@ -13,6 +13,8 @@ constexpr size_t kMaxSteps = 16;
 constexpr size_t kMaxStepBytes = 1024;
 // How many times longer the replacements may make a text, all together. Published ones: 3.
 constexpr size_t kMaxGrowth = 64;
+// What the normalizers may put in front of a text, all together. Published ones: 3.
+constexpr size_t kMaxPrependBytes = 64;
 
 bool IsAllNfcStable(std::string_view text) {
   for (size_t pos = 0; pos < text.size();) {
@@ -130,6 +132,7 @@ absl::StatusOr<TextNormalizer> TextNormalizer::Create(std::vector<NormalizerStep
         absl::StrCat(steps.size(), " normalizers, more than ", kMaxSteps));
   }
   size_t growth = 1;
+  size_t num_prepend_bytes = 0;
   for (const NormalizerStep& step : steps) {
     if (step.content.size() > kMaxStepBytes || step.pattern.size() > kMaxStepBytes) {
       return absl::InvalidArgumentError(
@@ -137,6 +140,11 @@ absl::StatusOr<TextNormalizer> TextNormalizer::Create(std::vector<NormalizerStep
     }
     if (!IsValidUtf8(step.content) || !IsValidUtf8(step.pattern)) {
       return absl::InvalidArgumentError("a normalizer's text is not UTF-8");
+    }
+    if (step.kind == NormalizerStep::Kind::kPrepend) num_prepend_bytes += step.content.size();
+    if (num_prepend_bytes > kMaxPrependBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the normalizers put more than ", kMaxPrependBytes, " bytes before a text"));
     }
     if (step.kind != NormalizerStep::Kind::kReplace) continue;
     if (step.pattern.empty()) {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "engine/text/json_node.h"
@@ -142,6 +143,10 @@ absl::Status ApplyConfig(const TokenizerConfig& config, TokenizerSource* source)
 }
 
 absl::Status ApplyWholeConfig(const TokenizerConfig& config, TokenizerSource* source) {
+  absl::flat_hash_map<int32_t, size_t> index_of_id;  // the first of each id
+  for (size_t i = 0; i < source->added_tokens.size(); ++i) {
+    index_of_id.try_emplace(source->added_tokens[i].id, i);
+  }
   for (const AddedToken& token : config.added_tokens) {
     const size_t id = static_cast<size_t>(token.id);
     if (id < source->pieces.size() && !source->pieces[id].empty() &&
@@ -149,12 +154,11 @@ absl::Status ApplyWholeConfig(const TokenizerConfig& config, TokenizerSource* so
       return InvalidJson("tokenizer_config.json.added_tokens_decoder: ", Quote(token.content),
                          " has the id ", id, " of the piece ", Quote(source->pieces[id]));
     }
-    const auto known = std::find_if(source->added_tokens.begin(), source->added_tokens.end(),
-                                    [&](const AddedToken& t) { return t.id == token.id; });
-    if (known != source->added_tokens.end()) {
-      *known = token;
-    } else {
+    const auto [known, is_new] = index_of_id.try_emplace(token.id, source->added_tokens.size());
+    if (is_new) {
       source->added_tokens.push_back(token);
+    } else {
+      source->added_tokens[known->second] = token;
     }
   }
   if (config.add_bos_token.has_value() && !*config.add_bos_token) source->prefix_ids.clear();

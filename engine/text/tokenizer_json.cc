@@ -17,6 +17,9 @@ namespace {
 
 namespace json = boost::json;
 
+// What a template may put around a text. Published ones: 1 or 2.
+constexpr size_t kMaxTemplateIds = 64;
+
 absl::Status ReadVocabulary(const JsonNode& model, TokenizerSource* source) {
   const json::value* vocab = model.Find("vocab");
   if (vocab == nullptr) return InvalidJson(model.PathOf("vocab"), " is missing");
@@ -173,6 +176,11 @@ absl::Status ReadTemplate(const JsonNode& processor, TokenizerSource* source) {
     ASSIGN_OR_RETURN(const JsonNode special, JsonNode::From(*value, item.PathOf("SpecialToken")));
     ASSIGN_OR_RETURN(const std::string name, special.String("id"));
     ASSIGN_OR_RETURN(const std::vector<int32_t> ids, TemplateIds(processor, name));
+    const size_t num_ids = source->prefix_ids.size() + source->suffix_ids.size() + ids.size();
+    if (num_ids > kMaxTemplateIds) {
+      return InvalidJson(item.path(), ": the template puts ", num_ids,
+                         " ids around a text, more than ", kMaxTemplateIds);
+    }
     std::vector<int32_t>& side = text_seen ? source->suffix_ids : source->prefix_ids;
     side.insert(side.end(), ids.begin(), ids.end());
   }

@@ -14,6 +14,8 @@ namespace {
 
 namespace json = boost::json;
 
+// As for normalizers: each one runs over every piece.
+constexpr size_t kMaxDecoderReplacements = 16;
 constexpr char kNeedsByteLevel[] = ": without byte_fallback, only byte-level BPE is supported";
 
 bool IsByteLevel(const TokenizerSource& source) {
@@ -179,6 +181,10 @@ absl::Status ReadDecoderStep(const JsonNode& node, const std::string& type, Deco
   if (type == "Replace") {
     if (seen->byte_fallback || seen->fused) {
       return InvalidJson(node.path(), ": Replace after ByteFallback or Fuse is not supported");
+    }
+    if (source->decoder_replacements.size() == kMaxDecoderReplacements) {
+      return InvalidJson(node.path(), ": more than ", kMaxDecoderReplacements,
+                         " Replace decoders are not supported");
     }
     ASSIGN_OR_RETURN(std::string pattern, ReadStringPattern(node));
     ASSIGN_OR_RETURN(std::string content, node.String("content"));

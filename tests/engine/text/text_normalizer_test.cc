@@ -76,6 +76,9 @@ TEST_CASE("normalizers that blow a text up are refused", "[text]") {
   CHECK(Refusal(std::vector<NormalizerStep>(7, doubles)) ==
         "the normalizers may make a text more than 64 times longer");
   CHECK(Refusal(std::vector<NormalizerStep>(17, kNfc)) == "17 normalizers, more than 16");
+  const NormalizerStep half = {Kind::kPrepend, "", std::string(32, 'a')};
+  CHECK(Refusal({half, half}).empty());
+  CHECK(Refusal({half, half, kPrefix}) == "the normalizers put more than 64 bytes before a text");
   CHECK(Refusal({{Kind::kPrepend, "", "\xFF"}}) == "a normalizer's text is not UTF-8");
 }
 

@@ -223,6 +223,52 @@ TEST_CASE("members of the wrong type or missing are refused by path", "[text]") 
         "tokenizer.json.model.vocab has an empty piece");
 }
 
+TEST_CASE("what a template puts around a text is bounded", "[text]") {
+  const auto with_ids = [](int num_ids) {
+    std::string ids = "4";
+    for (int i = 1; i < num_ids; ++i) ids += ",4";
+    return With("\"ids\": [4]", "\"ids\": [" + ids + "]");
+  };
+  const auto source = ParseTokenizerJson(with_ids(63), "");
+  REQUIRE(source.ok());
+  CHECK(source->prefix_ids.size() + source->suffix_ids.size() == 64);
+  CHECK(Refusal(with_ids(64)) ==
+        "tokenizer.json.post_processor.single[2]: the template puts 65 ids around a text, "
+        "more than 64");
+}
+
+TEST_CASE("decoder replacements are bounded", "[text]") {
+  const auto with_replacements = [](int num_replacements) {
+    std::string decoders;
+    for (int i = 0; i < num_replacements; ++i) {
+      decoders += R"({"type": "Replace", "pattern": {"String": "_"}, "content": " "},)";
+    }
+    return R"({"decoder": {"type": "Sequence", "decoders": [)" + decoders +
+           R"({"type": "ByteFallback"}, {"type": "Fuse"}]},
+             "model": {"type": "BPE", "byte_fallback": true, "vocab": {"a": 0}, "merges": []}})";
+  };
+  CHECK(ParseTokenizerJson(with_replacements(16), "").ok());
+  CHECK(Refusal(with_replacements(17)) ==
+        "tokenizer.json.decoder.decoders[16]: more than 16 Replace decoders are not supported");
+}
+
+TEST_CASE("a whole config replaces tokens by id and adds the others", "[text]") {
+  TokenizerSource source;
+  source.pieces = {"a"};
+  source.added_tokens.resize(2);
+  source.added_tokens[0].content = "<s>";
+  source.added_tokens[0].id = 1;
+  source.added_tokens[1].content = "<t>";
+  source.added_tokens[1].id = 2;
+  const auto config = ParseTokenizerConfig(R"({"added_tokens_decoder": {
+      "3": {"content": "<u>"}, "2": {"content": "<w>", "special": true}}})");
+  REQUIRE(config.ok());
+  REQUIRE(ApplyWholeConfig(*config, &source).ok());
+  std::vector<std::pair<int32_t, std::string>> tokens;
+  for (const AddedToken& token : source.added_tokens) tokens.emplace_back(token.id, token.content);
+  CHECK(tokens == std::vector<std::pair<int32_t, std::string>>{{1, "<s>"}, {2, "<w>"}, {3, "<u>"}});
+}
+
 TEST_CASE("every truncation of a file is refused", "[text]") {
   const std::string json = kSmall;
   for (size_t size = 0; size < json.size(); ++size) {
