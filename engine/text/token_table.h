@@ -18,7 +18,7 @@ namespace fastgen {
 // The most ids that any tokenizer may have: several times the largest published vocabulary.
 inline constexpr int32_t kMaxVocabularySize = 1 << 21;
 // The longest text of one added token.
-inline constexpr size_t kMaxAddedTokenBytes = 4096;
+inline constexpr size_t kMaxAddedTokenBytes = 256;
 // The longest text that is tokenised in one call.
 inline constexpr size_t kMaxTextBytes = size_t{1} << 30;
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_replace.h"
+#include "engine/text/token_table.h"
 #include "engine/text/tokenizer_config.h"
 #include "tests/engine/text/tokenizer_files.h"
 #include "tests/testing/skip.h"
@@ -235,6 +236,18 @@ TEST_CASE("what a template puts around a text is bounded", "[text]") {
   CHECK(Refusal(with_ids(64)) ==
         "tokenizer.json.post_processor.single[2]: the template puts 65 ids around a text, "
         "more than 64");
+}
+
+TEST_CASE("an added token has at most 256 bytes", "[text]") {
+  const auto status = [](size_t num_bytes) {
+    TokenizerSource source;
+    source.added_tokens.resize(1);
+    source.added_tokens[0].id = 0;
+    source.added_tokens[0].content = std::string(num_bytes, 'a');
+    return TokenTable::Create({}, source.added_tokens).status();
+  };
+  CHECK(status(256).ok());
+  CHECK_THAT(std::string(status(257).message()), Catch::Contains("has 257 bytes, more than 256"));
 }
 
 TEST_CASE("decoder replacements are bounded", "[text]") {
