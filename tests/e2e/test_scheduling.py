@@ -179,15 +179,16 @@ def test_cancels_at_random_times_leave_the_gauges_at_zero(pb):
             assert error.code() == grpc.StatusCode.CANCELLED
         timer.cancel()
 
-    # A small KV cache: its memory counts when it is first written, and the first round must write all of it.
+    # A small KV cache: its memory counts when it is first written, and the first round must write all of it. Allocators
+    # keep what a burst needed, now and then a little more; a leak grows in every round.
     with Client(pb, "--kv-cache-gib", "0.1") as own:
+        sizes = []
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
-            list(pool.map(one, range(60)))
-            wait_all_free(own.admin, pb)
-            before = rss_mib(own.daemon)
-            list(pool.map(one, range(60, 260)))
-        wait_all_free(own.admin, pb)
-        assert rss_mib(own.daemon) - before < 32
+            for first in range(0, 300, 50):
+                list(pool.map(one, range(first, first + 50)))
+                wait_all_free(own.admin, pb)
+                sizes.append(rss_mib(own.daemon))
+        assert min(after - before for before, after in zip(sizes, sizes[1:])) < 4, sizes
         assert list(own.admin.ListRequests(pb.admin.ListRequestsRequest()).requests) == []
 
 
