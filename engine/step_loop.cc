@@ -94,8 +94,11 @@ void StepLoop::Apply(AddCommand command) {
   added.submitted = request.submitted;
   added.num_open = static_cast<int32_t>(command.sequences.size());
   ++num_not_started_;
-  completion_->Open(std::move(command.stream), leader.num_cached_tokens);
+  const int32_t num_cached_tokens = leader.num_cached_tokens;
   for (NewSequence& sequence : command.sequences) scheduler_.Add(std::move(sequence));
+  // Figures first: who hears that a request is accepted also sees it wait.
+  Publish();
+  completion_->Open(std::move(command.stream), num_cached_tokens);
   if (!in_time.ok()) CancelChoices(leader_id, FinishReason::kDeadline);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string>
 
+#include "engine/text/jinja_text.h"
 #include "tests/engine/text/jinja_testing.h"
 
 namespace fastgen::testing {
@@ -76,6 +77,21 @@ TEST_CASE("nesting is bounded in the syntax", "[text]") {
   CheckFails("{{ x" + Times(5000, " if 1 else 2") + " }}", "deeper than");
   CheckFails("{{ x" + Times(5000, " is string") + " }}", "chat template");
   CHECK(!RenderJinja(std::string(300000, 'x'), "{}").ok());
+}
+
+TEST_CASE("a part is found wherever it stands in a long text", "[text]") {
+  for (const size_t part_bytes : {1u, 2u, 63u, 64u, 200u}) {
+    const std::string part = std::string(part_bytes - 1, 'a') + "b";
+    for (size_t at = 0; at < 700; ++at) {
+      const std::string text = std::string(at, 'a') + part + std::string(at % 3, 'c');
+      CAPTURE(part_bytes, at);
+      REQUIRE(jinja::FindPart(text, part, at / 2) == text.find(part, at / 2));
+      REQUIRE(jinja::FindPart(text, part + "d") == std::string::npos);
+    }
+  }
+  CHECK(jinja::FindPart("ab", "b", 2) == std::string::npos);
+  CHECK(jinja::FindPart("ab", "", 2) == 2);
+  CHECK(jinja::FindPart("ab", "", 3) == std::string::npos);
 }
 
 TEST_CASE("running is bounded in steps, bytes, depth and length", "[text]") {
