@@ -29,6 +29,7 @@ struct DaemonOptions {
   EngineOptions engine;
   std::vector<std::string> grpc_listen;  // host:port or unix:/path; may be empty (in-process only)
   std::vector<std::string> http_listen;  // host:port; empty: no gateway
+  std::string api_keys_path;  // who may call; "": everybody (server/api_keys.h)
   bool strict_model = false;   // a request that names another model is refused with NOT_FOUND
   bool strict_fields = false;  // protobuf fields that nobody knows are refused, not only named in x-fastgen-ignored
   int32_t max_request_bytes = 16 << 20;      // of one gRPC message or HTTP body
