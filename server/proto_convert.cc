@@ -140,6 +140,7 @@ const char* ConstraintKind(const v1::Constraint& constraint) {
     case v1::Constraint::kChoice: return "choice";
     case v1::Constraint::kGrammar: return "grammar";
     case v1::Constraint::kStructuralTag: return "structural_tag";
+    case v1::Constraint::kToolCalls: return "tool_calls";
     case v1::Constraint::KIND_NOT_SET: break;
   }
   return "an empty constraint";
