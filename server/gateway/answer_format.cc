@@ -14,6 +14,10 @@ std::string AnswerHead(const AnswerOptions& options, std::string_view object) {
   AppendJsonInt(options.created, &head);
   head += ",\"model\":";
   AppendJsonString(options.model, &head);
+  if (!options.system_fingerprint.empty()) {
+    head += ",\"system_fingerprint\":";
+    AppendJsonString(options.system_fingerprint, &head);
+  }
   return head;
 }
 

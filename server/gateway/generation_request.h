@@ -25,6 +25,7 @@ namespace fastgen::gateway {
 struct AnswerOptions {
   std::string id;       // "chatcmpl-..." or "cmpl-..."
   std::string model;    // as asked
+  std::string system_fingerprint;  // names the daemon's build and weights; "" is left out
   int64_t created = 0;  // Unix seconds
   bool stream = false;
   bool include_usage = false;

@@ -397,7 +397,7 @@ void ChatFormat::AppendOpening(const ChoiceState& choice, const PromptState& pro
   out->append(chunk_head_);
   AppendJsonInt(choice.index, out);
   out->append(
-      ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":"
+      ",\"delta\":{\"role\":\"assistant\",\"content\":null},\"logprobs\":null,\"finish_reason\":"
       "null}]");
   AppendChunkUsage(options_, choice, prompt, out);
   if (options_.return_token_ids) {

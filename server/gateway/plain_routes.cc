@@ -7,12 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
-#include "server/gateway/answer_format.h"
 #include "server/gateway/errors.h"
-#include "server/gateway/generation_request.h"
 #include "server/gateway/json_fields.h"
 #include "server/gateway/json_text.h"
-#include "server/gateway/openai_chat.h"
 #include "server/gateway/unary_exchange.h"
 
 namespace fastgen::gateway {
@@ -21,20 +18,7 @@ namespace {
 using Writer = std::shared_ptr<ResponseWriter>;
 namespace health = grpc::health::v1;
 
-constexpr size_t kMaxTokenIds = 256 << 10;  // the daemon's
 constexpr size_t kMaxCancels = 4096;
-
-void Answer(const Writer& writer, std::string json, const std::vector<std::string>& ignored = {}) {
-  HttpResponse response;
-  response.headers = IgnoredHeaders(ignored);
-  response.body = std::move(json);
-  writer->Respond(std::move(response));
-}
-
-std::shared_ptr<Exchange> AnswerError(const Writer& writer, const ApiError& error) {
-  writer->Respond(ErrorResponse(error));
-  return nullptr;
-}
 
 std::string ModelJson(const Router& router, const v1::ModelInfo& info) {
   std::string json = "{\"id\":";
@@ -48,7 +32,7 @@ std::string ModelJson(const Router& router, const v1::ModelInfo& info) {
 }
 
 void AnswerUnhealthy(const Writer& writer, std::string reason) {
-  AnswerError(
+  RespondError(
       writer,
       {.status = 503, .message = std::move(reason), .code = "unavailable", .retry_after_s = 1});
 }
@@ -68,70 +52,8 @@ std::shared_ptr<Exchange> HealthFromModelInfo(Router& router, const HttpRequest&
         } else if (!reason_if_ok.empty()) {
           AnswerUnhealthy(writer, reason_if_ok);
         } else {
-          Answer(writer, "{\"status\":\"ok\"}");
+          RespondJson(writer, "{\"status\":\"ok\"}");
         }
-      });
-}
-
-void AnswerTokens(const Writer& writer, const google::protobuf::RepeatedField<int32_t>& ids,
-                  int32_t max_model_len, const std::string& strings_json,
-                  const std::vector<std::string>& ignored) {
-  std::string json = absl::StrCat("{\"count\":", ids.size(), ",\"max_model_len\":", max_model_len,
-                                  ",\"tokens\":[");
-  AppendIds(ids, &json);
-  absl::StrAppend(&json, "],\"token_strs\":", strings_json, "}");
-  Answer(writer, std::move(json), ignored);
-}
-
-std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& request,
-                                       const Writer& writer, v1::TokenizeRequest call,
-                                       std::vector<std::string> ignored) {
-  using Tokenize = UnaryExchange<v1::TokenizeRequest, v1::TokenizeResponse>;
-  const bool with_strings = call.with_bytes();
-  return Tokenize::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Tokenize::Done done) {
-        router.daemon().inference->async()->Tokenize(context, in, out, std::move(done));
-      },
-      [writer, with_strings, ignored = std::move(ignored)](const grpc::Status& status,
-                                                           const v1::TokenizeResponse& response) {
-        if (!status.ok()) {
-          AnswerError(writer, ErrorFromGrpc(status));
-          return;
-        }
-        std::string strings = "null";
-        if (with_strings) {
-          strings.assign(1, '[');
-          for (const std::string& bytes : response.token_bytes()) {
-            if (strings.size() > 1) strings += ',';
-            AppendJsonString(bytes, &strings);
-          }
-          strings += ']';
-        }
-        AnswerTokens(writer, response.ids(), response.max_model_len(), strings, ignored);
-      });
-}
-
-std::shared_ptr<Exchange> TokenizeChat(Router& router, const HttpRequest& request,
-                                       const Writer& writer, v1::RenderChatRequest call,
-                                       std::vector<std::string> ignored) {
-  using Render = UnaryExchange<v1::RenderChatRequest, v1::RenderChatResponse>;
-  return Render::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Render::Done done) {
-        router.daemon().inference->async()->RenderChat(context, in, out, std::move(done));
-      },
-      [&router, writer, request, ignored = std::move(ignored)](
-          const grpc::Status& status, const v1::RenderChatResponse& response) {
-        if (!status.ok()) {
-          AnswerError(writer, ErrorFromGrpc(status, {.prompt = "messages"}));
-          return;
-        }
-        // vLLM's clients read max_model_len here too.
-        writer->HandOver(FetchModelInfo(
-            router, request, writer, [writer, response, ignored](const v1::ModelInfo& info) {
-              AnswerTokens(writer, response.ids(), info.context_length(), "null", ignored);
-            }));
       });
 }
 
@@ -143,13 +65,6 @@ void AppendStrings(const google::protobuf::RepeatedPtrField<std::string>& string
     AppendJsonString(strings[i], json);
   }
   json->push_back(']');
-}
-
-// After the last getter: names what nothing asked for. False when the request is refused.
-bool FinishReading(const Router& router, JsonFields& fields, std::vector<std::string>* ignored) {
-  fields.AppendUnknown(ignored);
-  if (fields.ok()) *fields.error() = router.CheckIgnored(*ignored);
-  return fields.ok();
 }
 
 void ReadCancel(JsonFields* fields, v1::CancelRequest* call) {
@@ -169,6 +84,24 @@ void ReadCancel(JsonFields* fields, v1::CancelRequest* call) {
 
 }  // namespace
 
+void RespondJson(const Writer& writer, std::string json, const std::vector<std::string>& ignored) {
+  HttpResponse response;
+  response.headers = IgnoredHeaders(ignored);
+  response.body = std::move(json);
+  writer->Respond(std::move(response));
+}
+
+std::shared_ptr<Exchange> RespondError(const Writer& writer, const ApiError& error) {
+  writer->Respond(ErrorResponse(error));
+  return nullptr;
+}
+
+bool FinishReading(const Router& router, JsonFields& fields, std::vector<std::string>* ignored) {
+  fields.AppendUnknown(ignored);
+  if (fields.ok()) *fields.error() = router.CheckIgnored(*ignored);
+  return fields.ok();
+}
+
 std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& request, Writer writer,
                                          std::function<void(const v1::ModelInfo&)> next) {
   using Info = UnaryExchange<v1::GetModelInfoRequest, v1::ModelInfo>;
@@ -180,10 +113,10 @@ std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& requ
       [&router, writer, next = std::move(next)](const grpc::Status& status,
                                                 const v1::ModelInfo& info) {
         if (!status.ok()) {
-          AnswerError(writer, ErrorFromGrpc(status));
+          RespondError(writer, ErrorFromGrpc(status));
           return;
         }
-        router.set_model_name(info.name());
+        router.set_model(info);
         next(info);
       });
 }
@@ -191,7 +124,8 @@ std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& requ
 std::shared_ptr<Exchange> ListModels(Router& router, const HttpRequest& request,
                                      std::string_view tail, Writer writer) {
   return FetchModelInfo(router, request, writer, [&router, writer](const v1::ModelInfo& info) {
-    Answer(writer, absl::StrCat("{\"object\":\"list\",\"data\":[", ModelJson(router, info), "]}"));
+    RespondJson(writer,
+                absl::StrCat("{\"object\":\"list\",\"data\":[", ModelJson(router, info), "]}"));
   });
 }
 
@@ -201,15 +135,15 @@ std::shared_ptr<Exchange> GetModel(Router& router, const HttpRequest& request,
       router, request, writer,
       [&router, writer, asked = std::string(tail)](const v1::ModelInfo& info) {
         if (asked == info.name()) {
-          Answer(writer, ModelJson(router, info));
+          RespondJson(writer, ModelJson(router, info));
           return;
         }
-        AnswerError(writer, {.status = 404,
-                             .message = absl::StrCat("the model '", asked.substr(0, 256),
-                                                     "' does not exist; this server has '",
-                                                     info.name(), "'"),
-                             .param = "model",
-                             .code = "model_not_found"});
+        RespondError(writer, {.status = 404,
+                              .message = absl::StrCat("the model '", asked.substr(0, 256),
+                                                      "' does not exist; this server has '",
+                                                      info.name(), "'"),
+                              .param = "model",
+                              .code = "model_not_found"});
       });
 }
 
@@ -224,7 +158,7 @@ std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request,
       [&router, writer, request](const grpc::Status& status,
                                  const health::HealthCheckResponse& response) {
         if (status.ok() && response.status() == health::HealthCheckResponse::SERVING) {
-          Answer(writer, "{\"status\":\"ok\"}");
+          RespondJson(writer, "{\"status\":\"ok\"}");
         } else if (status.ok()) {
           writer->HandOver(HealthFromModelInfo(
               router, request, writer, "not serving: the daemon is loading, draining or stalled"));
@@ -239,7 +173,7 @@ std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request,
 
 std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request,
                                      std::string_view tail, Writer writer) {
-  Answer(writer, "{\"version\":\"" FASTGEN_VERSION "\"}");
+  RespondJson(writer, "{\"version\":\"" FASTGEN_VERSION "\"}");
   return nullptr;
 }
 
@@ -253,11 +187,11 @@ std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
       },
       [writer](const grpc::Status& status, const v1::Stats& stats) {
         if (!status.ok()) {
-          AnswerError(writer, ErrorFromGrpc(status));
+          RespondError(writer, ErrorFromGrpc(status));
         } else if (stats.prometheus_text().empty()) {
-          AnswerError(writer, {.status = 501,
-                               .message = "the daemon renders no metrics in this version",
-                               .code = "not_implemented"});
+          RespondError(writer, {.status = 501,
+                                .message = "the daemon renders no metrics in this version",
+                                .code = "not_implemented"});
         } else {
           HttpResponse response;
           response.content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -267,84 +201,17 @@ std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
       });
 }
 
-std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& request,
-                                       std::string_view tail, Writer writer) {
-  std::optional<ApiError> error;
-  const auto object = ParseJsonObject(request.body, &error);
-  if (!object.has_value()) return AnswerError(writer, *error);
-  JsonFields fields(*object, "", &error);
-  // vLLM's names first, then llama-server's.
-  std::optional<std::string> text = fields.String("prompt");
-  if (!text.has_value()) text = fields.String("content");
-  std::optional<bool> add_special = fields.Bool("add_special_tokens");
-  if (!add_special.has_value()) add_special = fields.Bool("add_special");
-  const std::optional<bool> parse_special = fields.Bool("parse_special");
-  const bool token_strings = fields.Bool("return_token_strs").value_or(false);
-  const bool pieces = fields.Bool("with_pieces").value_or(false);
-  const bool strings = token_strings || pieces;
-  fields.Accept({"model"});
-  std::vector<std::string> ignored;
-  if (!text.has_value() && fields.Find("messages") != nullptr) {
-    v1::RenderChatRequest call;
-    ReadChat(&fields, call.mutable_chat(), &ignored);
-    RefuseTextOnly(&fields);
-    if (strings) fields.Fail("return_token_strs", "return_token_strs needs a prompt, not messages");
-    if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
-    return TokenizeChat(router, request, writer, std::move(call), std::move(ignored));
-  }
-  if (!text.has_value()) fields.Fail("prompt", "prompt is missing", "missing");
-  if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
-  v1::TokenizeRequest call;
-  call.set_text(*std::move(text));
-  if (add_special.has_value()) call.set_add_special_tokens(*add_special);
-  if (parse_special.has_value()) call.set_parse_special(*parse_special);
-  call.set_with_bytes(strings);
-  return TokenizeText(router, request, writer, std::move(call), std::move(ignored));
-}
-
-std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& request,
-                                         std::string_view tail, Writer writer) {
-  using Detokenize = UnaryExchange<v1::DetokenizeRequest, v1::DetokenizeResponse>;
-  std::optional<ApiError> error;
-  const auto object = ParseJsonObject(request.body, &error);
-  if (!object.has_value()) return AnswerError(writer, *error);
-  JsonFields fields(*object, "", &error);
-  const auto ids = fields.Ids("tokens", kMaxTokenIds);
-  if (!ids.has_value()) fields.Fail("tokens", "tokens is missing", "missing");
-  v1::DetokenizeRequest call;
-  if (auto v = fields.Bool("skip_special_tokens")) call.set_skip_special_tokens(*v);
-  fields.Accept({"model"});
-  std::vector<std::string> ignored;
-  if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
-  call.mutable_ids()->Add(ids->begin(), ids->end());
-  return Detokenize::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Detokenize::Done done) {
-        router.daemon().inference->async()->Detokenize(context, in, out, std::move(done));
-      },
-      [writer, ignored = std::move(ignored)](const grpc::Status& status,
-                                             const v1::DetokenizeResponse& response) {
-        if (!status.ok()) {
-          AnswerError(writer, ErrorFromGrpc(status, {.prompt = "tokens"}));
-          return;
-        }
-        std::string text;
-        AppendJsonString(response.text(), &text);
-        Answer(writer, absl::StrCat("{\"prompt\":", text, ",\"content\":", text, "}"), ignored);
-      });
-}
-
 std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
                                      std::string_view tail, Writer writer) {
   using Cancel = UnaryExchange<v1::CancelRequest, v1::CancelResponse>;
   std::optional<ApiError> error;
   const auto object = ParseJsonObject(request.body, &error);
-  if (!object.has_value()) return AnswerError(writer, *error);
+  if (!object.has_value()) return RespondError(writer, *error);
   JsonFields fields(*object, "", &error);
   v1::CancelRequest call;
   ReadCancel(&fields, &call);
   std::vector<std::string> ignored;
-  if (!FinishReading(router, fields, &ignored)) return AnswerError(writer, *error);
+  if (!FinishReading(router, fields, &ignored)) return RespondError(writer, *error);
   return Cancel::Start(
       writer, router.daemon(), request.metadata, std::move(call),
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Cancel::Done done) {
@@ -353,7 +220,7 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
       [writer, ignored = std::move(ignored)](const grpc::Status& status,
                                              const v1::CancelResponse& response) {
         if (!status.ok()) {
-          AnswerError(writer, ErrorFromGrpc(status));
+          RespondError(writer, ErrorFromGrpc(status));
           return;
         }
         std::string json = "{\"cancelled\":";
@@ -361,7 +228,7 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
         json += ",\"not_found\":";
         AppendStrings(response.not_found(), &json);
         json += '}';
-        Answer(writer, std::move(json), ignored);
+        RespondJson(writer, std::move(json), ignored);
       });
 }
 

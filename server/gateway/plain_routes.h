@@ -1,5 +1,4 @@
-// The routes that take one unary call: models, health, version, metrics, tokenize, detokenize,
-// cancel.
+// The routes that take one unary call: models, health, version, metrics, cancel.
 //
 // Thread rule: on the connection's strand.
 // Tested by tests/server/gateway/plain_routes_test.cc.
@@ -7,9 +6,12 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "server/gateway/exchange.h"
+#include "server/gateway/json_fields.h"
 #include "server/gateway/router.h"
 
 namespace fastgen::gateway {
@@ -27,16 +29,17 @@ std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request,
                                      std::string_view tail, std::shared_ptr<ResponseWriter> writer);
 std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
                                      std::string_view tail, std::shared_ptr<ResponseWriter> writer);
-// {"prompt" | "content": text} or {"messages": [...]} to token ids.
-std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& request,
-                                       std::string_view tail,
-                                       std::shared_ptr<ResponseWriter> writer);
-std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& request,
-                                         std::string_view tail,
-                                         std::shared_ptr<ResponseWriter> writer);
 // {"request_id": id} or {"request_ids": [id...]}.
 std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
                                      std::string_view tail, std::shared_ptr<ResponseWriter> writer);
+
+// What the handlers of all routes share: an answer, an error, and the end of reading a request's
+// fields. FinishReading names what nothing asked for, and is false when the request is refused.
+void RespondJson(const std::shared_ptr<ResponseWriter>& writer, std::string json,
+                 const std::vector<std::string>& ignored = {});
+std::shared_ptr<Exchange> RespondError(const std::shared_ptr<ResponseWriter>& writer,
+                                       const ApiError& error);
+bool FinishReading(const Router& router, JsonFields& fields, std::vector<std::string>* ignored);
 
 // Asks for the model and goes on with `next`; answers the error itself.
 std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& request,

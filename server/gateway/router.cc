@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -17,6 +18,7 @@
 #include "server/gateway/openai_chat.h"
 #include "server/gateway/openai_completions.h"
 #include "server/gateway/plain_routes.h"
+#include "server/gateway/text_routes.h"
 #include "server/gateway/unary_exchange.h"
 
 namespace fastgen::gateway {
@@ -38,6 +40,8 @@ constexpr std::string_view kCompletionsPath = "/completions";
 
 constexpr RouteRow kRoutes[] = {
     {"POST", kChatPath, nullptr, ""},
+    {"POST", "/chat/completions/input_tokens", &CountChatTokens, ""},
+    {"POST", "/apply-template", &ApplyTemplate, ""},
     {"POST", kCompletionsPath, nullptr, ""},
     {"GET", "/models", &ListModels, ""},
     {"GET", "/models/", &GetModel, ""},
@@ -183,9 +187,20 @@ std::string Router::model_name() const {
   return model_name_;
 }
 
-void Router::set_model_name(const std::string& name) {
+std::string Router::system_fingerprint() const {
   MutexLock lock(&mutex_);
-  model_name_ = name;
+  return system_fingerprint_;
+}
+
+void Router::set_model(const v1::ModelInfo& info) {
+  std::string fingerprint = "build-";
+  for (char c : absl::StrCat(info.build(), "-", info.weights_hash().substr(0, 16))) {
+    const bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.';
+    if (plain || fingerprint.back() != '-') fingerprint += plain ? c : '-';
+  }
+  MutexLock lock(&mutex_);
+  model_name_ = info.name();
+  system_fingerprint_ = std::move(fingerprint);
 }
 
 std::optional<ApiError> Router::CheckIgnored(const std::vector<std::string>& ignored) const {
@@ -254,6 +269,7 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
                              .code = "model_not_found"});
     }
     if (options.model.empty()) options.model = model_name();
+    options.system_fingerprint = system_fingerprint();
     Headers headers = IgnoredHeaders(generation->ignored);
     headers.emplace_back("X-Request-Id", generation->request_id);
     std::unique_ptr<AnswerFormat> format;
@@ -267,8 +283,7 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
     exchange->Start(metadata);
     return exchange;
   };
-  const bool needs_name = options_.strict_model || generation->options.model.empty();
-  if (!needs_name || !model_name().empty()) return begin();
+  if (!model_name().empty()) return begin();
   return FetchModelInfo(*this, request, writer, [writer, begin](const v1::ModelInfo&) {
     if (std::shared_ptr<Exchange> exchange = begin()) writer->HandOver(std::move(exchange));
   });

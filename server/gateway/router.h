@@ -36,7 +36,9 @@ class Router {
   const DaemonStubs& daemon() const { return daemon_; }
   // The served model's name as last seen; "" before that.
   std::string model_name() const;
-  void set_model_name(const std::string& name);
+  // OpenAI's system_fingerprint: equal for answers of the same build and weights.
+  std::string system_fingerprint() const;
+  void set_model(const v1::ModelInfo& info);
   int64_t start_time_s() const { return start_time_s_; }
   // Under strict_fields the first of the fields that nothing asked for is an error.
   std::optional<ApiError> CheckIgnored(const std::vector<std::string>& ignored) const;
@@ -50,6 +52,7 @@ class Router {
   const int64_t start_time_s_;
   mutable Mutex mutex_;
   std::string model_name_ ABSL_GUARDED_BY(mutex_);
+  std::string system_fingerprint_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace fastgen::gateway

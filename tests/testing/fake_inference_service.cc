@@ -257,6 +257,7 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
                                        const v1::RenderChatRequest* request,
                                        v1::RenderChatResponse* response) override {
     for (int i = 0; i < request->chat().messages_size(); ++i) response->add_ids(i + 10);
+    response->set_text("rendered");
     return Reply<v1::RenderChatResponse>(context, daemon_->unary_status);
   }
 
@@ -265,6 +266,8 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
                                          v1::ModelInfo* response) override {
     response->set_name("tiny/model");
     response->set_context_length(2048);
+    response->set_build("fastgen 1.2 (ab)");
+    response->set_weights_hash("0123456789abcdef0123");
     return Reply<v1::ModelInfo>(context, daemon_->unary_status);
   }
 

@@ -32,6 +32,20 @@ v1::GenerateRequest Parsed(const std::string& body, GenerationRequest* request) 
   return request->calls[0];
 }
 
+TEST_CASE("every chunk and answer names build and weights", "[gateway]") {
+  Gateway gateway;
+  const std::string expected = "build-fastgen-1.2-ab-0123456789abcdef";
+  CHECK(At(Json(gateway.Post("/chat/completions", Body("")).body), "/system_fingerprint") ==
+        expected);
+  const auto events =
+      gateway.Post("/chat/completions", Body(R"(,"model":"m","stream":true)")).events();
+  REQUIRE(events.size() > 2);
+  CHECK(events.back() == "[DONE]");
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    CHECK(At(Json(events[i]), "/system_fingerprint") == expected);
+  }
+}
+
 TEST_CASE("chat request travels as fastgen.v1", "[gateway]") {
   GenerationRequest request;
   const v1::GenerateRequest call = Parsed(R"({"model":"m","messages":[
@@ -347,7 +361,7 @@ TEST_CASE("chat stream has role, deltas, finish, usage and the end", "[gateway]"
     CHECK(At(Json(events[i]), "/object") == "chat.completion.chunk");
     CHECK(At(Json(events[i]), "/model") == "m");
   }
-  CHECK(At(Json(events[0]), "/choices/0/delta") == R"({"role":"assistant","content":""})");
+  CHECK(At(Json(events[0]), "/choices/0/delta") == R"({"role":"assistant","content":null})");
   CHECK(At(Json(events[0]), "/usage") == "(null)");
   CHECK(At(Json(events[1]), "/choices/0/delta") == R"({"content":"Hello"})");
   CHECK(At(Json(events[1]), "/choices/0/finish_reason") == "(null)");
@@ -399,7 +413,7 @@ TEST_CASE("n chat answers stream under their index, each with one role and one f
     const size_t index = At(json, "/choices/0/index") == "1" ? 1 : 0;
     if (At(json, "/choices/0/delta/role") == "assistant") ++roles[index];
     const std::string text = At(json, "/choices/0/delta/content");
-    if (text != "(none)") texts[index] += text;
+    if (text != "(none)" && text != "(null)") texts[index] += text;
     const std::string reason = At(json, "/choices/0/finish_reason");
     if (reason != "(null)") reasons[index] += reason;
   }

@@ -114,7 +114,7 @@ TEST_CASE("a stream brings reasoning, content and calls piece by piece", "[gatew
                      R"(,"stream":true,"stream_options":{"include_usage":true})"))
           .events();
   const std::vector<std::string> deltas = {
-      R"({"role":"assistant","content":""})",
+      R"({"role":"assistant","content":null})",
       R"({"reasoning_content":"Hm","reasoning":"Hm"})",
       R"({"reasoning_content":" \"so\".","reasoning":" \"so\"."})",
       R"({"content":"Wait."})",

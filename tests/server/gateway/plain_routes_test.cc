@@ -72,7 +72,18 @@ TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
   CHECK(At(Json(gateway
                     .Post("/tokenize", R"({"content":"ab","add_special":false,"with_pieces":true})")
                     .body),
+           "/tokens") == R"([{"id":97,"piece":"a"},{"id":98,"piece":"b"}])");
+  CHECK(At(Json(gateway
+                    .Post("/tokenize",
+                          R"({"prompt":"ab","add_special_tokens":false,"return_token_strs":true})")
+                    .body),
            "/token_strs") == R"(["a","b"])");
+  // A byte that is half a character is no text.
+  CHECK(At(Json(gateway
+                    .Post("/tokenize",
+                          "{\"content\":\"\xC3\xA9\",\"add_special\":false,\"with_pieces\":true}")
+                    .body),
+           "/tokens") == R"([{"id":195,"piece":[195]},{"id":169,"piece":[169]}])");
   CHECK(At(Json(gateway.Post("/tokenize", R"({"prompt":"","add_special_tokens":false})").body),
            "/tokens") == "[]");
   CHECK(gateway.Post("/tokenize", R"({"messages":[{"role":"user","content":"x"}]})").body ==
@@ -80,6 +91,18 @@ TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
   CHECK(gateway.Post("/tokenize", R"({})").status == 400);
   CHECK(gateway.Post("/tokenize", R"({"prompt":5})").status == 400);
   CHECK(gateway.Post("/tokenize", R"({"messages":[]})").status == 400);
+}
+
+TEST_CASE("a conversation's prompt is told as text and as a count", "[gateway]") {
+  Gateway gateway;
+  const std::string body = R"({"messages":[{"role":"user","content":"x"}],"model":"m"})";
+  CHECK(gateway.Post("/apply-template", body).body == R"({"prompt":"rendered"})");
+  CHECK(gateway.Post("/v1/chat/completions/input_tokens", body).body ==
+        R"({"object":"response.input_tokens","input_tokens":1})");
+  CHECK(gateway.Post("/apply-template", R"({"messages":[]})").status == 400);
+  CHECK(gateway.Post("/apply-template", R"({})").status == 400);
+  CHECK(gateway.Post("/apply-template", body.substr(0, body.size() - 1) + R"(,"vim":1})")
+            .header("x-fastgen-ignored") == "vim");
 }
 
 TEST_CASE("fields that plain routes do not know are named", "[gateway]") {
