@@ -79,7 +79,9 @@ class BpeTokenizer::Encoding {
  public:
   explicit Encoding(const BpeTokenizer& tokenizer) : tokenizer_(tokenizer) {
     matchers_.reserve(tokenizer.splits_.size());
-    for (const CompiledSplit& split : tokenizer.splits_) matchers_.emplace_back(split.regex);
+    for (const CompiledSplit& split : tokenizer.splits_) {
+      matchers_.emplace_back(split.regex, &budget_);
+    }
   }
 
   absl::StatusOr<std::vector<int32_t>> Run(std::string_view text, const EncodeOptions& options) {
@@ -172,6 +174,7 @@ class BpeTokenizer::Encoding {
   template <typename Take>
   void ForEachMatch(size_t level, std::string_view text, Take take) {
     SplitRegex::Matcher& matcher = matchers_[level];
+    if (level == 0) budget_.AddText(text.size());
     size_t begin = 0;
     while (begin < text.size() && status_.ok()) {
       SplitRegex::Match match = {text.size(), text.size()};
@@ -217,6 +220,7 @@ class BpeTokenizer::Encoding {
 
   const BpeTokenizer& tokenizer_;
   bool parse_special_ = true;
+  SplitBudget budget_;
   std::vector<SplitRegex::Matcher> matchers_;  // one a split pattern
   WordEncoder::Scratch scratch_;
   std::vector<int32_t> ids_;
