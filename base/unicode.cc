@@ -146,6 +146,24 @@ bool IsWordCharacter(char32_t code_point) {
   }
 }
 
+size_t GraphemeBytes(std::string_view text, size_t pos) {
+  Utf8Char last = DecodeUtf8(text, pos);
+  size_t end = pos + last.num_bytes;
+  utf8proc_int32_t state = 0;
+  while (end < text.size()) {
+    const Utf8Char next = DecodeUtf8(text, end);
+    // No cluster goes on from ASCII to ASCII, but for the end of a line.
+    if (last.code_point < 0x80 && next.code_point < 0x80 && last.code_point != '\r') break;
+    if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(last.code_point),
+                                         static_cast<utf8proc_int32_t>(next.code_point), &state)) {
+      break;
+    }
+    end += next.num_bytes;
+    last = next;
+  }
+  return end - pos;
+}
+
 bool IsNfcStable(char32_t c) {
   // U+0300 is the first combining mark. The ranges hold no marks, no vowel or final jamo, and no
   // character that decomposes to anything but what composes back to it.

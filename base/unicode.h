@@ -34,6 +34,10 @@ bool IsWhitespace(char32_t code_point);
 // Letters, digits, marks and connectors such as '_': what \w matches.
 bool IsWordCharacter(char32_t code_point);
 
+// The size of the extended grapheme cluster (what a reader takes for one character) that begins at
+// `pos`. REQUIRES: as for DecodeUtf8, and a cluster begins there.
+size_t GraphemeBytes(std::string_view text, size_t pos);
+
 // True for characters that NFC leaves alone whatever stands before them, so that a text can be cut
 // in front of them and its parts normalised apart. Not all such characters, but the most frequent
 // ones.

@@ -11,6 +11,7 @@
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/byte_word_encoder.h"
 #include "engine/text/piece_word_encoder.h"
+#include "engine/text/unigram_word_encoder.h"
 
 namespace fastgen {
 namespace {
@@ -33,11 +34,33 @@ bool HasBytes(const TokenizerSource& source) {
          source.byte_fallback.end();
 }
 
-std::string Decoded(std::string text, const TokenizerSource& source) {
-  for (const auto& [pattern, content] : source.decoder_replacements) {
-    text = absl::StrReplaceAll(text, {{pattern, content}});
+enum class TokenPlace { kFirst, kLater };
+
+std::string Decoded(std::string text, const TokenizerSource& source,
+                    TokenPlace place = TokenPlace::kLater) {
+  for (size_t i = 0; i < source.decoder_replacements.size(); ++i) {
+    const auto& [pattern, content] = source.decoder_replacements[i];
+    const bool removes = place == TokenPlace::kFirst && source.first_token_removal == i;
+    text = absl::StrReplaceAll(text, {{pattern, removes ? "" : content}});
   }
   return text;
+}
+
+// `bytes` without a space at the beginning.
+std::string_view WithoutFirstSpace(std::string_view bytes) {
+  return bytes.substr(!bytes.empty() && bytes[0] == ' ' ? 1 : 0);
+}
+
+absl::StatusOr<std::unique_ptr<WordEncoder>> MakeWordEncoder(const TokenizerSource& source,
+                                                             const TokenTable& tokens) {
+  switch (source.model) {
+    case TokenizerSource::Model::kByteLevelBpe:
+      return ByteWordEncoder::Create(source, tokens);
+    case TokenizerSource::Model::kUnigram:
+      return UnigramWordEncoder::Create(source, tokens);
+    default:
+      return PieceWordEncoder::Create(source, tokens);
+  }
 }
 
 // [vocab] what each id stands for in a text.
@@ -134,9 +157,8 @@ class BpeTokenizer::Encoding {
     ForEachSegment(tokenizer_.normalized_tokens_, text, untrusted,
                    [&](std::string_view segment, size_t segment_begin) {
                      const bool is_first = begin == 0 && segment_begin == 0;
-                     if (tokenizer_.metaspace_.has_value()) {
-                       Split(0, WithMarks(segment, is_first));
-                     } else if (tokenizer_.add_prefix_space_ && segment[0] != ' ') {
+                     first_word_ = is_first ? segment.data() : nullptr;
+                     if (tokenizer_.add_prefix_space_ && segment[0] != ' ') {
                        Split(0, std::string(" ").append(segment));
                      } else {
                        Split(0, segment);
@@ -144,8 +166,9 @@ class BpeTokenizer::Encoding {
                    });
   }
 
-  std::string WithMarks(std::string_view text, bool is_first) const {
+  std::string WithMarks(std::string_view text) const {
     const Metaspace& metaspace = *tokenizer_.metaspace_;
+    const bool is_first = text.data() == first_word_;
     std::string marked =
         absl::StrReplaceAll(ToAbsl(text), {{" ", absl::string_view(metaspace.mark)}});
     const bool prepends = metaspace.prepend == Metaspace::Prepend::kAlways ||
@@ -158,6 +181,15 @@ class BpeTokenizer::Encoding {
 
   // Applies the splits from `level` on: each word that one makes is a text for the next one.
   void Split(size_t level, std::string_view text) {
+    if (tokenizer_.metaspace_.has_value() && level == tokenizer_.metaspace_->num_splits_before) {
+      const std::string marked = WithMarks(text);
+      SplitMarked(level, marked);
+    } else {
+      SplitMarked(level, text);
+    }
+  }
+
+  void SplitMarked(size_t level, std::string_view text) {
     if (level == matchers_.size()) {
       tokenizer_.words_->Encode(text, &scratch_, &ids_);
       return;
@@ -220,6 +252,7 @@ class BpeTokenizer::Encoding {
 
   const BpeTokenizer& tokenizer_;
   bool parse_special_ = true;
+  const char* first_word_ = nullptr;  // where the text's first word begins, inside its segment
   SplitBudget budget_;
   std::vector<SplitRegex::Matcher> matchers_;  // one a split pattern
   WordEncoder::Scratch scratch_;
@@ -235,9 +268,8 @@ absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Create(const Tokeniz
   ASSIGN_OR_RETURN(tokenizer->normalizer_, TextNormalizer::Create(source.normalizer));
   RETURN_IF_ERROR(tokenizer->AddSplits(source));
   const bool is_byte_level = source.model == TokenizerSource::Model::kByteLevelBpe;
-  ASSIGN_OR_RETURN(tokenizer->words_, is_byte_level
-                                          ? ByteWordEncoder::Create(source, tokenizer->tokens_)
-                                          : PieceWordEncoder::Create(source, tokenizer->tokens_));
+  ASSIGN_OR_RETURN(tokenizer->words_, MakeWordEncoder(source, tokenizer->tokens_));
+  tokenizer->AddFirstTokens(source);
 
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
@@ -273,6 +305,33 @@ absl::Status BpeTokenizer::AddSplits(const TokenizerSource& source) {
     splits_.push_back({std::move(regex), step.behavior, step.invert});
   }
   return absl::OkStatus();
+}
+
+void BpeTokenizer::AddFirstTokens(const TokenizerSource& source) {
+  if (!source.first_token_removal.has_value()) return;
+  first_token_drops_space_ = true;
+  const auto add = [&](int32_t id, const std::string& text) {
+    std::string bytes = Decoded(text, source, TokenPlace::kFirst);
+    if (bytes != WithoutFirstSpace(TokenBytes(id))) first_token_bytes_[id] = std::move(bytes);
+  };
+  for (size_t id = 0; id < source.pieces.size(); ++id) {
+    const bool is_byte = id < source.byte_fallback.size() && source.byte_fallback[id] != 0;
+    if (is_byte) {
+      if (TokenBytes(static_cast<int32_t>(id)) == " ") {
+        first_token_bytes_[static_cast<int32_t>(id)] = " ";
+      }
+    } else {
+      add(static_cast<int32_t>(id), source.pieces[id]);
+    }
+  }
+  for (const AddedToken& token : source.added_tokens) add(token.id, token.content);
+}
+
+std::string_view BpeTokenizer::FirstTokenBytes(int32_t id) const {
+  if (!first_token_drops_space_) return TokenBytes(id);
+  const auto bytes = first_token_bytes_.find(id);
+  return bytes != first_token_bytes_.end() ? std::string_view(bytes->second)
+                                           : WithoutFirstSpace(TokenBytes(id));
 }
 
 absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(std::string_view text,

@@ -1,8 +1,8 @@
 // BpeTokenizer: byte-level BPE (Llama 3, Qwen, DeepSeek, SmolLM2, tekken), and BPE over characters
-// with byte fallback (Llama 2, Mistral).
+// with byte fallback (Llama 2, Mistral); and unigram tokenizers, which differ in their words alone.
 //
 // A text goes through: added tokens found in the text as it is; the normalizer; added tokens found
-// in the normalised text; splits, one after another; then each word's symbols merge (WordEncoder).
+// in the normalised text; splits, one after another; then each word becomes pieces (WordEncoder).
 // No step is more than linearithmic in the text. No word ever becomes a special token: those come
 // from added tokens alone, which untrusted bytes cannot spell.
 // Thread rule: immutable after construction; Encode from any thread, its state is the call's own.
@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/text/added_tokens.h"
@@ -39,6 +40,7 @@ class BpeTokenizer final : public Tokenizer {
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
                                               const EncodeOptions& options) const override;
   std::string_view TokenBytes(int32_t id) const override { return tokens_.Bytes(id); }
+  std::string_view FirstTokenBytes(int32_t id) const override;
   bool IsSpecial(int32_t id) const override { return tokens_.IsSpecial(id); }
   int32_t vocab_size() const override { return tokens_.size(); }
   bool has_byte_fallback() const override { return has_byte_fallback_; }
@@ -56,8 +58,12 @@ class BpeTokenizer final : public Tokenizer {
 
   BpeTokenizer() = default;
   absl::Status AddSplits(const TokenizerSource& source);
+  void AddFirstTokens(const TokenizerSource& source);
 
   TokenTable tokens_;
+  bool first_token_drops_space_ = false;
+  // What other first tokens stand for than their bytes without one space at the beginning.
+  absl::flat_hash_map<int32_t, std::string> first_token_bytes_;
   std::unique_ptr<WordEncoder> words_;
   AddedTokenFinder raw_tokens_;
   AddedTokenFinder normalized_tokens_;

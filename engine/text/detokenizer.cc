@@ -47,7 +47,9 @@ std::string Detokenizer::Push(int32_t id) {
   ++num_tokens_;
   if (IsSkipped(id)) return "";
   std::string text;
-  repairer_.Push(tokenizer_->TokenBytes(id), &text);
+  const std::string_view bytes = tokenizer_->TokenBytes(id);
+  repairer_.Push(at_first_token_ ? tokenizer_->FirstTokenBytes(id) : bytes, &text);
+  at_first_token_ = at_first_token_ && bytes.empty();  // a hole in the vocabulary is no token
   return Advance(text);
 }
 

@@ -46,7 +46,7 @@ class StopStrings {
 struct DetokenizerOptions {
   bool skip_special_tokens = true;
   std::vector<int32_t> shown_special = {};  // sorted: special tokens that are not skipped
-  std::vector<std::string> stop = {};                          // stop strings, none empty
+  std::vector<std::string> stop = {};       // stop strings, none empty
   std::shared_ptr<const StopStrings> compiled_stop = nullptr;  // instead of `stop`, when set
   bool include_stop = false;
 };
@@ -83,7 +83,8 @@ class Detokenizer {
   std::vector<uint32_t> states_;  // [stop_->size()]
   Utf8Repairer repairer_;
   std::string held_;  // text that ends in a possible beginning of a stop string
-  bool drop_space_;   // the next character is the text's first, and is dropped when a space
+  bool at_first_token_ = true;
+  bool drop_space_;  // the next character is the text's first, and is dropped when a space
   std::string matched_stop_;
   int32_t num_tokens_ = 0;
 };

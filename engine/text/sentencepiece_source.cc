@@ -14,6 +14,7 @@
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "base/unicode.h"
+#include "engine/text/character_map.h"
 #include "engine/text/piece_word_encoder.h"
 #include "engine/text/token_table.h"
 
@@ -205,44 +206,9 @@ absl::Status ReadNormalizer(std::string_view message, SentencePieceSpec* spec) {
   });
 }
 
-uint32_t ReadU32(std::string_view bytes, size_t index) {
-  uint32_t value = 0;
-  for (size_t i = 0; i < 4; ++i) {
-    value |= uint32_t{static_cast<uint8_t>(bytes[4 * index + i])} << (8 * i);
-  }
-  return value;
-}
-
-// The table is a size, a double array of that many bytes, and texts that end with a zero. A unit of
-// the array leads to the unit at (its place ^ its offset ^ the next byte), and where its leaf bit
-// is set to a value at (place ^ offset): a place in the texts.
 absl::Status CheckCharacterMap(std::string_view map) {
-  const std::string name = "normalizer_spec.precompiled_charsmap";
   if (map.empty()) return absl::OkStatus();
-  if (map.size() < 4) return Invalid(name, " has ", map.size(), " bytes");
-  const size_t num_bytes = ReadU32(map, 0);
-  map.remove_prefix(4);
-  if (num_bytes % 1024 != 0 || num_bytes == 0 || num_bytes >= map.size()) {
-    return Invalid(name, ": an array of ", num_bytes, " bytes does not fit in ", map.size());
-  }
-  const std::string_view units = map.substr(0, num_bytes);
-  const std::string_view texts = map.substr(num_bytes);
-  if (texts.back() != '\0') return Invalid(name, ": its texts do not end with a zero");
-  if (!IsValidUtf8(texts)) return Invalid(name, ": its texts are not UTF-8");
-  const size_t num_units = num_bytes / 4;
-  for (size_t i = 0; i < num_units; ++i) {
-    const uint32_t unit = ReadU32(units, i);
-    if (unit >> 31 != 0) continue;  // a value: no byte leads to it
-    const size_t offset = size_t{unit >> 10} << ((unit & (1u << 9)) >> 6);
-    const size_t next = i ^ offset;
-    if ((next | 0xFF) >= num_units) return Invalid(name, ": unit ", i, " points outside");
-    if ((unit >> 8 & 1) == 0) continue;
-    const size_t text = ReadU32(units, next) & 0x7FFFFFFF;
-    if (text >= texts.size() || (static_cast<uint8_t>(texts[text]) & 0xC0) == 0x80) {
-      return Invalid(name, ": unit ", next, " points outside its texts");
-    }
-  }
-  return absl::OkStatus();
+  return CharacterMap::Parse(map, "normalizer_spec.precompiled_charsmap").status();
 }
 
 std::optional<int32_t> FindControl(const SentencePieceSpec& spec, std::string_view text) {

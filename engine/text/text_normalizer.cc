@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "base/unicode.h"
 
 namespace fastgen {
@@ -15,6 +16,9 @@ constexpr size_t kMaxStepBytes = 1024;
 constexpr size_t kMaxGrowth = 64;
 // What the normalizers may put in front of a text, all together. Published ones: 3.
 constexpr size_t kMaxPrependBytes = 64;
+constexpr size_t kMaxCharacterMapBytes = 4 << 20;
+// The tables were made for a program that looks up clusters shorter than this as a whole.
+constexpr size_t kMaxClusterBytes = 5;
 
 bool IsAllNfcStable(std::string_view text) {
   for (size_t pos = 0; pos < text.size();) {
@@ -124,6 +128,109 @@ NormalizedText ApplyReplace(std::string_view text, absl::Span<const ByteRange> u
   return rewriter.Finish();
 }
 
+// Two or more of the character step.pattern in a row.
+NormalizedText ApplyReplaceRun(std::string_view text, absl::Span<const ByteRange> untrusted,
+                               const NormalizerStep& step) {
+  Rewriter rewriter(untrusted);
+  const size_t num_bytes = step.pattern.size();
+  size_t kept = 0;  // what comes before has been given
+  for (size_t begin = text.find(step.pattern); begin != std::string_view::npos;) {
+    size_t end = begin + num_bytes;
+    while (text.substr(end, num_bytes) == step.pattern) end += num_bytes;
+    if (end - begin > num_bytes) {
+      rewriter.Keep(text.substr(kept, begin - kept), kept);
+      rewriter.Replace(begin, end, step.content);
+      kept = end;
+    }
+    begin = text.find(step.pattern, end);
+  }
+  rewriter.Keep(text.substr(kept), kept);
+  return rewriter.Finish();
+}
+
+NormalizedText ApplyStrip(std::string_view text, absl::Span<const ByteRange> untrusted,
+                          const NormalizerStep& step) {
+  size_t begin = 0;
+  while (step.strip_left && begin < text.size()) {
+    const Utf8Char c = DecodeUtf8(text, begin);
+    if (!IsWhitespace(c.code_point)) break;
+    begin += c.num_bytes;
+  }
+  size_t end = text.size();
+  while (step.strip_right && end > begin) {
+    size_t last = end - 1;
+    while ((static_cast<uint8_t>(text[last]) & 0xC0) == 0x80) --last;
+    if (!IsWhitespace(DecodeUtf8(text, last).code_point)) break;
+    end = last;
+  }
+  Rewriter rewriter(untrusted);
+  rewriter.Keep(text.substr(begin, end - begin), begin);
+  return rewriter.Finish();
+}
+
+// A short grapheme cluster with an entry is replaced as a whole, even where the entry is that of
+// its first character alone; of other clusters, each character that has one.
+NormalizedText ApplyCharacterMap(std::string_view text, absl::Span<const ByteRange> untrusted,
+                                 const CharacterMap& map) {
+  Rewriter rewriter(untrusted);
+  size_t kept = 0;  // what comes before has been given
+  const auto replaces = [&](size_t begin, size_t num_bytes) {
+    const auto content = map.Find(text.substr(begin, num_bytes));
+    if (!content.has_value()) return false;
+    rewriter.Keep(text.substr(kept, begin - kept), kept);
+    kept = begin + num_bytes;
+    rewriter.Replace(begin, kept, *content);
+    return true;
+  };
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t num_bytes = GraphemeBytes(text, begin);
+    const size_t end = begin + num_bytes;
+    if (num_bytes > kMaxClusterBytes || !replaces(begin, num_bytes)) {
+      for (size_t pos = begin; pos < end;) {
+        const size_t character_bytes = DecodeUtf8(text, pos).num_bytes;
+        replaces(pos, character_bytes);
+        pos += character_bytes;
+      }
+    }
+    begin = end;
+  }
+  rewriter.Keep(text.substr(kept), kept);
+  return rewriter.Finish();
+}
+
+absl::Status CheckTexts(const NormalizerStep& step) {
+  using Kind = NormalizerStep::Kind;
+  if (step.content.size() > kMaxStepBytes || step.pattern.size() > kMaxStepBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a normalizer's text has more than ", kMaxStepBytes, " bytes"));
+  }
+  if (!IsValidUtf8(step.content) || !IsValidUtf8(step.pattern)) {
+    return absl::InvalidArgumentError("a normalizer's text is not UTF-8");
+  }
+  const bool replaces = step.kind == Kind::kReplace || step.kind == Kind::kReplaceRun;
+  if (replaces && step.pattern.empty()) {
+    return absl::InvalidArgumentError("a normalizer replaces the empty text");
+  }
+  return absl::OkStatus();
+}
+
+// How many times longer a step may make a text.
+size_t Growth(const NormalizerStep& step, const std::optional<CharacterMap>& map) {
+  const auto rounded_up = [&](size_t num_bytes) {
+    return std::max<size_t>(1, (step.content.size() + num_bytes - 1) / num_bytes);
+  };
+  switch (step.kind) {
+    case NormalizerStep::Kind::kReplace:
+      return rounded_up(step.pattern.size());
+    case NormalizerStep::Kind::kReplaceRun:
+      return rounded_up(2 * step.pattern.size());
+    case NormalizerStep::Kind::kCharacterMap:
+      return map->MaxGrowth();
+    default:
+      return 1;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<TextNormalizer> TextNormalizer::Create(std::vector<NormalizerStep> steps) {
@@ -131,35 +238,40 @@ absl::StatusOr<TextNormalizer> TextNormalizer::Create(std::vector<NormalizerStep
     return absl::InvalidArgumentError(
         absl::StrCat(steps.size(), " normalizers, more than ", kMaxSteps));
   }
+  TextNormalizer normalizer;
   size_t growth = 1;
   size_t num_prepend_bytes = 0;
   for (const NormalizerStep& step : steps) {
-    if (step.content.size() > kMaxStepBytes || step.pattern.size() > kMaxStepBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a normalizer's text has more than ", kMaxStepBytes, " bytes"));
-    }
-    if (!IsValidUtf8(step.content) || !IsValidUtf8(step.pattern)) {
-      return absl::InvalidArgumentError("a normalizer's text is not UTF-8");
+    if (step.kind == NormalizerStep::Kind::kCharacterMap) {
+      RETURN_IF_ERROR(normalizer.AddCharacterMap(step.content));
+    } else {
+      RETURN_IF_ERROR(CheckTexts(step));
     }
     if (step.kind == NormalizerStep::Kind::kPrepend) num_prepend_bytes += step.content.size();
     if (num_prepend_bytes > kMaxPrependBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat("the normalizers put more than ", kMaxPrependBytes, " bytes before a text"));
     }
-    if (step.kind != NormalizerStep::Kind::kReplace) continue;
-    if (step.pattern.empty()) {
-      return absl::InvalidArgumentError("a normalizer replaces the empty text");
-    }
-    growth *=
-        std::max<size_t>(1, (step.content.size() + step.pattern.size() - 1) / step.pattern.size());
+    growth *= Growth(step, normalizer.map_);
     if (growth > kMaxGrowth) {
       return absl::InvalidArgumentError(
           absl::StrCat("the normalizers may make a text more than ", kMaxGrowth, " times longer"));
     }
   }
-  TextNormalizer normalizer;
   normalizer.steps_ = std::move(steps);
   return normalizer;
+}
+
+absl::Status TextNormalizer::AddCharacterMap(std::string_view bytes) {
+  if (map_.has_value()) {
+    return absl::InvalidArgumentError("a second table of characters is not supported");
+  }
+  if (bytes.size() > kMaxCharacterMapBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the table of characters has ", bytes.size(),
+                                                   " bytes, more than ", kMaxCharacterMapBytes));
+  }
+  ASSIGN_OR_RETURN(map_, CharacterMap::Parse(bytes, "the table of characters"));
+  return absl::OkStatus();
 }
 
 bool TextNormalizer::LeavesAlone(std::string_view text) const {
@@ -182,6 +294,15 @@ NormalizedText TextNormalizer::Apply(std::string_view text,
         break;
       case NormalizerStep::Kind::kReplace:
         out = ApplyReplace(out.text, out.untrusted, step);
+        break;
+      case NormalizerStep::Kind::kReplaceRun:
+        out = ApplyReplaceRun(out.text, out.untrusted, step);
+        break;
+      case NormalizerStep::Kind::kStrip:
+        out = ApplyStrip(out.text, out.untrusted, step);
+        break;
+      case NormalizerStep::Kind::kCharacterMap:
+        out = ApplyCharacterMap(out.text, out.untrusted, *map_);
         break;
     }
   }

@@ -1,5 +1,5 @@
 // TextNormalizer: what is done to a text before it is cut into words: NFC, a mark put in front,
-// replacements of one string by another.
+// replacements of one string by another, sentencepiece's table of characters, white space stripped.
 //
 // It keeps track of where untrusted bytes go: a part of the text that changes is untrusted as a
 // whole when any of it was, and what is put in front is trusted. So nothing that a request wrote
@@ -8,12 +8,15 @@
 // Tested by tests/engine/text/text_normalizer_test.cc and bpe_tokenizer_test.cc.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/text/character_map.h"
 #include "engine/text/tokenizer.h"
 
 namespace fastgen {
@@ -36,7 +39,10 @@ class TextNormalizer {
   NormalizedText Apply(std::string_view text, absl::Span<const ByteRange> untrusted) const;
 
  private:
+  absl::Status AddCharacterMap(std::string_view bytes);
+
   std::vector<NormalizerStep> steps_;
+  std::optional<CharacterMap> map_;  // of the one step that has one
 };
 
 }  // namespace fastgen

@@ -2,15 +2,20 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "engine/text/json_node.h"
 #include "engine/text/piece_word_encoder.h"
+#include "engine/text/token_table.h"
 #include "engine/text/tokenizer_config.h"
 #include "engine/text/tokenizer_json_steps.h"
+#include "engine/text/unigram_word_encoder.h"
 
 namespace fastgen {
 namespace {
@@ -37,6 +42,61 @@ absl::Status ReadVocabulary(const JsonNode& model, TokenizerSource* source) {
                          " have the same id ", id);
     }
     slot = std::string(piece);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckUnigramPiece(std::string_view path, std::string_view piece, double score) {
+  if (piece.empty()) return InvalidJson(ToAbsl(path), " is an empty piece");
+  if (piece.size() > UnigramWordEncoder::kMaxPieceBytes) {
+    return InvalidJson(ToAbsl(path), ": the piece has ", piece.size(), " bytes, more than ",
+                       UnigramWordEncoder::kMaxPieceBytes);
+  }
+  if (!(std::abs(score) <= std::numeric_limits<float>::max())) {
+    return InvalidJson(ToAbsl(path), ": the score ", score, " is not a number of single precision");
+  }
+  return absl::OkStatus();
+}
+
+// A list of [piece, score]; a piece's place is its id.
+absl::Status ReadUnigramVocabulary(const JsonNode& model, TokenizerSource* source) {
+  ASSIGN_OR_RETURN(const json::array* const vocab, model.Array("vocab"));
+  if (vocab->size() > static_cast<size_t>(kMaxVocabularySize)) {
+    return InvalidJson(model.PathOf("vocab"), " has ", vocab->size(), " pieces, more than ",
+                       kMaxVocabularySize);
+  }
+  absl::flat_hash_set<absl::string_view> seen;
+  seen.reserve(vocab->size());
+  source->pieces.reserve(vocab->size());
+  source->unigram_scores.reserve(vocab->size());
+  for (size_t id = 0; id < vocab->size(); ++id) {
+    const std::string path = absl::StrCat(model.PathOf("vocab"), "[", id, "]");
+    const json::value& entry = (*vocab)[id];
+    const json::array* const pair = entry.if_array();
+    if (pair == nullptr || pair->size() != 2 || !(*pair)[0].is_string() ||
+        !(*pair)[1].is_number()) {
+      return InvalidJson(path, " is not a piece and its score");
+    }
+    const std::string_view piece = View((*pair)[0].get_string());
+    const double score = (*pair)[1].to_number<double>();
+    RETURN_IF_ERROR(CheckUnigramPiece(path, piece, score));
+    if (!seen.insert(ToAbsl(piece)).second) {
+      return InvalidJson(path, ": the piece ", Quote(piece), " stands there twice");
+    }
+    source->pieces.emplace_back(piece);
+    source->unigram_scores.push_back(score);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadUnigram(const JsonNode& model, TokenizerSource* source) {
+  RETURN_IF_ERROR(ReadUnigramVocabulary(model, source));
+  const json::value* unknown = model.Find("unk_id");
+  if (unknown == nullptr) return InvalidJson(model.PathOf("unk_id"), " is missing");
+  ASSIGN_OR_RETURN(source->unknown_id, TokenId(*unknown, model.PathOf("unk_id")));
+  if (static_cast<size_t>(*source->unknown_id) >= source->pieces.size()) {
+    return InvalidJson(model.PathOf("unk_id"), " ", *source->unknown_id,
+                       " is outside the vocabulary of ", source->pieces.size());
   }
   return absl::OkStatus();
 }
@@ -76,6 +136,11 @@ absl::StatusOr<JsonNode> FindModel(const JsonNode& root) {
 absl::Status ReadModelKind(const JsonNode& model, TokenizerSource* source) {
   if (model.Find("type") != nullptr) {  // files of the first versions do not name it
     ASSIGN_OR_RETURN(const std::string type, model.String("type"));
+    if (type == "Unigram") {
+      source->model = TokenizerSource::Model::kUnigram;
+      ASSIGN_OR_RETURN(source->unigram_byte_fallback, model.Bool("byte_fallback", false));
+      return absl::OkStatus();
+    }
     if (type != "BPE") return Unsupported(model, type);
   }
   for (const std::string_view affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -101,14 +166,23 @@ absl::Status ReadModelKind(const JsonNode& model, TokenizerSource* source) {
   return absl::OkStatus();
 }
 
-absl::Status ReadModel(const JsonNode& model, TokenizerSource* source) {
-  RETURN_IF_ERROR(ReadVocabulary(model, source));
-  RETURN_IF_ERROR(ReadMerges(model, source));
-  if (source->model != TokenizerSource::Model::kPieceBpe) return absl::OkStatus();
+void MarkBytes(TokenizerSource* source) {
   source->byte_fallback.reserve(source->pieces.size());
   for (const std::string& piece : source->pieces) {
     source->byte_fallback.push_back(ByteOfPiece(piece).has_value() ? 1 : 0);
   }
+}
+
+absl::Status ReadModel(const JsonNode& model, DecodedBytes decoded_bytes, TokenizerSource* source) {
+  if (source->model == TokenizerSource::Model::kUnigram) {
+    RETURN_IF_ERROR(ReadUnigram(model, source));
+    if (decoded_bytes == DecodedBytes::kFromPieces) MarkBytes(source);
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(ReadVocabulary(model, source));
+  RETURN_IF_ERROR(ReadMerges(model, source));
+  if (source->model != TokenizerSource::Model::kPieceBpe) return absl::OkStatus();
+  MarkBytes(source);
   if (model.Find("unk_token") == nullptr) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::string unknown, model.String("unk_token"));
   const auto piece = std::find(source->pieces.begin(), source->pieces.end(), unknown);
@@ -220,8 +294,8 @@ absl::StatusOr<TokenizerSource> ParseTokenizerJson(std::string_view tokenizer_js
   RETURN_IF_ERROR(ReadNormalizer(root, &source));
   RETURN_IF_ERROR(ReadPreTokenizer(root, &source));
   RETURN_IF_ERROR(ReadPostProcessor(root, &source));
-  RETURN_IF_ERROR(ReadDecoder(root, &source));
-  RETURN_IF_ERROR(ReadModel(model, &source));
+  ASSIGN_OR_RETURN(const DecodedBytes decoded_bytes, ReadDecoder(root, &source));
+  RETURN_IF_ERROR(ReadModel(model, decoded_bytes, &source));
   RETURN_IF_ERROR(ReadAddedTokens(root, &source));
   RETURN_IF_ERROR(ApplyConfig(config, &source));
   return source;

@@ -1,11 +1,12 @@
 // tokenizer.json of a checkpoint, read into plain data.
 //
-// Understood: byte-level BPE, and BPE with byte fallback; which normalizers, pre-tokenizers and
-// decoders: tokenizer_json_steps.h; post-processors TemplateProcessing and ByteLevel. Anything else
-// is refused by its name: a tokenizer that is nearly right would give a model that is subtly wrong.
-// The file is untrusted: size, depth, ids and counts are bounded, and every error says where it is.
-// Thread rule: any thread.
-// Tested by tests/engine/text/tokenizer_json_test.cc and tests/fuzz/tokenizer_json_fuzzer.cc.
+// Understood: byte-level BPE, BPE with byte fallback, and Unigram; which normalizers,
+// pre-tokenizers and decoders: tokenizer_json_steps.h; post-processors TemplateProcessing and
+// ByteLevel. Anything else is refused by its name: a tokenizer that is nearly right would give a
+// model that is subtly wrong. The file is untrusted: size, depth, ids and counts are bounded, and
+// every error says where it is. Thread rule: any thread. Tested by
+// tests/engine/text/tokenizer_json_test.cc, unigram_test.cc and
+// tests/fuzz/tokenizer_json_fuzzer.cc.
 #pragma once
 
 #include <string>

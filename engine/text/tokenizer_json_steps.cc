@@ -1,13 +1,18 @@
 #include "engine/text/tokenizer_json_steps.h"
 
 #include <boost/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "base/unicode.h"
 #include "engine/text/bpe_tokenizer.h"
+#include "engine/text/character_map.h"
 
 namespace fastgen {
 namespace {
@@ -22,6 +27,10 @@ bool IsByteLevel(const TokenizerSource& source) {
   return source.model == TokenizerSource::Model::kByteLevelBpe;
 }
 
+bool IsUnigram(const TokenizerSource& source) {
+  return source.model == TokenizerSource::Model::kUnigram;
+}
+
 // A regex that matches `text` and nothing else.
 std::string LiteralPattern(std::string_view text) {
   std::string pattern;
@@ -33,17 +42,56 @@ std::string LiteralPattern(std::string_view text) {
   return pattern;
 }
 
-// {"String": ...}
-absl::StatusOr<std::string> ReadStringPattern(const JsonNode& node) {
+absl::StatusOr<JsonNode> FindPattern(const JsonNode& node) {
   const json::value* value = node.Find("pattern");
   if (value == nullptr) return InvalidJson(node.PathOf("pattern"), " is missing");
-  ASSIGN_OR_RETURN(const JsonNode pattern, JsonNode::From(*value, node.PathOf("pattern")));
+  return JsonNode::From(*value, node.PathOf("pattern"));
+}
+
+// {"String": ...}
+absl::StatusOr<std::string> ReadStringPattern(const JsonNode& node) {
+  ASSIGN_OR_RETURN(const JsonNode pattern, FindPattern(node));
   if (pattern.Find("Regex") != nullptr) {
     return InvalidJson(pattern.PathOf("Regex"), " is not supported here");
   }
   ASSIGN_OR_RETURN(std::string text, pattern.String("String"));
   if (text.empty()) return InvalidJson(pattern.PathOf("String"), " is empty");
   return text;
+}
+
+// The character of a regex that matches two or more of it in a row; nullopt for any other regex.
+std::optional<std::string> RepeatedCharacter(std::string_view regex) {
+  constexpr std::string_view kTwoOrMore = "{2,}";
+  constexpr std::string_view kSpecial = R"(\^$.[]|()?*+{})";
+  if (!absl::EndsWith(ToAbsl(regex), ToAbsl(kTwoOrMore))) return std::nullopt;
+  const std::string_view text = regex.substr(0, regex.size() - kTwoOrMore.size());
+  if (text.empty() || DecodeUtf8(text, 0).num_bytes != text.size()) return std::nullopt;
+  if (kSpecial.find(text) != std::string_view::npos) return std::nullopt;
+  return std::string(text);
+}
+
+absl::Status ReadReplace(const JsonNode& node, NormalizerStep* step) {
+  ASSIGN_OR_RETURN(step->content, node.String("content"));
+  ASSIGN_OR_RETURN(const JsonNode pattern, FindPattern(node));
+  if (pattern.Find("Regex") != nullptr) {
+    ASSIGN_OR_RETURN(const std::string regex, pattern.String("Regex"));
+    if (const auto repeated = RepeatedCharacter(regex); repeated.has_value()) {
+      step->kind = NormalizerStep::Kind::kReplaceRun;
+      step->pattern = *repeated;
+      return absl::OkStatus();
+    }
+  }
+  step->kind = NormalizerStep::Kind::kReplace;
+  ASSIGN_OR_RETURN(step->pattern, ReadStringPattern(node));
+  return absl::OkStatus();
+}
+
+absl::Status ReadPrecompiled(const JsonNode& node, NormalizerStep* step) {
+  step->kind = NormalizerStep::Kind::kCharacterMap;
+  ASSIGN_OR_RETURN(const std::string base64, node.String("precompiled_charsmap"));
+  const std::string path = node.PathOf("precompiled_charsmap");
+  if (!absl::Base64Unescape(base64, &step->content)) return InvalidJson(path, " is not base64");
+  return CharacterMap::Parse(step->content, path).status();
 }
 
 absl::StatusOr<SplitStep::Behavior> ReadBehavior(const JsonNode& node) {
@@ -66,9 +114,7 @@ absl::Status ReadSplit(const JsonNode& node, TokenizerSource* source) {
   SplitStep step;
   ASSIGN_OR_RETURN(step.behavior, ReadBehavior(node));
   ASSIGN_OR_RETURN(step.invert, node.Bool("invert", false));
-  const json::value* value = node.Find("pattern");
-  if (value == nullptr) return InvalidJson(node.PathOf("pattern"), " is missing");
-  ASSIGN_OR_RETURN(const JsonNode pattern, JsonNode::From(*value, node.PathOf("pattern")));
+  ASSIGN_OR_RETURN(const JsonNode pattern, FindPattern(node));
   if (pattern.Find("Regex") != nullptr) {
     ASSIGN_OR_RETURN(step.pattern, pattern.String("Regex"));
   } else {
@@ -107,15 +153,21 @@ absl::StatusOr<Metaspace::Prepend> ReadPrepend(const JsonNode& node) {
   return InvalidJson(node.PathOf("prepend_scheme"), " ", Quote(scheme), " is not supported");
 }
 
-absl::Status ReadMetaspace(const JsonNode& node, TokenizerSource* source) {
-  if (source->metaspace.has_value() || !source->splits.empty()) {
-    return InvalidJson(node.path(), ": Metaspace after another pre-tokenizer is not supported");
-  }
-  Metaspace metaspace;
-  ASSIGN_OR_RETURN(metaspace.mark, node.String("replacement"));
-  if (metaspace.mark.empty() || metaspace.mark.size() > 4) {
+absl::StatusOr<std::string> ReadMark(const JsonNode& node) {
+  ASSIGN_OR_RETURN(std::string mark, node.String("replacement"));
+  if (mark.empty() || DecodeUtf8(mark, 0).num_bytes != mark.size()) {
     return InvalidJson(node.PathOf("replacement"), " is not one character");
   }
+  return mark;
+}
+
+absl::Status ReadMetaspace(const JsonNode& node, TokenizerSource* source) {
+  if (source->metaspace.has_value()) {
+    return InvalidJson(node.path(), ": a second Metaspace is not supported");
+  }
+  Metaspace metaspace;
+  metaspace.num_splits_before = source->splits.size();
+  ASSIGN_OR_RETURN(metaspace.mark, ReadMark(node));
   ASSIGN_OR_RETURN(metaspace.prepend, ReadPrepend(node));
   ASSIGN_OR_RETURN(const bool splits, node.Bool("split", true));
   if (splits) {
@@ -133,9 +185,13 @@ absl::Status ReadNormalizerStep(const JsonNode& node, const std::string& type,
     step.kind = NormalizerStep::Kind::kPrepend;
     ASSIGN_OR_RETURN(step.content, node.String("prepend"));
   } else if (type == "Replace") {
-    step.kind = NormalizerStep::Kind::kReplace;
-    ASSIGN_OR_RETURN(step.pattern, ReadStringPattern(node));
-    ASSIGN_OR_RETURN(step.content, node.String("content"));
+    RETURN_IF_ERROR(ReadReplace(node, &step));
+  } else if (type == "Precompiled") {
+    RETURN_IF_ERROR(ReadPrecompiled(node, &step));
+  } else if (type == "Strip") {
+    step.kind = NormalizerStep::Kind::kStrip;
+    ASSIGN_OR_RETURN(step.strip_left, node.Bool("strip_left", true));
+    ASSIGN_OR_RETURN(step.strip_right, node.Bool("strip_right", true));
   } else if (type != "NFC") {
     return Unsupported(node, type);
   }
@@ -168,6 +224,37 @@ absl::Status ReadStrip(const JsonNode& node, const DecoderState& seen, Tokenizer
   return absl::OkStatus();
 }
 
+// Metaspace replaces its mark by a space, and in the first token by nothing.
+absl::Status ReadReplacement(const JsonNode& node, const std::string& type,
+                             const DecoderState& seen, TokenizerSource* source) {
+  if (seen.byte_fallback || seen.fused) {
+    return InvalidJson(node.path(), ": ", type, " after ByteFallback or Fuse is not supported");
+  }
+  if (source->decoder_replacements.size() == kMaxDecoderReplacements) {
+    return InvalidJson(node.path(), ": more than ", kMaxDecoderReplacements,
+                       " Replace decoders are not supported");
+  }
+  if (type == "Metaspace") {
+    ASSIGN_OR_RETURN(std::string mark, ReadMark(node));
+    ASSIGN_OR_RETURN(const Metaspace::Prepend prepend, ReadPrepend(node));
+    if (prepend != Metaspace::Prepend::kNever) {
+      if (source->first_token_removal.has_value()) {
+        return InvalidJson(node.path(), ": a second Metaspace is not supported");
+      }
+      source->first_token_removal = source->decoder_replacements.size();
+    }
+    source->decoder_replacements.emplace_back(std::move(mark), " ");
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(std::string pattern, ReadStringPattern(node));
+  ASSIGN_OR_RETURN(std::string content, node.String("content"));
+  if (content.size() > pattern.size()) {
+    return InvalidJson(node.PathOf("content"), " is longer than what it replaces");
+  }
+  source->decoder_replacements.emplace_back(std::move(pattern), std::move(content));
+  return absl::OkStatus();
+}
+
 absl::Status ReadDecoderStep(const JsonNode& node, const std::string& type, DecoderState* seen,
                              TokenizerSource* source) {
   if (type == "ByteLevel") {
@@ -178,22 +265,7 @@ absl::Status ReadDecoderStep(const JsonNode& node, const std::string& type, Deco
     return absl::OkStatus();
   }
   if (IsByteLevel(*source)) return Unsupported(node, type);
-  if (type == "Replace") {
-    if (seen->byte_fallback || seen->fused) {
-      return InvalidJson(node.path(), ": Replace after ByteFallback or Fuse is not supported");
-    }
-    if (source->decoder_replacements.size() == kMaxDecoderReplacements) {
-      return InvalidJson(node.path(), ": more than ", kMaxDecoderReplacements,
-                         " Replace decoders are not supported");
-    }
-    ASSIGN_OR_RETURN(std::string pattern, ReadStringPattern(node));
-    ASSIGN_OR_RETURN(std::string content, node.String("content"));
-    if (content.size() > pattern.size()) {
-      return InvalidJson(node.PathOf("content"), " is longer than what it replaces");
-    }
-    source->decoder_replacements.emplace_back(std::move(pattern), std::move(content));
-    return absl::OkStatus();
-  }
+  if (type == "Replace" || type == "Metaspace") return ReadReplacement(node, type, *seen, source);
   if (type == "ByteFallback") {
     seen->byte_fallback = true;
     return absl::OkStatus();
@@ -232,6 +304,10 @@ absl::Status ReadPreTokenizer(const JsonNode& root, TokenizerSource* source) {
           }
           if (type == "Split") return ReadSplit(node, source);
           if (type == "Digits") return ReadDigits(node, source);
+          if (type == "WhitespaceSplit") {
+            source->splits.push_back({R"(\s)", SplitStep::Behavior::kRemoved});
+            return absl::OkStatus();
+          }
           if (type == "Metaspace" && !IsByteLevel(*source)) return ReadMetaspace(node, source);
           if (type != "ByteLevel" || !IsByteLevel(*source)) return Unsupported(node, type);
           byte_level = true;
@@ -245,7 +321,7 @@ absl::Status ReadPreTokenizer(const JsonNode& root, TokenizerSource* source) {
   return absl::OkStatus();
 }
 
-absl::Status ReadDecoder(const JsonNode& root, TokenizerSource* source) {
+absl::StatusOr<DecodedBytes> ReadDecoder(const JsonNode& root, TokenizerSource* source) {
   const json::value* value = root.Find("decoder");
   const std::string path = root.PathOf("decoder");
   DecoderState seen;
@@ -256,13 +332,18 @@ absl::Status ReadDecoder(const JsonNode& root, TokenizerSource* source) {
                                      }));
   }
   if (IsByteLevel(*source)) {
-    if (seen.byte_level) return absl::OkStatus();
+    if (seen.byte_level) return DecodedBytes::kNone;
     return InvalidJson(path, " is missing", kNeedsByteLevel);
+  }
+  if (IsUnigram(*source)) {
+    // Without a decoder, words would be joined by spaces.
+    if (value == nullptr) return InvalidJson(path, " is missing");
+    return seen.byte_fallback ? DecodedBytes::kFromPieces : DecodedBytes::kNone;
   }
   if (!seen.byte_fallback || !seen.fused) {
     return InvalidJson(path, " lacks ByteFallback or Fuse, which byte_fallback needs");
   }
-  return absl::OkStatus();
+  return DecodedBytes::kFromPieces;
 }
 
 }  // namespace fastgen

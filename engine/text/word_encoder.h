@@ -1,7 +1,9 @@
-// WordEncoder: one word to ids. Implementations: ByteWordEncoder and PieceWordEncoder.
+// WordEncoder: one word to ids. Implementations: ByteWordEncoder, PieceWordEncoder and
+// UnigramWordEncoder.
 //
 // Thread rule: immutable after construction; a Scratch belongs to one call at a time.
-// Tested through BpeTokenizer: tests/engine/text/bpe_tokenizer_test.cc and bpe_oracle_test.cc.
+// Tested through BpeTokenizer: tests/engine/text/bpe_tokenizer_test.cc, bpe_oracle_test.cc and
+// unigram_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +20,7 @@ class WordEncoder {
   struct Scratch {
     BpeMerges::Scratch merges;
     std::vector<int32_t> symbols;
+    std::vector<double> sums;
   };
 
   virtual ~WordEncoder() = default;

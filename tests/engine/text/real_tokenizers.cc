@@ -13,12 +13,13 @@ namespace fastgen::testing {
 namespace {
 
 absl::StatusOr<TokenizerSource> ReadSource(const std::string& name) {
-  const std::filesystem::path own = SourceTestdata() / "tokenizer";
+  const std::filesystem::path own =
+      SourceTestdata() / (name == "small_unigram" ? "tokenizer_unigram" : "tokenizer");
   if (name == "small_sentencepiece") {
     return SourceFromSentencePieceModel(ReadFile(own / "sentencepiece.model"));
   }
   const std::filesystem::path shared =
-      name == "small" ? own : *SharedTestdata() / "tokenizers" / name;
+      name == "small" || name == "small_unigram" ? own : *SharedTestdata() / "tokenizers" / name;
   if (name == "mistral_tekken") return ParseTekken(ReadFile(shared / "tekken_240718.json"));
   if (name == "mistral_v3") {
     return SourceFromSentencePieceModel(
@@ -31,7 +32,7 @@ absl::StatusOr<TokenizerSource> ReadSource(const std::string& name) {
 }  // namespace
 
 std::vector<std::string> TokenizerNames() {
-  std::vector<std::string> names = {"small", "small_sentencepiece"};
+  std::vector<std::string> names = {"small", "small_sentencepiece", "small_unigram"};
   if (SharedTestdata().has_value()) {
     names.insert(names.end(), {"llama3_1", "qwen3", "deepseek_v3", "smollm2", "mistral_v1",
                                "mistral_v3", "mistral_tekken"});

@@ -111,8 +111,8 @@ TEST_CASE("components that are not understood are refused by name", "[text]") {
   CHECK(
       Refusal(With(R"("decoder": {"type": "ByteLevel"})", R"("decoder": {"type": "WordPiece"})")) ==
       "tokenizer.json.decoder type 'WordPiece' is not supported");
-  CHECK(Refusal(With("\"BPE\"", "\"Unigram\"")) ==
-        "tokenizer.json.model type 'Unigram' is not supported");
+  CHECK(Refusal(With("\"BPE\"", "\"WordPiece\"")) ==
+        "tokenizer.json.model type 'WordPiece' is not supported");
   CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"dropout\": 0.1")) ==
         "tokenizer.json.model.dropout is not supported");
   CHECK(Refusal(With("\"BPE\"", "\"BPE\", \"end_of_word_suffix\": \"</w>\"")) ==
