@@ -1,5 +1,7 @@
 #include "server/gateway/answer_format.h"
 
+#include <algorithm>
+
 #include "server/gateway/json_text.h"
 #include "server/gateway/sse.h"
 
@@ -21,15 +23,73 @@ std::string AnswerHead(const AnswerOptions& options, std::string_view object) {
   return head;
 }
 
-std::string_view FinishReasonName(const ChoiceState& choice) {
+std::string_view FinishReasonName(const AnswerOptions& options, const ChoiceState& choice) {
   switch (choice.reason) {
     case v1::STOP:
-      return choice.num_tool_calls > 0 ? "tool_calls" : "stop";
+      return choice.num_tool_calls > 0 && !options.named_tool ? "tool_calls" : "stop";
     case v1::LENGTH:
       return "length";
     default:
       return "abort";  // as vLLM says for a request that was cancelled by its id
   }
+}
+
+void AppendToken(const AnswerOptions& options, int32_t id, std::string_view bytes,
+                 std::string* out) {
+  if (!options.tokens_as_ids) {
+    AppendJsonString(bytes, out);
+    return;
+  }
+  out->append("\"token_id:");
+  AppendJsonInt(id, out);
+  out->push_back('"');
+}
+
+namespace {
+
+void AppendRanked(const AnswerOptions& options, int32_t id, std::string_view bytes, float logprob,
+                  int32_t rank, std::string* out) {
+  if (out->back() != '{') out->push_back(',');
+  out->push_back('"');
+  AppendJsonInt(id, out);
+  out->append("\":{\"logprob\":");
+  AppendJsonFloat(logprob, out);
+  out->append(",\"rank\":");
+  AppendJsonInt(rank, out);
+  out->append(",\"decoded_token\":");
+  AppendToken(options, id, bytes, out);
+  out->push_back('}');
+}
+
+}  // namespace
+
+void KeepPromptLogprobs(const AnswerOptions& options, const v1::Delta& delta, PromptState* prompt) {
+  if (!options.prompt_logprobs.has_value()) return;
+  std::string* const out = &prompt->logprobs_json;
+  for (const v1::TokenLogprob& token : delta.prompt_logprobs()) {
+    if (!out->empty()) out->push_back(',');
+    if (token.rank() == 0) {
+      out->append("null");
+      continue;
+    }
+    out->push_back('{');
+    AppendRanked(options, token.token(), token.bytes(), token.logprob(), token.rank(), out);
+    const int num_top = std::min(token.top_size(), *options.prompt_logprobs);
+    for (int i = 0; i < num_top; ++i) {
+      const auto& top = token.top(i);
+      if (top.token() == token.token()) continue;
+      AppendRanked(options, top.token(), top.bytes(), top.logprob(), i + 1, out);
+    }
+    out->push_back('}');
+  }
+}
+
+void AppendPromptLogprobs(const AnswerOptions& options, const PromptState& prompt,
+                          std::string* out) {
+  if (!options.prompt_logprobs.has_value()) return;
+  out->append(",\"prompt_logprobs\":[");
+  out->append(prompt.logprobs_json);
+  out->push_back(']');
 }
 
 void AppendUsageJson(const AnswerUsage& usage, std::string* out) {
@@ -61,9 +121,9 @@ void AppendChunkUsage(const AnswerOptions& options, const ChoiceState& choice,
                       const PromptState& prompt, std::string* out) {
   if (options.continuous_usage) {
     out->append(",\"usage\":");
-    AppendUsageJson({prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens,
-                     choice.reasoning_tokens},
-                    out);
+    AppendUsageJson(
+        {prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens, choice.reasoning_tokens},
+        out);
   } else if (options.include_usage) {
     out->append(",\"usage\":null");
   }
@@ -85,7 +145,7 @@ void AppendDeltaTail(const AnswerOptions& options, const v1::Delta& delta,
 void AppendFinishTail(const AnswerOptions& options, const ChoiceState& choice,
                       const PromptState& prompt, std::string* out) {
   out->append(",\"finish_reason\":\"");
-  out->append(FinishReasonName(choice));
+  out->append(FinishReasonName(options, choice));
   out->append("\",\"stop_reason\":");
   out->append(choice.stop_reason_json);
   out->append("}]");

@@ -22,6 +22,7 @@ struct PromptState {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   std::string token_ids_json = "[]";  // when ids were asked for
+  std::string logprobs_json;          // whole answers: vLLM's prompt_logprobs, without brackets
 };
 
 // One answer.
@@ -67,6 +68,11 @@ class AnswerFormat {
                             std::string* out) = 0;
   virtual void AppendUsage(const AnswerUsage& usage, std::string* out) = 0;
 
+  // Whether what a delta becomes depends on its choice's state alone, so that a broken stream of one
+  // choice goes on from any event; else it is made again from its start, and what the client has
+  // left out.
+  virtual bool resumes_anywhere() const { return false; }
+
   // Whole answers: keep a delta, then write everything.
   virtual void Keep(const v1::Delta& delta, ChoiceState* choice) = 0;
   virtual std::string Whole(const std::vector<ChoiceState>& choices,
@@ -76,7 +82,16 @@ class AnswerFormat {
 // `{"id":..,"object":..,"created":..,"model":..` without the closing brace.
 std::string AnswerHead(const AnswerOptions& options, std::string_view object);
 // "stop", "tool_calls", "length", "abort". REQUIRES: it has finished.
-std::string_view FinishReasonName(const ChoiceState& choice);
+std::string_view FinishReasonName(const AnswerOptions& options, const ChoiceState& choice);
+// The token's text as a JSON string, or "token_id:5" where that was asked for.
+void AppendToken(const AnswerOptions& options, int32_t id, std::string_view bytes,
+                 std::string* out);
+// vLLM's shape: null for the first token, then an object for each, by token id:
+// {"5":{"logprob":..,"rank":..,"decoded_token":..},..}.
+void KeepPromptLogprobs(const AnswerOptions& options, const v1::Delta& delta, PromptState* prompt);
+// `,"prompt_logprobs":[..]` when it was asked for.
+void AppendPromptLogprobs(const AnswerOptions& options, const PromptState& prompt,
+                          std::string* out);
 // {"prompt_tokens":..,...}
 void AppendUsageJson(const AnswerUsage& usage, std::string* out);
 // 1,2,3 after what `out` already holds of the list.

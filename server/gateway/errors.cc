@@ -66,13 +66,10 @@ constexpr std::pair<std::string_view, std::string_view> kParams[] = {
     {"stopping.include_stop", "include_stop_str_in_output"},
     {"output.token_ids", "return_token_ids"},
     {"output.tool_calls", "tools"},
-    {"output.prompt_logprobs", "echo"},
-    {"constraint", "response_format"},
-    {"constraint.json_schema", "response_format"},
-    {"constraint.json_object", "response_format"},
     {"chat.tools_json", "tools"},
     {"chat.chat_template_kwargs_json", "chat_template_kwargs"},
     {"resume_window", "X-Fastgen-Resume-Window"},
+    {"from_token", "Last-Event-ID"},
 };
 
 // "a[3].b" is "a.b".
@@ -132,6 +129,7 @@ ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names) {
     error.code = std::string(row.code);
     error.retry_after_s = row.retry_after_s;
   }
+  if (error.status == 404) error.code = std::string(names.not_found);
   error.message = status.error_message();
   if (error.message.empty())
     error.message = absl::StrCat("the daemon answered ", ToAbsl(error.code));
@@ -150,7 +148,11 @@ std::string OpenAiParam(std::string_view field, const ParamNames& names) {
     return std::string(names.prompt);
   }
   if (plain == "stopping.max_tokens" || plain == "max_tokens") return std::string(names.max_tokens);
+  if (plain == "output.prompt_logprobs") return std::string(names.prompt_logprobs);
   if (plain == "output.logprobs" || plain == "logprobs") return std::string(names.logprobs);
+  if (plain == "constraint" || plain.rfind("constraint.", 0) == 0) {
+    return std::string(names.constraint.empty() ? "response_format" : names.constraint);
+  }
   if (plain == "chat" || plain.rfind("chat.messages", 0) == 0) {
     // The index says which message; the rest of the path is the same in both dialects.
     return field.substr(0, 5) == "chat." ? std::string(field.substr(5)) : std::string(names.prompt);

@@ -30,6 +30,9 @@ struct ParamNames {
   std::string_view prompt = "prompt";
   std::string_view max_tokens = "max_tokens";
   std::string_view logprobs = "logprobs";
+  std::string_view prompt_logprobs = "echo";
+  std::string_view not_found = "model_not_found";  // the code of what the daemon does not have
+  std::string_view constraint = "";  // the field that constrains; "" is response_format
 };
 
 ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names = {});

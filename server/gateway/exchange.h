@@ -29,6 +29,7 @@ struct HttpRequest {
   std::string content_encoding;  // "" when absent
   std::string request_id;        // X-Request-Id
   std::string resume_window;     // X-Fastgen-Resume-Window
+  std::string last_event_id;     // Last-Event-ID
   Headers metadata;              // what travels on as gRPC metadata: keys and trace context
   bool keep_alive = true;
   bool chunked_allowed = true;  // false for HTTP/1.0

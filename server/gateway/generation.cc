@@ -43,10 +43,21 @@ bool HasFailed(const ChoiceState& choice) {
 
 void GenerateCall::Begin(v1::GenerateRequest request, const Headers& metadata) {
   request_ = std::move(request);
-  keep_alive_ = owner_->shared_from_this();
-  owner_->live_calls_->Enter();
   AddMetadata(metadata, &context_);
   owner_->daemon_.inference->async()->Generate(&context_, &request_, this);
+  Launch();
+}
+
+void GenerateCall::BeginAttach(v1::AttachRequest request, const Headers& metadata) {
+  attach_request_ = std::move(request);
+  AddMetadata(metadata, &context_);
+  owner_->daemon_.inference->async()->Attach(&context_, &attach_request_, this);
+  Launch();
+}
+
+void GenerateCall::Launch() {
+  keep_alive_ = owner_->shared_from_this();
+  owner_->live_calls_->Enter();
   AddHold();
   held_ = true;
   reading_ = true;
@@ -105,31 +116,72 @@ Generation::Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs
       request_(std::move(request)),
       format_(std::move(format)),
       response_headers_(std::move(response_headers)),
-      prompts_(request_.calls.size()),
-      choices_(request_.calls.size() * static_cast<size_t>(request_.num_answers)) {
+      prompts_(request_.resume.has_value() ? 1 : request_.calls.size()),
+      choices_(prompts_.size() * static_cast<size_t>(request_.num_answers)) {
   for (size_t i = 0; i < choices_.size(); ++i) {
     choices_[i].index = static_cast<int>(i);
     choices_[i].prompt = static_cast<int>(i) / request_.num_answers;
   }
+  if (!request_.has_window || !request_.options.stream) return;
+  const StreamPosition start = request_.resume.value_or(StreamPosition());
+  ids_ = std::make_unique<StreamIds>(start,
+                                     /*moves=*/choices_.size() == 1 && format_->resumes_anywhere());
+  if (start.at_start()) return;
+  choices_[0].opened = true;
+  choices_[0].output_tokens = start.tokens;
+  choices_[0].text_offset = static_cast<size_t>(start.offset);
 }
 
 void Generation::Start(const Headers& metadata) {
   for (size_t i = 0; i < prompts_.size(); ++i) {
     calls_.push_back(std::make_unique<GenerateCall>(this, static_cast<int>(i)));
   }
-  for (size_t i = 0; i < calls_.size(); ++i)
-    calls_[i]->Begin(std::move(request_.calls[i]), metadata);
-  request_.calls.clear();
+  if (request_.resume.has_value()) {
+    v1::AttachRequest attach;
+    attach.set_request_id(request_.request_id);
+    attach.set_from_token(request_.resume->tokens);
+    calls_[0]->BeginAttach(std::move(attach), metadata);
+  } else {
+    for (size_t i = 0; i < calls_.size(); ++i)
+      calls_[i]->Begin(std::move(request_.calls[i]), metadata);
+    request_.calls.clear();
+  }
   if (request_.options.stream) writer_->WatchForSilence();
 }
 
 void Generation::OnRead(GenerateCall* call, bool ok) {
   call->EndRead(ok);
   if (!ok || ended_) return;
-  HandleEvent(*call);
+  if (ids_ != nullptr) {
+    HandleWithIds(*call);
+  } else {
+    HandleEvent(*call);
+  }
   if (ended_) return;
   if (stream_open_) writer_->FlushEvents();
   if (writer_->num_unsent_bytes() <= kMaxUnsentBytes) call->ReadNext();
+}
+
+void Generation::HandleWithIds(const GenerateCall& call) {
+  events_begin_ = writer_->events().size();
+  if (ids_->IsPassed(call.event())) {
+    // Handled for what it says of the choice; the client has its text.
+    const size_t offset = choices_[0].text_offset;
+    HandleEvent(call);
+    choices_[0].text_offset = offset;
+    if (!ended_) writer_->events().resize(events_begin_);
+    return;
+  }
+  HandleEvent(call);
+  if (ended_) return;
+  StampEvents();
+  ids_->Move(call.event(), choices_[0].text_offset);
+}
+
+void Generation::StampEvents() {
+  if (ids_ == nullptr) return;
+  ids_->Stamp(events_begin_, &writer_->events());
+  events_begin_ = writer_->events().size();
 }
 
 void Generation::HandleEvent(const GenerateCall& call) {
@@ -150,8 +202,15 @@ void Generation::HandleEvent(const GenerateCall& call) {
 
 void Generation::HandleAccepted(const GenerateCall& call) {
   const v1::Accepted& accepted = call.event().accepted();
+  if (request_.resume.has_value() && accepted.from_token() != request_.resume->tokens) {
+    Fail({.message = "Last-Event-ID is not that of an event of this stream",
+          .param = "Last-Event-ID",
+          .code = "invalid_value"});
+    return;
+  }
   PromptState& prompt = prompts_[static_cast<size_t>(call.prompt())];
   if (!std::exchange(prompt.accepted, true)) ++num_accepted_;
+  if (request_.on_accepted) request_.on_accepted();
   prompt.prompt_tokens = accepted.prompt_tokens();
   prompt.cached_tokens = accepted.cached_tokens();
   if (request_.options.return_token_ids) {
@@ -169,6 +228,10 @@ void Generation::HandleDelta(const GenerateCall& call, const v1::Delta& delta) {
   if (choice == nullptr) return;
   choice->output_tokens += delta.num_tokens();
   if (!request_.options.stream) {
+    // Every choice has the prompt's; they are the same.
+    if (delta.index() == 0) {
+      KeepPromptLogprobs(request_.options, delta, &prompts_[static_cast<size_t>(choice->prompt)]);
+    }
     format_->Keep(delta, choice);
     return;
   }
@@ -226,6 +289,7 @@ bool Generation::AnyOf(const GenerateCall& call, bool (*is)(const ChoiceState&))
 void Generation::OnCallDone(GenerateCall* call) {
   ++num_done_;
   if (ended_) return;
+  events_begin_ = writer_->events().size();
   if (AnyOf(*call, [](const ChoiceState& choice) { return !choice.finished; })) {
     Fail(call->status().ok()
              ? ApiError{.status = 500,
@@ -234,10 +298,10 @@ void Generation::OnCallDone(GenerateCall* call) {
              : ErrorFromGrpc(call->status(), request_.names));
     return;
   }
-  const bool cancelled = AnyOf(*call, [](const ChoiceState& choice) {
-    return choice.reason == v1::CANCELLED;
-  });
-  // Choices that failed beside others which did not are part of the answer; else the status says what went wrong.
+  const bool cancelled =
+      AnyOf(*call, [](const ChoiceState& choice) { return choice.reason == v1::CANCELLED; });
+  // Choices that failed beside others which did not are part of the answer; else the status says
+  // what went wrong.
   if (AnyOf(*call, &HasFailed) && !cancelled && !call->status().ok()) {
     Fail(ErrorFromGrpc(call->status(), request_.names));
     return;
@@ -260,8 +324,7 @@ void Generation::FinishFailedChoices(const GenerateCall& call) {
 void Generation::StreamFinish(ChoiceState* choice) {
   OpenStream();
   OpenChoice(choice);
-  format_->AppendFinish(*choice, prompts_[static_cast<size_t>(choice->prompt)],
-                        &writer_->events());
+  format_->AppendFinish(*choice, prompts_[static_cast<size_t>(choice->prompt)], &writer_->events());
 }
 
 // The id that was cancelled stands for the whole request: its other prompts end with what they
@@ -300,6 +363,7 @@ void Generation::Complete() {
   }
   if (request_.options.include_usage) format_->AppendUsage(Usage(), &writer_->events());
   writer_->events() += kSseDone;
+  StampEvents();
   writer_->EndEvents();
 }
 

@@ -1,17 +1,16 @@
 // Generation: the Generate calls behind one HTTP request, from start to the last byte of its
 // answer.
 //
-// Each prompt is one server-streaming call. A stream's events are formatted and flushed as they
-// come; a whole answer is kept as text until every call has ended. The next event of a call is read
-// only when few bytes wait for the client: a slow reader slows its own calls, and nothing is queued
-// beyond that.
-// Invariants: 1. exactly one answer, whatever the calls do; 2. an error before the first event is
-// an HTTP status, one after it an SSE event; 3. when the client leaves or one call fails, all calls
-// are cancelled at once.
-// Thread rule: the connection's strand; gRPC's threads only post to it.
-// Ownership: each running GenerateCall keeps its Generation alive; the connection keeps it until
-// the answer is complete.
-// Tested by tests/server/gateway/openai_{chat,completions}_test.cc and generation_test.cc.
+// Each prompt is one server-streaming call, Generate or, for a stream that is taken up again,
+// Attach. A stream's events are formatted and flushed as they come; a whole answer is kept as text
+// until every call has ended. The next event of a call is read only when few bytes wait for the
+// client: a slow reader slows its own calls, and nothing is queued beyond that. Invariants: 1.
+// exactly one answer, whatever the calls do; 2. an error before the first event is an HTTP status,
+// one after it an SSE event; 3. when the client leaves or one call fails, all calls are cancelled
+// at once. Thread rule: the connection's strand; gRPC's threads only post to it. Ownership: each
+// running GenerateCall keeps its Generation alive; the connection keeps it until the answer is
+// complete. Tested by tests/server/gateway/openai_{chat,completions}_test.cc and
+// generation_test.cc.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -39,6 +38,7 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
 
   // On the strand:
   void Begin(v1::GenerateRequest request, const Headers& metadata);
+  void BeginAttach(v1::AttachRequest request, const Headers& metadata);
   void ReadNext();
   // Ends the call early. Idempotent.
   void Cancel();
@@ -56,11 +56,13 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
   void OnDone(const grpc::Status& status) override;
 
  private:
+  void Launch();
   void ReleaseHold();
 
   Generation* const owner_;
   const int prompt_;
   v1::GenerateRequest request_;
+  v1::AttachRequest attach_request_;
   v1::GenerateEvent event_;
   grpc::ClientContext context_;
   grpc::Status status_;
@@ -90,6 +92,9 @@ class Generation final : public Exchange, public std::enable_shared_from_this<Ge
   void OnRead(GenerateCall* call, bool ok);
   void OnCallDone(GenerateCall* call);
   void HandleEvent(const GenerateCall& call);
+  // A stream that can be taken up again: its events get ids.
+  void HandleWithIds(const GenerateCall& call);
+  void StampEvents();
   void HandleAccepted(const GenerateCall& call);
   void HandleDelta(const GenerateCall& call, const v1::Delta& delta);
   void HandleFinished(const GenerateCall& call, const v1::Finished& finished);
@@ -116,6 +121,8 @@ class Generation final : public Exchange, public std::enable_shared_from_this<Ge
   std::vector<std::unique_ptr<GenerateCall>> calls_;
   std::vector<PromptState> prompts_;
   std::vector<ChoiceState> choices_;
+  std::unique_ptr<StreamIds> ids_;  // of a stream with a resume window
+  size_t events_begin_ = 0;         // where the events begin that have no ids yet
   size_t num_accepted_ = 0;
   size_t num_done_ = 0;
   bool stream_open_ = false;

@@ -1,13 +1,14 @@
 #include "server/gateway/generation_request.h"
 
 #include <algorithm>
-#include <boost/json/serialize.hpp>
 #include <charconv>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
+#include "server/gateway/constraint_fields.h"
+#include "server/gateway/refused_fields.h"
 
 namespace fastgen::gateway {
 namespace json = boost::json;
@@ -22,76 +23,7 @@ constexpr size_t kMaxAllowedIds = 256 << 10;
 constexpr size_t kMaxModelBytes = 1024;
 constexpr size_t kMaxSaltBytes = 256;
 constexpr int32_t kMaxAnswers = 128;
-constexpr size_t kMaxNameBytes = 64;  // of a name that the client made up, in a message
-
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
-
-// Fields of OpenAI or its servers that this version does not honour, and the value that asks for
-// nothing.
-enum class Neutral { kNone, kFalse, kTrue, kOne, kEmpty };
-struct Refused {
-  std::string_view name;
-  Neutral neutral;
-};
-constexpr Refused kRefused[] = {
-    {"use_beam_search", Neutral::kFalse},
-    {"length_penalty", Neutral::kOne},
-    {"truncate_prompt_tokens", Neutral::kNone},
-    {"spaces_between_special_tokens", Neutral::kTrue},
-    {"return_tokens_as_token_ids", Neutral::kFalse},
-    {"prompt_logprobs", Neutral::kNone},
-    {"logprob_token_ids", Neutral::kEmpty},
-    {"repetition_detection", Neutral::kNone},
-    {"thinking_token_budget", Neutral::kNone},
-    {"structured_outputs", Neutral::kEmpty},
-    {"regex", Neutral::kNone},
-    {"ebnf", Neutral::kNone},
-    {"grammar", Neutral::kEmpty},
-    {"json_schema", Neutral::kEmpty},
-    {"stop_regex", Neutral::kEmpty},
-    {"no_stop_trim", Neutral::kFalse},
-    {"lora_path", Neutral::kNone},
-    {"kv_transfer_params", Neutral::kEmpty},
-    {"vllm_xargs", Neutral::kEmpty},
-    {"typical_p", Neutral::kOne},
-    {"mirostat", Neutral::kNone},
-    {"dry_multiplier", Neutral::kNone},
-    {"logits_processors", Neutral::kEmpty},
-};
-
-bool IsNeutral(const json::value& value, Neutral neutral) {
-  switch (neutral) {
-    case Neutral::kNone:
-      return false;
-    case Neutral::kFalse:
-      return value.is_bool() && !value.get_bool();
-    case Neutral::kTrue:
-      return value.is_bool() && value.get_bool();
-    case Neutral::kOne:
-      return value.is_number() && value.to_number<double>() == 1;
-    case Neutral::kEmpty:
-      return (value.is_array() && value.get_array().empty()) ||
-             (value.is_object() && value.get_object().empty()) ||
-             (value.is_string() && value.get_string().empty());
-  }
-  return false;
-}
-
-void RefuseUnless(JsonFields* fields, std::string_view name, Neutral neutral) {
-  const json::value* value = fields->Find(name);
-  if (value == nullptr || IsNeutral(*value, neutral)) return;
-  name = name.substr(0, kMaxNameBytes);
-  fields->Fail(name, absl::StrCat(ToAbsl(name), " is not supported by this version"),
-               "unsupported_parameter");
-}
-
-void RefuseUnbuilt(JsonFields* fields) {
-  for (const Refused& refused : kRefused) RefuseUnless(fields, refused.name, refused.neutral);
-  // vLLM's family of constraints, which grows.
-  for (std::string_view name : fields->NamesWithPrefix("guided_")) {
-    RefuseUnless(fields, name, name == "guided_json_object" ? Neutral::kFalse : Neutral::kNone);
-  }
-}
 
 void ReadLogitBias(JsonFields* fields, v1::Sampling* sampling) {
   const json::object* biases = fields->Object("logit_bias");
@@ -220,20 +152,16 @@ void ReadStream(JsonFields* fields, std::optional<ApiError>* error, GenerationRe
   stream_options.AppendUnknown(&request->ignored);
 }
 
-void ReadResponseFormat(JsonFields* fields, std::optional<ApiError>* error,
-                        GenerationRequest* request) {
-  const json::object* object = fields->Object("response_format");
-  if (object == nullptr) return;
-  JsonFields format(*object, "response_format", error);
-  const std::string type = format.String("type").value_or("");
-  if (type == "text") {
-    format.AppendUnknown(&request->ignored);
-    return;
+// The engine's limit stands for all candidates; "all of them", vLLM's -1, is beyond it.
+void ReadPromptLogprobs(JsonFields* fields, v1::Output* output, GenerationRequest* request) {
+  const std::optional<int64_t> count = fields->Int("prompt_logprobs", 0, kMaxLogprobs);
+  if (!count.has_value()) return;
+  if (request->options.stream) {
+    fields->Fail("prompt_logprobs", "prompt_logprobs cannot be combined with stream");
   }
-  fields->Fail("response_format",
-               absl::StrCat("response_format.type is \"", type.substr(0, 64),
-                            "\"; this version supports only \"text\""),
-               "unsupported_parameter");
+  request->names.prompt_logprobs = "prompt_logprobs";
+  request->options.prompt_logprobs = static_cast<int32_t>(*count);
+  output->set_prompt_logprobs(static_cast<int32_t>(*count));
 }
 
 void ReadCount(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request) {
@@ -245,8 +173,8 @@ void ReadCount(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest*
       v.value_or(request->num_answers) != request->num_answers) {
     call->set_best_of(static_cast<int32_t>(*v));
     if (*v < request->num_answers) {
-      fields->Fail("best_of", absl::StrCat("best_of ", *v, " is below n, which is ",
-                                           request->num_answers));
+      fields->Fail("best_of",
+                   absl::StrCat("best_of ", *v, " is below n, which is ", request->num_answers));
     }
     // Which ones are the best is known at the end only.
     const json::value* stream = fields->Find("stream");
@@ -280,16 +208,12 @@ void ReadControl(JsonFields* fields, v1::GenerateRequest* call, GenerationReques
     }
     call->set_cache_salt(*std::move(salt));
   }
+  request->options.tokens_as_ids = fields->Bool("return_tokens_as_token_ids").value_or(false);
   request->options.return_token_ids = fields->Bool("return_token_ids").value_or(false);
   if (request->options.return_token_ids) call->mutable_output()->set_token_ids(true);
 }
 
 }  // namespace
-
-bool IsRequestId(std::string_view id) {
-  return !id.empty() && id.size() <= 128 &&
-         std::all_of(id.begin(), id.end(), [](char c) { return c > 0x20 && c < 0x7F; });
-}
 
 void ReadSharedFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request) {
   std::optional<ApiError>* error = fields->error();
@@ -298,10 +222,11 @@ void ReadSharedFields(JsonFields* fields, v1::GenerateRequest* call, GenerationR
   ReadSampling(fields, call->mutable_sampling());
   ReadStopping(fields, call->mutable_stopping(), request);
   ReadStream(fields, error, request);
-  ReadResponseFormat(fields, error, request);
-  RefuseUnbuilt(fields);
+  ReadPromptLogprobs(fields, call->mutable_output(), request);
+  ReadConstraint(fields, call, &request->names, &request->ignored);
+  RefuseFields(RefusedOn::kBoth, fields);
   fields->Accept({"user", "metadata", "store", "service_tier", "safety_identifier",
-                  "prompt_cache_key", "prompt_cache_retention"});
+                  "prompt_cache_key", "prompt_cache_retention", "cache_prompt", "id_slot"});
 }
 
 }  // namespace fastgen::gateway

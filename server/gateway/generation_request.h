@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,8 +19,12 @@
 #include "fastgen/v1/inference.pb.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/json_fields.h"
+#include "server/gateway/request_id.h"
+#include "server/gateway/stream_position.h"
 
 namespace fastgen::gateway {
+
+enum class GenerationRoute { kChat, kCompletions };
 
 // How the answer is to be written.
 struct AnswerOptions {
@@ -32,10 +37,17 @@ struct AnswerOptions {
   bool continuous_usage = false;
   bool return_token_ids = false;
   bool logprobs = false;
-  bool shows_reasoning = true;        // chat: else it is left out of the answer
-  bool parallel_tool_calls = true;    // chat: else only the first call is shown
-  std::vector<int32_t> stop_token_ids;  // those that count as stop_reason
+  bool shows_reasoning = true;             // chat: else it is left out of the answer
+  bool parallel_tool_calls = true;         // chat: else only the first call is shown
+  bool named_tool = false;                 // chat: a call to it was forced
+  bool tokens_as_ids = false;              // tokens of logprobs are shown as "token_id:5"
+  bool echo = false;                       // completions: the prompt opens the answer
+  int32_t top_logprobs = 0;                // completions: candidates of each token
+  std::optional<int32_t> prompt_logprobs;  // vLLM's, in whole answers
+  std::vector<int32_t> stop_token_ids;     // those that count as stop_reason
 };
+
+inline constexpr int64_t kMaxLogprobs = 20;  // candidates a token; the engine's
 
 struct GenerationRequest {
   std::vector<v1::GenerateRequest> calls;  // one a prompt
@@ -44,12 +56,14 @@ struct GenerationRequest {
   AnswerOptions options;
   ParamNames names;
   std::vector<std::string> ignored;
+  // With a resume window: an event stream's events have ids.
+  bool has_window = false;
+  std::function<void()> on_accepted;  // or nothing
+  // Instead of `calls`: the stream to take up, and from where.
+  std::optional<StreamPosition> resume;
 };
 
 // Reads everything that both routes share into `request->options` and `call`.
 void ReadSharedFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request);
-
-// A request id may stand in headers, logs and URLs: 1 to 128 printable ASCII characters, no space.
-bool IsRequestId(std::string_view id);
 
 }  // namespace fastgen::gateway

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/strings.h"
 #include "server/gateway/errors.h"
+#include "server/gateway/request_id.h"
 #include "server/gateway/sse.h"
 
 namespace fastgen::gateway {
@@ -236,11 +237,15 @@ void HttpConnection::AppendHead(int status, const Headers& headers, std::string*
   absl::StrAppend(
       out, "HTTP/1.1 ", status, " ", ToAbsl(ReasonPhrase(status)), "\r\nServer: fastgen\r\nDate: ",
       absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()), "\r\n");
+  bool named = false;
   for (const auto& [name, value] : headers) {
-    if (name == "X-Request-Id") request_id_.clear();
+    if (name == "X-Request-Id") named = true;
     absl::StrAppend(out, name, ": ", value, "\r\n");
   }
-  if (!request_id_.empty()) absl::StrAppend(out, "X-Request-Id: ", request_id_, "\r\n");
+  if (!named) {
+    absl::StrAppend(out, "X-Request-Id: ", request_id_.empty() ? NewRequestId() : request_id_,
+                    "\r\n");
+  }
   if (!keep_alive_) {
     out->append("Connection: close\r\n");
   } else if (!chunked_allowed_) {

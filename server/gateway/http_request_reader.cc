@@ -183,6 +183,7 @@ HttpRequest HttpRequestReader::TakeRequest() {
   request.content_encoding = Field(message, http::field::content_encoding);
   request.request_id = Field(message, "X-Request-Id");
   request.resume_window = Field(message, "X-Fastgen-Resume-Window");
+  request.last_event_id = Field(message, "Last-Event-ID");
   for (const char* name : kForwardedHeaders) {
     std::string value = Field(message, std::string_view(name));
     if (!value.empty()) request.metadata.emplace_back(name, std::move(value));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
 #include "server/gateway/json_text.h"
+#include "server/gateway/refused_fields.h"
 #include "server/gateway/sse.h"
 
 namespace fastgen::gateway {
@@ -17,7 +18,6 @@ constexpr size_t kMaxCopiedBytes = 64 << 20;
 constexpr size_t kMaxPrompts = 1024;
 constexpr size_t kMaxChoices = 1024;
 constexpr int32_t kDefaultMaxTokens = 16;  // OpenAI's
-constexpr int64_t kMaxLogprobs = 20;       // the engine's
 constexpr std::string_view kPromptKinds =
     "prompt must be a string, a list of strings, token ids or lists of token ids";
 
@@ -86,29 +86,26 @@ void ReadOwnFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequ
   const bool echo = fields->Bool("echo").value_or(false);
   const std::optional<int64_t> logprobs = fields->Int("logprobs", 0, kMaxLogprobs);
   if (echo) output->set_echo(true);
+  request->options.echo = echo;
   if (logprobs.has_value()) {
     request->options.logprobs = true;
     output->set_logprobs(static_cast<int32_t>(*logprobs));
-    if (echo) output->set_prompt_logprobs(static_cast<int32_t>(*logprobs));
+    request->options.top_logprobs = output->logprobs();
+    if (echo) {
+      output->set_prompt_logprobs(std::max(output->logprobs(), output->prompt_logprobs()));
+    }
   }
   if (!call->stopping().has_max_tokens()) {
     call->mutable_stopping()->set_max_tokens(kDefaultMaxTokens);
-  } else if (call->stopping().max_tokens() == 0 && !echo) {
-    fields->Fail(request->names.max_tokens, absl::StrCat(ToAbsl(request->names.max_tokens),
-                                                         " 0 asks for no output; it needs echo"));
+  } else if (call->stopping().max_tokens() == 0 && !echo &&
+             !request->options.prompt_logprobs.has_value()) {
+    fields->Fail(request->names.max_tokens,
+                 absl::StrCat(ToAbsl(request->names.max_tokens),
+                              " 0 asks for no output; it needs echo or prompt_logprobs"));
   }
   if (auto v = fields->Bool("add_special_tokens")) call->set_add_special_tokens(*v);
   if (auto v = fields->Bool("parse_special")) call->set_parse_special(*v);
-  const auto suffix = fields->String("suffix");
-  if (suffix.has_value() && !suffix->empty()) {
-    fields->Fail("suffix", "suffix is not supported by this version", "unsupported_parameter");
-  }
-  for (std::string_view name : {"messages", "tools", "top_logprobs"}) {
-    if (fields->Find(name) != nullptr) {
-      fields->Fail(name, absl::StrCat(ToAbsl(name), " belongs to /chat/completions"),
-                   "unsupported_parameter");
-    }
-  }
+  RefuseFields(RefusedOn::kCompletions, fields);
 }
 
 struct LegacyLists {
@@ -122,14 +119,18 @@ void AppendComma(std::string* list) {
   if (!list->empty()) list->push_back(',');
 }
 
+std::string TokenText(const AnswerOptions& options, int32_t id, std::string_view bytes) {
+  return options.tokens_as_ids ? absl::StrCat("token_id:", id) : ToValidUtf8(bytes);
+}
+
 // {"token": logprob, ...}: the best ones, and the token's own when it is not among them. Two tokens
 // may read alike (halves of characters); the better one stays, since a JSON object holds a name
 // once.
-void AppendTop(const v1::TokenLogprob& token, std::string* out) {
+void AppendTop(const AnswerOptions& options, const v1::TokenLogprob& token, std::string* out) {
   std::vector<std::string> seen;
   out->push_back('{');
-  const auto add = [&](std::string_view bytes, float logprob) {
-    std::string text = ToValidUtf8(bytes);
+  const auto add = [&](int32_t id, std::string_view bytes, float logprob) {
+    std::string text = TokenText(options, id, bytes);
     if (std::find(seen.begin(), seen.end(), text) != seen.end()) return;
     if (!seen.empty()) out->push_back(',');
     AppendJsonString(text, out);
@@ -137,17 +138,20 @@ void AppendTop(const v1::TokenLogprob& token, std::string* out) {
     AppendJsonFloat(logprob, out);
     seen.push_back(std::move(text));
   };
-  for (const auto& candidate : token.top()) add(candidate.bytes(), candidate.logprob());
-  add(token.bytes(), token.logprob());
+  const int num_top = std::min(token.top_size(), options.top_logprobs);
+  for (int i = 0; i < num_top; ++i) {
+    add(token.top(i).token(), token.top(i).bytes(), token.top(i).logprob());
+  }
+  add(token.token(), token.bytes(), token.logprob());
   out->push_back('}');
 }
 
-void AppendLegacy(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs,
+void AppendLegacy(const AnswerOptions& options,
+                  const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs,
                   size_t* text_offset, const LegacyLists& lists) {
   for (const v1::TokenLogprob& token : logprobs) {
     AppendComma(lists.tokens);
-    const std::string text = ToValidUtf8(token.bytes());
-    AppendJsonString(text, lists.tokens);
+    AppendJsonString(TokenText(options, token.token(), token.bytes()), lists.tokens);
     AppendComma(lists.token_logprobs);
     AppendComma(lists.top_logprobs);
     if (token.rank() == 0) {  // the first prompt token has none
@@ -155,11 +159,11 @@ void AppendLegacy(const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& lo
       lists.top_logprobs->append("null");
     } else {
       AppendJsonFloat(token.logprob(), lists.token_logprobs);
-      AppendTop(token, lists.top_logprobs);
+      AppendTop(options, token, lists.top_logprobs);
     }
     AppendComma(lists.text_offset);
     AppendJsonInt(static_cast<int64_t>(*text_offset), lists.text_offset);
-    *text_offset += NumCodePoints(text);
+    *text_offset += NumCodePoints(ToValidUtf8(token.bytes()));
   }
 }
 
@@ -168,10 +172,11 @@ void AppendLegacyJson(const std::string (&lists)[4], std::string* out) {
                   "],\"top_logprobs\":[", lists[2], "],\"text_offset\":[", lists[3], "]}");
 }
 
-void AppendLegacyDelta(const v1::Delta& delta, size_t* text_offset, std::string (*lists)[4]) {
+void AppendLegacyDelta(const AnswerOptions& options, const v1::Delta& delta, size_t* text_offset,
+                       std::string (*lists)[4]) {
   const LegacyLists legacy = {&(*lists)[0], &(*lists)[1], &(*lists)[2], &(*lists)[3]};
-  AppendLegacy(delta.prompt_logprobs(), text_offset, legacy);
-  AppendLegacy(delta.logprobs(), text_offset, legacy);
+  if (options.echo) AppendLegacy(options, delta.prompt_logprobs(), text_offset, legacy);
+  AppendLegacy(options, delta.logprobs(), text_offset, legacy);
 }
 
 }  // namespace
@@ -218,7 +223,8 @@ void CompletionsFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice,
                                     const PromptState& prompt, std::string* out) {
   const bool ids = options_.return_token_ids && delta.token_ids_size() > 0;
   const bool logprobs =
-      options_.logprobs && delta.logprobs_size() + delta.prompt_logprobs_size() > 0;
+      options_.logprobs &&
+      delta.logprobs_size() + (options_.echo ? delta.prompt_logprobs_size() : 0) > 0;
   if (delta.text().empty() && !ids && !logprobs) return;
   out->append(chunk_head_);
   AppendJsonInt(choice->index, out);
@@ -227,7 +233,7 @@ void CompletionsFormat::AppendDelta(const v1::Delta& delta, ChoiceState* choice,
   out->append(",\"logprobs\":");
   if (logprobs) {
     std::string lists[4];
-    AppendLegacyDelta(delta, &choice->text_offset, &lists);
+    AppendLegacyDelta(options_, delta, &choice->text_offset, &lists);
     AppendLegacyJson(lists, out);
   } else {
     out->append("null");
@@ -250,7 +256,8 @@ void CompletionsFormat::AppendUsage(const AnswerUsage& usage, std::string* out) 
 void CompletionsFormat::Keep(const v1::Delta& delta, ChoiceState* choice) {
   choice->text += delta.text();
   if (options_.return_token_ids) AppendIds(delta.token_ids(), &choice->token_ids);
-  if (options_.logprobs) AppendLegacyDelta(delta, &choice->text_offset, &choice->logprobs);
+  if (options_.logprobs)
+    AppendLegacyDelta(options_, delta, &choice->text_offset, &choice->logprobs);
 }
 
 std::string CompletionsFormat::Whole(const std::vector<ChoiceState>& choices,
@@ -270,12 +277,13 @@ std::string CompletionsFormat::Whole(const std::vector<ChoiceState>& choices,
     } else {
       out += "null";
     }
-    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(choice)),
+    absl::StrAppend(&out, ",\"finish_reason\":\"", ToAbsl(FinishReasonName(options_, choice)),
                     "\",\"stop_reason\":", choice.stop_reason_json);
     if (options_.return_token_ids) {
       absl::StrAppend(&out, ",\"token_ids\":[", choice.token_ids, "],\"prompt_token_ids\":",
                       prompts[static_cast<size_t>(choice.prompt)].token_ids_json);
     }
+    AppendPromptLogprobs(options_, prompts[static_cast<size_t>(choice.prompt)], &out);
     out += '}';
   }
   out += "],\"usage\":";

@@ -33,6 +33,7 @@ class CompletionsFormat final : public AnswerFormat {
   void AppendFinish(const ChoiceState& choice, const PromptState& prompt,
                     std::string* out) override;
   void AppendUsage(const AnswerUsage& usage, std::string* out) override;
+  bool resumes_anywhere() const override { return true; }
   void Keep(const v1::Delta& delta, ChoiceState* choice) override;
   std::string Whole(const std::vector<ChoiceState>& choices,
                     const std::vector<PromptState>& prompts, const AnswerUsage& usage) override;

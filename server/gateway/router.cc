@@ -2,7 +2,6 @@
 
 #include <charconv>
 #include <cmath>
-#include <random>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,6 +17,7 @@
 #include "server/gateway/openai_chat.h"
 #include "server/gateway/openai_completions.h"
 #include "server/gateway/plain_routes.h"
+#include "server/gateway/request_id.h"
 #include "server/gateway/text_routes.h"
 #include "server/gateway/unary_exchange.h"
 
@@ -35,6 +35,11 @@ struct RouteRow {
   std::string_view note;  // of what is not built: the message
 };
 
+std::shared_ptr<Exchange> ResumeStream(Router& router, const HttpRequest& request,
+                                       std::string_view tail, Writer writer) {
+  return router.Resume(request, tail, std::move(writer));
+}
+
 constexpr std::string_view kChatPath = "/chat/completions";
 constexpr std::string_view kCompletionsPath = "/completions";
 
@@ -51,6 +56,7 @@ constexpr RouteRow kRoutes[] = {
     {"POST", "/tokenize", &PostTokenize, ""},
     {"POST", "/detokenize", &PostDetokenize, ""},
     {"POST", "/cancel", &PostCancel, ""},
+    {"GET", "/streams/", &ResumeStream, ""},
     {"GET", "/openapi.json", nullptr, "the OpenAPI description is not part of this version"},
     {"POST", "/responses", nullptr,
      "the Responses API is not part of this version; use /v1/chat/completions"},
@@ -91,13 +97,6 @@ bool IsJson(std::string_view content_type) {
           absl::EndsWithIgnoreCase(plain, "+json"));
 }
 
-std::string RandomId() {
-  std::random_device device;
-  std::string id;
-  for (int i = 0; i < 4; ++i) absl::StrAppend(&id, absl::Hex(device(), absl::kZeroPad8));
-  return id;
-}
-
 std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
                                            const std::vector<std::string>& allowed,
                                            const Writer& writer) {
@@ -133,6 +132,11 @@ std::optional<ApiError> CheckBody(const HttpRequest& request) {
 
 std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                                          GenerationRequest* generation) {
+  if (!request.last_event_id.empty()) {
+    return ApiError{.message = "Last-Event-ID belongs to GET /v1/streams/{request id}",
+                    .param = "Last-Event-ID",
+                    .code = "invalid_value"};
+  }
   if (request.resume_window.empty()) return std::nullopt;
   double seconds = 0;
   const char* const end = request.resume_window.data() + request.resume_window.size();
@@ -143,6 +147,13 @@ std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                     .code = "invalid_value"};
   }
   if (seconds == 0) return std::nullopt;
+  // Each further prompt is a request of its own, whose place in the stream no id could tell.
+  if (generation->calls.size() > 1) {
+    return ApiError{.message = "X-Fastgen-Resume-Window needs a request of one prompt",
+                    .param = "X-Fastgen-Resume-Window",
+                    .code = "unsupported_parameter"};
+  }
+  generation->has_window = true;
   for (v1::GenerateRequest& call : generation->calls) {
     call.mutable_resume_window()->set_seconds(static_cast<int64_t>(seconds));
     call.mutable_resume_window()->set_nanos(
@@ -162,12 +173,17 @@ std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequ
     }
     generation->request_id = request.request_id;
   }
-  if (generation->request_id.empty()) generation->request_id = RandomId();
+  if (generation->request_id.empty()) generation->request_id = NewRequestId();
   for (size_t i = 0; i < generation->calls.size(); ++i) {
     generation->calls[i].set_request_id(i == 0 ? generation->request_id
                                                : absl::StrCat(generation->request_id, "-", i));
   }
   return std::nullopt;
+}
+
+std::unique_ptr<AnswerFormat> MakeFormat(GenerationRoute route, const AnswerOptions& options) {
+  if (route == GenerationRoute::kChat) return std::make_unique<ChatFormat>(options);
+  return std::make_unique<CompletionsFormat>(options);
 }
 
 }  // namespace
@@ -257,7 +273,7 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
   generation->options.id = absl::StrCat(chat ? "chatcmpl-" : "cmpl-", generation->request_id);
   generation->options.created = absl::ToUnixSeconds(absl::Now());
 
-  const auto begin = [this, chat, generation, writer,
+  const auto begin = [this, route, generation, writer,
                       metadata = request.metadata]() -> std::shared_ptr<Exchange> {
     AnswerOptions& options = generation->options;
     if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
@@ -272,12 +288,14 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
     options.system_fingerprint = system_fingerprint();
     Headers headers = IgnoredHeaders(generation->ignored);
     headers.emplace_back("X-Request-Id", generation->request_id);
-    std::unique_ptr<AnswerFormat> format;
-    if (chat) {
-      format = std::make_unique<ChatFormat>(options);
-    } else {
-      format = std::make_unique<CompletionsFormat>(options);
+    if (generation->has_window) {
+      const ResumableStream stream = {route, generation->num_answers, options, generation->names};
+      resumable_.Add(generation->request_id, stream);
+      generation->on_accepted = [this, id = generation->request_id, stream] {
+        resumable_.Set(id, stream);
+      };
     }
+    std::unique_ptr<AnswerFormat> format = MakeFormat(route, options);
     auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(*generation),
                                                  std::move(format), std::move(headers));
     exchange->Start(metadata);
@@ -287,6 +305,46 @@ std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequ
   return FetchModelInfo(*this, request, writer, [writer, begin](const v1::ModelInfo&) {
     if (std::shared_ptr<Exchange> exchange = begin()) writer->HandOver(std::move(exchange));
   });
+}
+
+std::shared_ptr<Exchange> Router::Resume(const HttpRequest& request, std::string_view request_id,
+                                         Writer writer) {
+  // It takes the stream from its reader: not what a HEAD may do.
+  if (request.method != "GET") return MethodNotAllowed(request, {"GET"}, writer);
+  const std::string id(request_id);
+  std::optional<ResumableStream> stream = resumable_.Find(id);
+  if (!stream.has_value()) {
+    return Answer(writer, {.status = 404,
+                           .message = absl::StrCat("there is no request '", id.substr(0, 128),
+                                                   "' whose resume window is open"),
+                           .param = "request_id",
+                           .code = "stream_not_found"});
+  }
+  std::unique_ptr<AnswerFormat> format = MakeFormat(stream->route, stream->options);
+  std::optional<StreamPosition> position = StreamPosition();
+  if (!request.last_event_id.empty()) position = StreamPosition::Parse(request.last_event_id);
+  const bool anywhere = stream->num_answers == 1 && format->resumes_anywhere();
+  if (!position.has_value() || (!anywhere && !position->at_start()) ||
+      (!stream->options.stream && !request.last_event_id.empty())) {
+    return Answer(writer,
+                  {.message = stream->options.stream
+                                  ? "Last-Event-ID is not an id that this stream's events had"
+                                  : "Last-Event-ID belongs to event streams; this request has none",
+                   .param = "Last-Event-ID",
+                   .code = "invalid_value"});
+  }
+  GenerationRequest resumed;
+  resumed.request_id = id;
+  resumed.num_answers = stream->num_answers;
+  resumed.options = stream->options;
+  resumed.names = stream->names;
+  resumed.names.not_found = "stream_not_found";
+  resumed.has_window = true;
+  resumed.resume = position;
+  auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(resumed),
+                                               std::move(format), Headers{{"X-Request-Id", id}});
+  exchange->Start(request.metadata);
+  return exchange;
 }
 
 }  // namespace fastgen::gateway

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -18,13 +19,12 @@
 #include "server/gateway/errors.h"
 #include "server/gateway/exchange.h"
 #include "server/gateway/http_server.h"
+#include "server/gateway/resumable_streams.h"
 
 namespace fastgen::gateway {
 
 // X-Fastgen-Ignored, unless there is nothing to name.
 Headers IgnoredHeaders(const std::vector<std::string>& ignored);
-
-enum class GenerationRoute { kChat, kCompletions };
 
 class Router {
  public:
@@ -40,6 +40,9 @@ class Router {
   std::string system_fingerprint() const;
   void set_model(const v1::ModelInfo& info);
   int64_t start_time_s() const { return start_time_s_; }
+  // GET /streams/{id}: the answer of a request that has a resume window, from where it broke.
+  std::shared_ptr<Exchange> Resume(const HttpRequest& request, std::string_view request_id,
+                                   std::shared_ptr<ResponseWriter> writer);
   // Under strict_fields the first of the fields that nothing asked for is an error.
   std::optional<ApiError> CheckIgnored(const std::vector<std::string>& ignored) const;
 
@@ -50,6 +53,7 @@ class Router {
   const GatewayOptions& options_;
   const DaemonStubs daemon_;
   const int64_t start_time_s_;
+  ResumableStreams resumable_;
   mutable Mutex mutex_;
   std::string model_name_ ABSL_GUARDED_BY(mutex_);
   std::string system_fingerprint_ ABSL_GUARDED_BY(mutex_);

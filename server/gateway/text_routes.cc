@@ -8,9 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/gateway/answer_format.h"
+#include "server/gateway/chat_fields.h"
 #include "server/gateway/json_fields.h"
 #include "server/gateway/json_text.h"
-#include "server/gateway/openai_chat.h"
 #include "server/gateway/plain_routes.h"
 #include "server/gateway/unary_exchange.h"
 

@@ -21,6 +21,10 @@ void Check(const std::optional<fastgen::gateway::ApiError>& error,
     if (call.has_n() && call.n() != request.num_answers) std::abort();
     if (call.has_best_of() && call.best_of() < request.num_answers) std::abort();
     if (call.has_best_of() && request.options.stream) std::abort();
+    if (call.output().has_prompt_logprobs() && call.output().prompt_logprobs() > 20) std::abort();
+    // What constrains has a name for the daemon's refusals, and is never empty.
+    if (call.has_constraint() != !request.names.constraint.empty()) std::abort();
+    if (call.has_constraint() && call.constraint().kind_case() == 0) std::abort();
     if (call.sampling().logit_bias_size() > 1024 || call.sampling().bad_words_size() > 256)
       std::abort();
   }

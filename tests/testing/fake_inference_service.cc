@@ -218,6 +218,17 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
                                                     : AnswerScript({"Hello", " world"}));
   }
 
+  grpc::ServerWriteReactor<v1::GenerateEvent>* Attach(grpc::CallbackServerContext*,
+                                                      const v1::AttachRequest* request) override {
+    {
+      MutexLock lock(&daemon_->mutex_);
+      ++daemon_->num_live_;
+    }
+    GenerateScript none;
+    none.status = grpc::Status(grpc::StatusCode::NOT_FOUND, "no window of that request is open");
+    return new Stream(daemon_, daemon_->on_attach ? daemon_->on_attach(*request) : none);
+  }
+
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
                                    const v1::CancelRequest* request,
                                    v1::CancelResponse* response) override {

@@ -57,6 +57,8 @@ class FakeDaemon {
   void SetServing(bool serving);
 
   std::function<GenerateScript(const v1::GenerateRequest&)> on_generate;
+  // Absent: Attach answers NOT_FOUND.
+  std::function<GenerateScript(const v1::AttachRequest&)> on_attach;
   // Not OK: what every unary call answers.
   grpc::Status unary_status;
   std::string prometheus_text;

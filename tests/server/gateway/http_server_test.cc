@@ -57,7 +57,9 @@ TEST_CASE("the client's request id comes back with every answer, and with its ow
   CHECK(client.Post("/nowhere", "", "X-Request-Id: a-2\r\n").header("x-request-id") == "a-2");
   CHECK(client.Post("/completions", kPrompt, "X-Request-Id: a-3\r\n").header("x-request-id") ==
         "a-3");
-  CHECK(client.Get("/version").header("x-request-id").empty());
+  const std::string drawn = client.Get("/version").header("x-request-id");
+  CHECK(drawn.size() == 32);
+  CHECK(client.Get("/nowhere").header("x-request-id") != drawn);
 }
 
 TEST_CASE("HEAD is GET without the body and OPTIONS names the methods", "[gateway]") {

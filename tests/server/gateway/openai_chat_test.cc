@@ -202,27 +202,48 @@ TEST_CASE("wrong chat fields are refused by name", "[gateway]") {
        "400 stream_options.include_usage"},
       {R"(,"n":0)", "400 n"},
       {R"(,"n":129)", "400 n"},
-      {R"(,"response_format":{"type":"json_object"})", "400 response_format"},
-      {R"(,"response_format":{"type":"json_schema","json_schema":{}})", "400 response_format"},
+      {R"(,"response_format":{})", "400 response_format.type"},
+      {R"(,"response_format":{"type":"yaml"})", "400 response_format.type"},
+      {R"(,"response_format":{"type":"json_schema","json_schema":{}})",
+       "400 response_format.json_schema.schema"},
       {R"(,"response_format":"text")", "400 response_format"},
       {R"(,"tools":[])", "400 tools"},
       {R"(,"tools":["f"])", "400 tools"},
-      {R"(,"tools":[{"type":"function"}],"tool_choice":"required")", "400 tool_choice"},
+      {R"(,"tools":[{"type":"function"}])", "400 tools[0].function"},
+      {R"(,"tools":[{"type":"custom","custom":{"name":"f"}}])", "400 tools[0].type"},
+      {R"(,"tools":[{"type":"function","function":{}}])", "400 tools[0].function.name"},
+      {R"(,"tools":[{"type":"function","function":{"name":"f","parameters":5}}])",
+       "400 tools[0].function.parameters"},
+      {R"(,"tools":[{"type":"function","function":{"name":"f","strict":1}}])",
+       "400 tools[0].function.strict"},
       {R"(,"tools":[{"type":"function"}],"tool_choice":"any")", "400 tool_choice"},
       {R"(,"tools":[{"type":"function"}],"tool_choice":7)", "400 tool_choice"},
-      {R"(,"tools":[{}],"tool_choice":{"type":"function","function":{"name":"f"}})",
+      {R"(,"tools":[{}],"tool_choice":{"type":"function","function":{}})",
+       "400 tool_choice.function.name"},
+      {R"(,"tools":[{}],"tool_choice":{"type":"function"})", "400 tool_choice.function"},
+      {R"(,"tools":[{}],"tool_choice":{"type":"allowed_tools"})", "400 tool_choice.type"},
+      {R"(,"tools":[{"type":"function","function":{"name":"g"}}],)"
+       R"("tool_choice":{"type":"function","function":{"name":"f"}})",
        "400 tool_choice"},
       {R"(,"tools":[{"type":"function"}],"parallel_tool_calls":1)", "400 parallel_tool_calls"},
       {R"(,"include_reasoning":"no")", "400 include_reasoning"},
       {R"(,"separate_reasoning":0)", "400 separate_reasoning"},
       {R"(,"tool_choice":"auto")", "400 tool_choice"},
-      {R"(,"functions":[])", "400 functions"},
-      {R"(,"guided_json":{})", "400 guided_json"},
-      {R"(,"structured_outputs":{"json":{}})", "400 structured_outputs"},
+      {R"(,"functions":[{}])", "400 functions"},
+      {R"(,"function_call":"auto")", "400 function_call"},
+      {R"(,"chat_template":"x")", "400 chat_template"},
+      {R"(,"documents":[{}])", "400 documents"},
+      {R"(,"n_predict":5)", "400 n_predict"},
+      {R"(,"xtc_probability":0.5)", "400 xtc_probability"},
+      {R"(,"reasoning_format":"none")", "400 reasoning_format"},
+      {R"(,"prompt_logprobs":21)", "400 prompt_logprobs"},
+      {R"(,"prompt_logprobs":-1)", "400 prompt_logprobs"},
+      {R"(,"prompt_logprobs":1,"stream":true)", "400 prompt_logprobs"},
+      {R"(,"return_tokens_as_token_ids":1)", "400 return_tokens_as_token_ids"},
       {R"(,"echo":true)", "400 echo"},
-      {R"(,"add_special_tokens":false)", "400 add_special_tokens"},
+      {R"(,"add_special_tokens":true)", "400 add_special_tokens"},
       {R"(,"parse_special":false)", "400 parse_special"},
-      {R"(,"guided_json_object":true)", "400 guided_json_object"},
+      {R"(,"truncate_prompt_tokens":5)", "400 truncate_prompt_tokens"},
       {R"(,"guided_new":false)", "400 guided_new"},
       {R"(,"logprobs":true,"top_logprobs":21)", "400 top_logprobs"},
       {R"(,"max_tokens":0)", "400 max_tokens"},
@@ -488,6 +509,75 @@ TEST_CASE("stop_reason is the matched string, or the id that the request named",
            "/choices/0/stop_reason") == "9");
   CHECK(At(Json(gateway.Post("/chat/completions", Body("")).body), "/choices/0/stop_reason") ==
         "(null)");
+}
+
+TEST_CASE("values that ask for nothing are accepted, whoever's field it is", "[gateway]") {
+  GenerationRequest request;
+  Parsed(Body(R"(,"use_beam_search":false,"length_penalty":1.0,"typical_p":1,"mirostat":0,)"
+              R"("dry_multiplier":0.0,"top_n_sigma":-1,"functions":[],"documents":[],"grammar":"",)"
+              R"("chat_template":"","reasoning_format":"auto","add_special_tokens":false,)"
+              R"("echo":false,"stop_regex":[],"lora":[],"cache_prompt":true,"store":false,)"
+              R"("guided_json_object":false,"structured_outputs":{},"prediction":null)"),
+         &request);
+  CHECK(request.ignored.empty());
+  CHECK_FALSE(request.calls[0].has_constraint());
+}
+
+TEST_CASE("prompt logprobs have vLLM's shape", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
+    CHECK(request.output().prompt_logprobs() == 1);
+    GenerateScript script = testing::AnswerScript({"x"});
+    v1::GenerateEvent scores = testing::DeltaEvent("");
+    v1::TokenLogprob first;
+    first.set_token(3);
+    *scores.mutable_delta()->add_prompt_logprobs() = first;
+    v1::TokenLogprob second = testing::LogprobOf("b", -2);
+    second.set_token(4);
+    second.set_rank(7);
+    second.mutable_top(0)->set_token(9);
+    *scores.mutable_delta()->add_prompt_logprobs() = second;
+    script.events.insert(script.events.begin() + 1, scores);
+    return script;
+  };
+  const auto chat =
+      Json(gateway.Post("/v1/chat/completions", Body(R"(,"prompt_logprobs":1)")).body);
+  const std::string want =
+      R"([null,{"4":{"logprob":-2,"rank":7,"decoded_token":"b"},)"
+      R"("9":{"logprob":-1,"rank":1,"decoded_token":"best"}}])";
+  CHECK(At(chat, "/prompt_logprobs") == want);
+  const auto completion = Json(
+      gateway.Post("/v1/completions", R"({"prompt":"ab","prompt_logprobs":1,"max_tokens":0})")
+          .body);
+  CHECK(At(completion, "/choices/0/prompt_logprobs") == want);
+  CHECK(At(completion, "/choices/0/logprobs") == "(null)");
+}
+
+TEST_CASE("tokens are shown as ids when asked for", "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    GenerateScript script = testing::AnswerScript({"x"});
+    v1::TokenLogprob token = testing::LogprobOf("x", -0.5f);
+    token.set_token(12);
+    token.mutable_top(0)->set_token(13);
+    *script.events[1].mutable_delta()->add_logprobs() = token;
+    return script;
+  };
+  const auto chat = Json(gateway
+                             .Post("/v1/chat/completions",
+                                   Body(R"(,"logprobs":true,"return_tokens_as_token_ids":true)"))
+                             .body);
+  CHECK(At(chat, "/choices/0/logprobs/content/0/token") == "token_id:12");
+  CHECK(At(chat, "/choices/0/logprobs/content/0/bytes") == "[120]");
+  CHECK(At(chat, "/choices/0/logprobs/content/0/top_logprobs/0/token") == "token_id:13");
+  const auto completion =
+      Json(gateway
+               .Post("/v1/completions",
+                     R"({"prompt":"a","logprobs":1,"return_tokens_as_token_ids":true})")
+               .body);
+  CHECK(At(completion, "/choices/0/logprobs/tokens/0") == "token_id:12");
+  CHECK(At(completion, "/choices/0/logprobs/top_logprobs/0/token_id:13") != "(none)");
+  CHECK(At(completion, "/choices/0/logprobs/text_offset") == "[0]");
 }
 
 TEST_CASE("tools with tool_choice none reach the template", "[gateway]") {

@@ -80,7 +80,10 @@ TEST_CASE("wrong completion fields are refused by name", "[gateway]") {
       {R"({"prompt":"a","echo":1})", "400 echo"},
       {R"({"prompt":"a","messages":[]})", "400 messages"},
       {R"({"prompt":"a","best_of":0})", "400 best_of"},
-      {R"({"prompt":"a","prompt_logprobs":1})", "400 prompt_logprobs"},
+      {R"({"prompt":"a","prompt_logprobs":true})", "400 prompt_logprobs"},
+      {R"({"prompt":"a","tool_choice":"auto"})", "400 tool_choice"},
+      {R"({"prompt":"a","chat_template":"x"})", "400 chat_template"},
+      {R"({"prompt":"a","regex":"x","grammar":"root ::= x"})", "400 regex"},
   }));
   INFO(row.body);
   CHECK(Refusal(gateway, row.body) == row.want);
@@ -246,7 +249,7 @@ TEST_CASE("max_tokens 0 without echo is refused in OpenAI's names", "[gateway]")
   const auto refused =
       Json(gateway.Post("/v1/completions", R"({"prompt":"a","max_tokens":0})").body);
   CHECK(At(refused, "/error/param") == "max_tokens");
-  CHECK(At(refused, "/error/message") == "max_tokens 0 asks for no output; it needs echo");
+  CHECK(At(refused, "/error/message") == "max_tokens 0 asks for no output; it needs echo or prompt_logprobs");
   CHECK(gateway.daemon.requests().empty());
 }
 

@@ -183,20 +183,22 @@ TEST_CASE("a model whose calls nobody can parse refuses tools by that name", "[g
   CHECK(At(Json(reply.body), "/error/param") == "tools");
 }
 
-TEST_CASE("what is refused of tool_choice is said by name", "[gateway]") {
-  GenerationRequest request;
-  auto error = ParseChatRequest(Body(std::string(kTools) + R"(,"tool_choice":"required")"),
-                                &request);
-  REQUIRE(error.has_value());
-  CHECK(error->message ==
-        "tool_choice \"required\" needs constrained decoding, which this version does not have; "
-        "\"auto\" and \"none\" are supported");
-  request = {};
-  error = ParseChatRequest(
-      Body(std::string(kTools) + R"(,"tool_choice":{"type":"function","function":{"name":"f"}})"),
-      &request);
-  REQUIRE(error.has_value());
-  CHECK(error->message.rfind("tool_choice by name needs", 0) == 0);
+TEST_CASE("a named tool that was called ends with stop, a required one with tool_calls",
+          "[gateway]") {
+  Gateway gateway;
+  gateway.daemon.on_generate = TwoCalls;
+  const std::string named = R"(,"tool_choice":{"type":"function","function":{"name":"f"}})";
+  for (const bool stream : {false, true}) {
+    for (const auto& [choice, want] : {std::pair<std::string, std::string>{named, "stop"},
+                                       {R"(,"tool_choice":"required")", "tool_calls"}}) {
+      const auto reply = gateway.Post(
+          "/v1/chat/completions", Body(kTools + choice + (stream ? R"(,"stream":true)" : "")));
+      REQUIRE(reply.status == 200);
+      const auto events = reply.events();
+      const auto last = Json(stream ? events[events.size() - 2] : reply.body);
+      CHECK(At(last, "/choices/0/finish_reason") == want);
+    }
+  }
 }
 
 }  // namespace

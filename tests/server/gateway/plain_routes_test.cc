@@ -123,7 +123,7 @@ TEST_CASE("tokenize of messages refuses what only a text prompt honours", "[gate
   Gateway gateway;
   for (const std::string name : {"add_special_tokens", "add_special", "parse_special"}) {
     const HttpReply reply = gateway.Post(
-        "/tokenize", R"({"messages":[{"role":"user","content":"x"}],")" + name + R"(":false})");
+        "/tokenize", R"({"messages":[{"role":"user","content":"x"}],")" + name + R"(":true})");
     CHECK(reply.status == 400);
     CHECK(At(Json(reply.body), "/error/param") == name);
   }
