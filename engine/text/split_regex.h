@@ -13,7 +13,7 @@
 // nobody: once they took far more time than real patterns do, the rest of the text is counted. The
 // clock chooses the way only; what is refused, the steps alone decide.
 // Thread rule: SplitRegex is immutable and used from any thread; each call makes its own
-// SplitBudget and Matchers. Tested by tests/engine/text/split_regex_test.cc,
+// SplitBudget and Matchers, on one thread. Tested by tests/engine/text/split_regex_test.cc,
 // tests/fuzz/split_regex_fuzzer.cc.
 #pragma once
 
@@ -46,7 +46,7 @@ class SplitBudget {
   friend class SplitRegex;
 
   // Takes a quick search by a pattern of `num_items`, which does no more between two looks at the
-  // clock than takes a tenth of a second.
+  // clock than takes a fifth of a second.
   void TakeQuickSearch(size_t num_items);
 
   uint64_t num_steps_ = 0;
@@ -55,6 +55,7 @@ class SplitBudget {
   size_t num_items_until_look_ = 0;
   std::chrono::nanoseconds quick_time_;
   std::chrono::steady_clock::time_point begin_;
+  std::chrono::nanoseconds begin_on_processor_;
 };
 
 class SplitRegex {
