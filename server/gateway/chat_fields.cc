@@ -33,7 +33,7 @@ std::optional<std::string> JoinParts(JsonFields* message, std::vector<std::strin
       return std::nullopt;
     }
     if (text == nullptr || !text->is_string()) {
-      message->Fail("content", "a text part must have a string \"text\"", "invalid_type");
+      message->Fail("content", "a text part of content must have a string \"text\"", "invalid_type");
       return std::nullopt;
     }
     JsonFields part(*object, message->PathOf(absl::StrCat("content[", i, "]")), message->error());
@@ -72,7 +72,7 @@ void ReadToolCalls(JsonFields* message, v1::ChatMessage* out, std::vector<std::s
   for (size_t i = 0; i < calls->size(); ++i) {
     const std::string name = absl::StrCat("tool_calls[", i, "]");
     if (!(*calls)[i].is_object()) {
-      message->Fail(name, "a tool call must be an object", "invalid_type");
+      message->Fail(name, absl::StrCat(name, " must be an object"), "invalid_type");
       return;
     }
     JsonFields call((*calls)[i].get_object(), message->PathOf(name), message->error());

@@ -26,7 +26,7 @@ void RefuseChatOnly(JsonFields* fields) {
   if (const json::array* modalities = fields->Array("modalities", 16)) {
     for (const json::value& item : *modalities) {
       if (item.is_string() && View(item.get_string()) == "text") continue;
-      fields->Fail("modalities", "the only modality is \"text\"", "unsupported_parameter");
+      fields->Fail("modalities", "modalities may hold only \"text\"", "unsupported_parameter");
     }
   }
 }

@@ -375,13 +375,13 @@ def mutate(rng, body):
             parent = parent[step]
         kind = rng.random()
         if kind < 0.5:
-            parent[path[-1]] = rng.choice(VALUES)
+            parent[path[-1]] = copy.deepcopy(rng.choice(VALUES))
         elif kind < 0.65:
             del parent[path[-1]]
         elif kind < 0.75 and isinstance(parent, list):
-            parent.extend([parent[path[-1]]] * rng.randint(1, 50))
+            parent.extend(copy.deepcopy(parent[path[-1]]) for _ in range(rng.randint(1, 50)))
         else:
-            body[rng.choice(NAMES)] = rng.choice(VALUES)
+            body[rng.choice(NAMES)] = copy.deepcopy(rng.choice(VALUES))
         if not body:
             break
     data = bytearray(json.dumps(body, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass"))

@@ -36,6 +36,45 @@ TEST_CASE("fields of fastgen.v1 have OpenAI's names", "[gateway]") {
   CHECK(OpenAiParam(row.field, {}) == row.want);
 }
 
+TEST_CASE("every gRPC status is one HTTP status, type and code", "[gateway]") {
+  using Code = grpc::StatusCode;
+  struct Row {
+    Code grpc;
+    int http;
+    std::string type;
+    std::string code;
+    int retry_after_s;
+  };
+  const Row row = GENERATE(values<Row>({
+      {Code::INVALID_ARGUMENT, 400, "invalid_request_error", "invalid_value", 0},
+      {Code::OUT_OF_RANGE, 400, "invalid_request_error", "out_of_range", 0},
+      {Code::FAILED_PRECONDITION, 400, "invalid_request_error", "failed_precondition", 0},
+      {Code::ALREADY_EXISTS, 400, "invalid_request_error", "already_exists", 0},
+      {Code::CANCELLED, 400, "invalid_request_error", "cancelled", 0},
+      {Code::UNAUTHENTICATED, 401, "authentication_error", "invalid_api_key", 0},
+      {Code::PERMISSION_DENIED, 403, "permission_error", "permission_denied", 0},
+      {Code::NOT_FOUND, 404, "not_found_error", "model_not_found", 0},
+      {Code::DEADLINE_EXCEEDED, 408, "timeout_error", "deadline_exceeded", 0},
+      {Code::RESOURCE_EXHAUSTED, 429, "rate_limit_error", "rate_limit_exceeded", 1},
+      {Code::UNIMPLEMENTED, 501, "not_supported_error", "not_implemented", 0},
+      {Code::UNAVAILABLE, 503, "unavailable_error", "unavailable", 1},
+      {Code::ABORTED, 503, "unavailable_error", "aborted", 1},
+      {Code::INTERNAL, 500, "server_error", "internal_error", 0},
+      {Code::UNKNOWN, 500, "server_error", "internal_error", 0},
+      {Code::DATA_LOSS, 500, "server_error", "internal_error", 0},
+      {static_cast<Code>(99), 500, "server_error", "internal_error", 0},
+  }));
+  const ApiError error = ErrorFromGrpc(grpc::Status(row.grpc, "why"));
+  CHECK(error.status == row.http);
+  CHECK(error.code == row.code);
+  CHECK(error.message == "why");
+  CHECK(error.retry_after_s == row.retry_after_s);
+  CHECK(ErrorJson(error).find("\"type\":\"" + row.type + "\"") != std::string::npos);
+  const HttpResponse response = ErrorResponse(error);
+  CHECK(response.status == row.http);
+  CHECK(response.headers.size() == (row.retry_after_s > 0 ? 1 : 0));
+}
+
 TEST_CASE("broken status details do not hide the error", "[gateway]") {
   const ApiError error =
       ErrorFromGrpc(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no", "\xff\xff garbage"));
