@@ -33,7 +33,8 @@ std::optional<std::string> JoinParts(JsonFields* message, std::vector<std::strin
       return std::nullopt;
     }
     if (text == nullptr || !text->is_string()) {
-      message->Fail("content", "a text part of content must have a string \"text\"", "invalid_type");
+      message->Fail("content", "a text part of content must have a string \"text\"",
+                    "invalid_type");
       return std::nullopt;
     }
     JsonFields part(*object, message->PathOf(absl::StrCat("content[", i, "]")), message->error());
