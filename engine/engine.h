@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/histogram.h"
 #include "engine/engine_options.h"
 #include "engine/request.h"
 #include "engine/text/chat_template.h"
@@ -79,6 +80,7 @@ struct EngineStats {
   int64_t num_swaps = 0;          // preemptions that kept their KV in host memory
   int64_t num_wasted_rows = 0;    // rows computed for sequences that had ended one step before
   int64_t num_queued_tokens = 0;  // prompt tokens of num_waiting
+  HistogramCounts step_tokens;    // tokens computed in each step, prompt and output
   bool paused = false;
 };
 

@@ -410,6 +410,7 @@ EngineStats RunningEngine::stats() const {
   stats.prefix_device_hit_tokens = scheduler.prefix_device_hit_tokens;
   stats.prefix_host_hit_tokens = scheduler.prefix_host_hit_tokens;
   stats.num_steps = snapshot.num_steps;
+  stats.step_tokens = step_loop_.step_tokens();
   stats.paused = snapshot.paused;
   stats.prompt_tokens = counters.prompt_tokens;
   stats.output_tokens = counters.output_tokens;

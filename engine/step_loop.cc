@@ -13,6 +13,11 @@
 namespace fastgen {
 namespace {
 
+// Powers of two, as vLLM counts its iterations.
+std::vector<double> StepTokenBounds() {
+  return {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+}
+
 QueuePlace PlaceOf(const AddCommand& command) {
   return {static_cast<int32_t>(command.stream->request().prompt.size()),
           command.sequences.front().priority, static_cast<int32_t>(command.sequences.size())};
@@ -27,6 +32,7 @@ StepLoop::StepLoop(const SchedulerOptions& options, Executor* executor, const Cl
       clock_(clock),
       queue_(queue),
       completion_(completion),
+      step_tokens_(StepTokenBounds()),
       rank_(executor, clock, [queue] { queue->Wake(); }) {
   Publish();
 }
@@ -230,6 +236,7 @@ bool StepLoop::CommitOldest() {
   scheduler_.ObserveStep(plan.num_tokens, std::max<int64_t>(duration_us, 0));
   for (const FinishedSequence& finished : event->result.finished) NoteFinished(finished);
   ++num_steps_;
+  step_tokens_.Observe(plan.num_tokens);
   last_step_us_ = absl::ToUnixMicros(done.end);
   Publish();
   event->begin = done.begin;

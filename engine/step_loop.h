@@ -9,7 +9,7 @@
 // sleeps. An Executor error is final: all streams end with it and everything is refused from then
 // on. Nothing is allocated from step to step once the longest batch has been seen.
 //
-// Thread rule: Run: the engine thread; stats: any thread.
+// Thread rule: Run: the engine thread; step_tokens: any thread.
 // Tested by tests/engine/engine_test.cc, engine_end_test.cc, engine_stress_test.cc,
 // control_test.cc, deadline_test.cc and allocation_test.cc.
 #pragma once
@@ -23,6 +23,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "engine/completion.h"
 #include "engine/engine.h"
 #include "engine/model/executor.h"
@@ -40,6 +41,9 @@ class StepLoop {
 
   // Until the queue is closed and every sequence has ended.
   void Run();
+
+  // Tokens computed in each step that was committed.
+  HistogramCounts step_tokens() const { return step_tokens_.Read(); }
 
  private:
   // A live request.
@@ -104,6 +108,7 @@ class StepLoop {
   int64_t last_step_us_ = 0;
   int64_t num_steps_ = 0;                              // committed
   int64_t num_kv_tokens_ = 0;                          // as published
+  Histogram step_tokens_;
   absl::flat_hash_map<SequenceId, Request> requests_;  // by leader
   int32_t num_not_started_ = 0;                        // of requests_
   std::vector<EngineCommand> commands_;                // kept for their storage, as the next one

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/strings.h"
 #include "server/proto_convert.h"
 
 namespace fastgen {
@@ -21,32 +20,6 @@ grpc::ServerUnaryReactor* Refused(grpc::ServerUnaryReactor* reactor, const absl:
   return reactor;
 }
 
-// The gauges and counters under the names that vLLM's dashboards know, with our prefix.
-std::string PrometheusText(const EngineStats& stats, const std::string& model_name) {
-  std::string label;
-  for (const char c : model_name) {
-    if (c == '\\' || c == '"') label += '\\';
-    label += c == '\n' ? ' ' : c;
-  }
-  std::string text;
-  const auto add = [&](const char* name, const char* type, double value) {
-    absl::StrAppend(&text, "# TYPE fastgen:", name, " ", type, "\nfastgen:", name,
-                    "{model_name=\"", label, "\"} ", value, "\n");
-  };
-  const int32_t used_blocks = stats.num_blocks - stats.num_free_blocks;
-  add("num_requests_running", "gauge", stats.num_running);
-  add("num_requests_waiting", "gauge", stats.num_waiting);
-  add("kv_cache_usage_perc", "gauge",
-      stats.num_blocks == 0 ? 0 : static_cast<double>(used_blocks) / stats.num_blocks);
-  add("prefix_cache_queries_total", "counter", static_cast<double>(stats.prefix_query_tokens));
-  add("prefix_cache_hits_total", "counter",
-      static_cast<double>(stats.prefix_device_hit_tokens + stats.prefix_host_hit_tokens));
-  add("num_preemptions_total", "counter", static_cast<double>(stats.num_preemptions));
-  add("prompt_tokens_total", "counter", static_cast<double>(stats.prompt_tokens));
-  add("generation_tokens_total", "counter", static_cast<double>(stats.output_tokens));
-  return text;
-}
-
 }  // namespace
 
 grpc::ServerUnaryReactor* AdminService::GetStats(grpc::CallbackServerContext* context,
@@ -55,11 +28,20 @@ grpc::ServerUnaryReactor* AdminService::GetStats(grpc::CallbackServerContext* co
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto engine = gate_->Loaded();
   if (engine.ok()) {
-    const EngineStats stats = (*engine)->stats();
-    ToProto(stats, response);
-    response->set_prometheus_text(PrometheusText(stats, (*engine)->model_info().name));
+    ToProto((*engine)->stats(), response);
+    response->set_prometheus_text(metrics_->Render(*engine));
   }
   reactor->Finish(ToGrpcStatus(engine.status()));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::GetMetrics(grpc::CallbackServerContext* context,
+                                                   const v1::GetMetricsRequest* request,
+                                                   v1::Metrics* response) {
+  const auto engine = gate_->Loaded();
+  response->set_prometheus_text(metrics_->Render(engine.ok() ? *engine : nullptr));
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
   return reactor;
 }
 

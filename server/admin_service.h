@@ -10,18 +10,22 @@
 
 #include "fastgen/v1/admin.grpc.pb.h"
 #include "server/engine_gate.h"
+#include "server/metrics.h"
 
 namespace fastgen {
 
 class AdminService final : public v1::Admin::CallbackService {
  public:
   // `start_drain` is called from gRPC's threads, any number of times, and must not block.
-  AdminService(EngineGate* gate, std::function<void()> start_drain)
-      : gate_(gate), start_drain_(std::move(start_drain)) {}
+  AdminService(EngineGate* gate, const Metrics* metrics, std::function<void()> start_drain)
+      : gate_(gate), metrics_(metrics), start_drain_(std::move(start_drain)) {}
 
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const v1::GetStatsRequest* request,
                                      v1::Stats* response) override;
+  grpc::ServerUnaryReactor* GetMetrics(grpc::CallbackServerContext* context,
+                                       const v1::GetMetricsRequest* request,
+                                       v1::Metrics* response) override;
   grpc::ServerUnaryReactor* ListRequests(grpc::CallbackServerContext* context,
                                          const v1::ListRequestsRequest* request,
                                          v1::ListRequestsResponse* response) override;
@@ -55,6 +59,7 @@ class AdminService final : public v1::Admin::CallbackService {
 
  private:
   EngineGate* const gate_;
+  const Metrics* const metrics_;
   const std::function<void()> start_drain_;
 };
 

@@ -20,6 +20,7 @@
 #include "server/grpc_listener.h"
 #include "server/in_process.h"
 #include "server/inference_service.h"
+#include "server/metrics.h"
 
 namespace fastgen {
 namespace {
@@ -50,8 +51,8 @@ struct Daemon::State {
       : options(daemon_options),
         parts(std::move(daemon_parts)),
         gate([this] { OnEngineFailure(); }),
-        inference(&gate, ServiceOptionsOf(options)),
-        admin(&gate, [this] { DrainByCall(); }) {}
+        inference(&gate, ServiceOptionsOf(options), &metrics),
+        admin(&gate, &metrics, [this] { DrainByCall(); }) {}
   // The engine's last calls reach streams, services and the owner: it ends before any of them.
   ~State() { gate.Close(); }
 
@@ -70,6 +71,7 @@ struct Daemon::State {
 
   const DaemonOptions options;
   const DaemonParts parts;
+  Metrics metrics;
   EngineGate gate;
   InferenceService inference;
   AdminService admin;

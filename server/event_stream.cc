@@ -32,7 +32,8 @@ int RankOf(const absl::Status& status) {
 }  // namespace
 
 EventStream::EventStream(EngineGate* gate, Engine* engine, LiveStreams* live_streams,
-                         const ConvertedRequest& converted, const StreamLimits& limits)
+                         const ConvertedRequest& converted, const StreamLimits& limits,
+                         Metrics* metrics)
     : gate_(gate),
       engine_(engine),
       live_streams_(live_streams),
@@ -43,6 +44,7 @@ EventStream::EventStream(EngineGate* gate, Engine* engine, LiveStreams* live_str
       scores_prompt_(converted.request.output.echo ||
                      converted.request.output.prompt_logprobs.has_value()),
       log_(KeepFor(window_), converted.request.n, limits.resume_ring_tokens),
+      observation_(metrics, converted.request.n),
       output_tokens_(static_cast<size_t>(converted.request.n), 0),
       num_open_(converted.request.n) {}
 
@@ -93,6 +95,7 @@ void EventStream::OnDelta(TokenDelta delta) {
   {
     MutexLock lock(&mutex_);
     output_tokens_.at(static_cast<size_t>(delta.index)) += NumOutputTokens(delta);
+    observation_.OnTokens(delta.index, NumOutputTokens(delta));
     if (abandoned_) return;
     log_.Add(std::move(delta), fields_, raw);
     reader = reader_;
@@ -107,6 +110,7 @@ void EventStream::OnFinished(FinishInfo info) {
   {
     MutexLock lock(&mutex_);
     output_tokens_.at(static_cast<size_t>(info.index)) = info.usage.output_tokens;
+    observation_.OnFinished(info);
     absl::Status status = StatusOfFinish(info);
     any_ok_ = any_ok_ || status.ok();
     if (RankOf(status) > RankOf(failure_)) failure_ = std::move(status);
@@ -133,6 +137,7 @@ void EventStream::OnEngineError(const std::string& message) {
   std::shared_ptr<GenerateReactor> reader;
   {
     MutexLock lock(&mutex_);
+    observation_.OnEngineError();
     ended_ = true;
     end_status_ = ToGrpcStatus(status);
     window_start_ = Clock::now();

@@ -30,6 +30,7 @@
 #include "fastgen/v1/inference.pb.h"
 #include "server/engine_gate.h"
 #include "server/event_log.h"
+#include "server/metrics.h"
 #include "server/proto_convert.h"
 
 namespace fastgen {
@@ -54,7 +55,8 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
 
   // REQUIRES: the request has an id. The pointers outlive the stream.
   EventStream(EngineGate* gate, Engine* engine, LiveStreams* live_streams,
-              const ConvertedRequest& converted, const StreamLimits& limits);
+              const ConvertedRequest& converted, const StreamLimits& limits,
+              Metrics* metrics = nullptr);
   ~EventStream() override;
 
   void OnAccepted(const AcceptedInfo& info) override;
@@ -122,6 +124,7 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
   EventLog log_ ABSL_GUARDED_BY(mutex_);
   std::optional<grpc::Status> end_status_ ABSL_GUARDED_BY(mutex_);  // set: no more events will come
   // How far the request is.
+  RequestObservation observation_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> output_tokens_ ABSL_GUARDED_BY(mutex_);  // by choice
   int num_open_ ABSL_GUARDED_BY(mutex_);                        // choices that have not finished
   bool any_ok_ ABSL_GUARDED_BY(mutex_) = false;                 // a choice ended by stop or length

@@ -49,8 +49,9 @@ std::string DrawIdPrefix() {
 
 }  // namespace
 
-InferenceService::InferenceService(EngineGate* gate, const ServiceOptions& options)
-    : gate_(gate), options_(options), id_prefix_(DrawIdPrefix()) {}
+InferenceService::InferenceService(EngineGate* gate, const ServiceOptions& options,
+                                   Metrics* metrics)
+    : gate_(gate), options_(options), metrics_(metrics), id_prefix_(DrawIdPrefix()) {}
 
 std::string InferenceService::DrawRequestId() {
   return absl::StrCat(id_prefix_, num_ids_drawn_.fetch_add(1, std::memory_order_relaxed) + 1);
@@ -107,7 +108,7 @@ absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::S
     return absl::DeadlineExceededError("the deadline had passed before the request was read");
   }
   auto stream = std::make_shared<EventStream>(gate_, engine, &live_streams_, converted,
-                                                options_.stream);
+                                                options_.stream, metrics_);
   const auto reactor = GenerateReactor::Make(context, gate_, stream);
   stream->SetReader(reactor);
   // From here on the completion thread may call; gRPC keeps what is started before it knows the reactor.
@@ -121,7 +122,10 @@ absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::S
 grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
   const auto reactor = StartGenerate(context, *request);
-  if (!reactor.ok()) return new RefusedStream(reactor.status());
+  if (!reactor.ok()) {
+    metrics_->ObserveRefusal(reactor.status().code());
+    return new RefusedStream(reactor.status());
+  }
   return *reactor;
 }
 

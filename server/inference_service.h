@@ -19,6 +19,7 @@
 #include "server/engine_gate.h"
 #include "server/event_stream.h"
 #include "server/live_streams.h"
+#include "server/metrics.h"
 #include "server/proto_convert.h"
 
 namespace fastgen {
@@ -31,7 +32,8 @@ struct ServiceOptions {
 
 class InferenceService final : public v1::Inference::CallbackService {
  public:
-  InferenceService(EngineGate* gate, const ServiceOptions& options);
+  // The pointers outlive the service.
+  InferenceService(EngineGate* gate, const ServiceOptions& options, Metrics* metrics);
 
   grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
@@ -80,6 +82,7 @@ class InferenceService final : public v1::Inference::CallbackService {
 
   EngineGate* const gate_;
   const ServiceOptions options_;
+  Metrics* const metrics_;
   const std::string id_prefix_;  // differs between runs of the daemon, so that logs of two runs can be told apart
   std::atomic<uint64_t> num_ids_drawn_ = 0;
   LiveStreams live_streams_;

@@ -179,23 +179,19 @@ std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request,
 
 std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
                                      std::string_view tail, Writer writer) {
-  using Stats = UnaryExchange<v1::GetStatsRequest, v1::Stats>;
-  return Stats::Start(
+  using Metrics = UnaryExchange<v1::GetMetricsRequest, v1::Metrics>;
+  return Metrics::Start(
       writer, router.daemon(), request.metadata, {},
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Stats::Done done) {
-        router.daemon().admin->async()->GetStats(context, in, out, std::move(done));
+      [&router](grpc::ClientContext* context, const auto* in, auto* out, Metrics::Done done) {
+        router.daemon().admin->async()->GetMetrics(context, in, out, std::move(done));
       },
-      [writer](const grpc::Status& status, const v1::Stats& stats) {
+      [writer](const grpc::Status& status, const v1::Metrics& metrics) {
         if (!status.ok()) {
           RespondError(writer, ErrorFromGrpc(status));
-        } else if (stats.prometheus_text().empty()) {
-          RespondError(writer, {.status = 501,
-                                .message = "the daemon renders no metrics in this version",
-                                .code = "not_implemented"});
         } else {
           HttpResponse response;
           response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-          response.body = stats.prometheus_text();
+          response.body = metrics.prometheus_text();
           writer->Respond(std::move(response));
         }
       });

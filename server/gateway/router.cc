@@ -65,6 +65,12 @@ constexpr RouteRow kRoutes[] = {
     {"POST", "/messages/count_tokens", nullptr,
      "the Messages API is not part of this version; use /v1/tokenize"},
     {"POST", "/embeddings", nullptr, "embeddings are not part of this version"},
+    {"POST", "/start_profile", nullptr, "profiling is not part of this version"},
+    {"POST", "/stop_profile", nullptr, "profiling is not part of this version"},
+    {"POST", "/sleep", nullptr, "putting a model to sleep is not part of this version"},
+    {"POST", "/wake_up", nullptr, "putting a model to sleep is not part of this version"},
+    {"POST", "/update_weights", nullptr,
+     "new weights for a running model are not part of this version; start another daemon"},
 };
 
 std::shared_ptr<Exchange> Answer(const Writer& writer, const ApiError& error) {

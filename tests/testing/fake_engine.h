@@ -38,6 +38,7 @@ class FakeEngine final : public Engine {
   // Of every prompt; 3 at first.
   void set_num_prompt_tokens(int32_t num_prompt_tokens);
   void set_token_text(const std::string& text);
+  void set_model_name(const std::string& name) { info_.name = name; }  // before serving
   void RefuseNext(absl::Status status);
   // Ends all choices of a live request, or one of them, with `info`; index and usage are filled in.
   void FinishWith(const std::string& request_id, FinishInfo info);

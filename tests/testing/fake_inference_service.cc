@@ -290,10 +290,11 @@ class FakeDaemon::Admin final : public v1::Admin::CallbackService {
  public:
   explicit Admin(FakeDaemon* daemon) : daemon_(daemon) {}
 
-  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
-                                     const v1::GetStatsRequest*, v1::Stats* response) override {
+  grpc::ServerUnaryReactor* GetMetrics(grpc::CallbackServerContext* context,
+                                       const v1::GetMetricsRequest*,
+                                       v1::Metrics* response) override {
     response->set_prometheus_text(daemon_->prometheus_text);
-    return Reply<v1::Stats>(context, daemon_->unary_status);
+    return Reply<v1::Metrics>(context, daemon_->unary_status);
   }
 
  private:

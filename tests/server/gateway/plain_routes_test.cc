@@ -55,14 +55,15 @@ TEST_CASE("version is the gateway's", "[gateway]") {
   CHECK(At(Json(gateway.Get("/version").body), "/version") != "(none)");
 }
 
-TEST_CASE("metrics are the daemon's text, or not built", "[gateway]") {
+TEST_CASE("metrics are the daemon's text, as Prometheus wants it", "[gateway]") {
   Gateway gateway;
-  CHECK(gateway.Get("/metrics").status == 501);
   gateway.daemon.prometheus_text = "fastgen:num_requests_running 1\n";
   const HttpReply reply = gateway.Get("/metrics");
   CHECK(reply.status == 200);
   CHECK(reply.body == "fastgen:num_requests_running 1\n");
-  CHECK(reply.header("content-type").rfind("text/plain", 0) == 0);
+  CHECK(reply.header("content-type") == "text/plain; version=0.0.4; charset=utf-8");
+  gateway.daemon.unary_status = grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "not here");
+  CHECK(gateway.Get("/metrics").status == 501);
 }
 
 TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
