@@ -128,7 +128,7 @@ def test_models_are_listed_with_and_without_prefix(daemon, client):
     ({"messages": QUESTION, "logit_bias": {"5": 1000}}, "logit_bias"),
     ({"messages": QUESTION, "logit_bias": {"60000": 1}}, "logit_bias"),
     ({"messages": QUESTION, "priority": 1000}, "priority"),
-    ({"messages": QUESTION, "response_format": {"type": "json_object"}}, "response_format"),
+    ({"messages": QUESTION, "response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
     ({"messages": QUESTION, "stop": [""]}, "stop"),
     ({"messages": QUESTION, "top_logprobs": 3}, "top_logprobs"),
     ({"messages": [{"role": "user", "content": "word " * 9000}]}, None),

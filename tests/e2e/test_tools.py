@@ -147,11 +147,18 @@ def test_a_call_that_was_cut_ends_by_length(scripted):
     assert call.function.arguments == "{\"city\""
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
-def test_a_choice_that_needs_constraints_is_refused_by_name(scripted, choice):
-    with pytest.raises(BadRequestError) as refused:
-        ask(scripted, tools=TOOLS, tool_choice=choice)
-    assert refused.value.body["param"] == "tool_choice"
+@pytest.mark.parametrize("choice, reason", [("required", "tool_calls"),
+                                            ({"type": "function", "function": {"name": "get_weather"}}, "stop")])
+def test_a_forced_call_comes_after_the_reasoning_and_without_text(scripted, choice, reason):
+    try:
+        answer = ask(scripted, tools=TOOLS, tool_choice=choice)
+    except BadRequestError as refused:
+        assert refused.body["param"] == "tool_choice"
+        pytest.skip("this build serves no constraints")
+    (only,) = answer.choices
+    assert only.finish_reason == reason and not only.message.content
+    assert only.message.reasoning_content == "They want weather."
+    assert only.message.tool_calls[0].function.name == "get_weather"
 
 
 def test_a_parser_that_is_turned_off_refuses_tools(model):
