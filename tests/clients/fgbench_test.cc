@@ -1,7 +1,10 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <deque>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <set>
@@ -9,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "clients/fgbench/closed_loop.h"
 #include "clients/fgbench/completion_events.h"
@@ -135,7 +139,9 @@ TEST_CASE("the same seed makes the same prompts, and no prompt twice", "[clients
 }
 
 TEST_CASE("a file's prompts are taken in turn and differ when they come again", "[clients]") {
-  const std::string path = std::string(std::tmpnam(nullptr)) + ".txt";
+  const std::string path = (std::filesystem::temp_directory_path() /
+                            absl::StrCat("fgbench_test-", getpid(), ".txt"))
+                               .string();
   std::FILE* file = std::fopen(path.c_str(), "w");
   REQUIRE(file != nullptr);
   std::fputs("first\r\n\nsecond", file);
