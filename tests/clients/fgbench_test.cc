@@ -139,9 +139,9 @@ TEST_CASE("the same seed makes the same prompts, and no prompt twice", "[clients
 }
 
 TEST_CASE("a file's prompts are taken in turn and differ when they come again", "[clients]") {
-  const std::string path = (std::filesystem::temp_directory_path() /
-                            absl::StrCat("fgbench_test-", getpid(), ".txt"))
-                               .string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / absl::StrCat("fgbench_test-", getpid(), ".txt"))
+          .string();
   std::FILE* file = std::fopen(path.c_str(), "w");
   REQUIRE(file != nullptr);
   std::fputs("first\r\n\nsecond", file);
