@@ -305,7 +305,8 @@ SplitRegex::Matcher::~Matcher() = default;
 
 // Searches for a match that begins in [*from, end), and sees nothing beyond `end`. Where it would
 // have to, or reaches a limit, the answer is another error than NOMATCH, and no match begins before
-// *from.
+// *from. A pattern that may match nothing is answered so at `end`, too, unless it matches there
+// whatever follows.
 int SplitRegex::Matcher::SearchQuickly(std::string_view text, size_t* from, size_t end) {
   state_->budget->TakeQuickSearch(state_->regex->num_items);
   const uint32_t options = end < text.size() ? PCRE2_PARTIAL_HARD : 0;
@@ -318,11 +319,6 @@ int SplitRegex::Matcher::SearchQuickly(std::string_view text, size_t* from, size
                          state_->data, state_->quick);
   }
   if (result == PCRE2_ERROR_PARTIAL) *from = pcre2_get_startchar(state_->data);
-  // What begins at `end` is seen by nobody yet.
-  if (result >= 0 && end < text.size() && pcre2_get_ovector_pointer(state_->data)[1] >= end &&
-      pcre2_get_startchar(state_->data) >= end) {
-    return PCRE2_ERROR_NOMATCH;
-  }
   return result;
 }
 

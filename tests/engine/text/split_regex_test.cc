@@ -219,6 +219,12 @@ TEST_CASE("a hostile pattern ends at the last step of a mebibyte's", "[text]") {
   }
 }
 
+TEST_CASE("what one item passes over before it fails is counted", "[text]") {
+  const std::string text = Repeat(std::string(59'999, 'a') + "!", 120'000);
+  CHECK(FindAll("[ab]{60000}|c", text).outcome == SplitRegex::Outcome::kError);
+  CHECK(FindAll("[ab]{6}|c", text).outcome == SplitRegex::Outcome::kNoMatch);
+}
+
 TEST_CASE("a pattern that scans once is not refused for the length of the scan", "[text]") {
   const std::string letters(kMebibyte, 'a');
   CHECK(Matches(R"((?=.*x)y)", letters).empty());
@@ -247,6 +253,15 @@ TEST_CASE("searches of few bytes find what searches of the whole text find", "[t
       REQUIRE(counted.outcome == SplitRegex::Outcome::kNoMatch);
       REQUIRE(Matches(pattern, text) == counted.matches);
     }
+  }
+}
+
+TEST_CASE("the end of a search of few bytes is not the end of the text", "[text]") {
+  for (size_t num_bytes = 60; num_bytes < 70; ++num_bytes) {
+    CHECK(Matches("(?!.)|b+", std::string(num_bytes, 'a') + "bb") == Strings{"bb"});
+    CHECK(Matches("(*NO_JIT)(?!.)|b+", std::string(num_bytes, 'a') + "bb") == Strings{"bb"});
+    CHECK(Matches("a$|b", std::string(num_bytes, 'a') + "b") == Strings{"b"});
+    CHECK(Matches(R"(\ba|ab)", " " + std::string(num_bytes, 'a') + "b") == Strings{"a", "ab"});
   }
 }
 
