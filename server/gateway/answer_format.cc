@@ -7,6 +7,17 @@
 
 namespace fastgen::gateway {
 
+void AnswerFormat::AppendEnd(std::string* out) { out->append(kSseDone); }
+
+void AnswerFormat::AppendError(const ApiError& error, std::string* out) {
+  AppendSseData(ErrorJson(error), out);
+  out->append(kSseDone);
+}
+
+void AnswerFormat::AppendKeepAlive(std::string* out) { out->append(kSseKeepAlive); }
+
+HttpResponse AnswerFormat::ErrorAnswer(const ApiError& error) { return ErrorResponse(error); }
+
 std::string AnswerHead(const AnswerOptions& options, std::string_view object) {
   std::string head = "{\"id\":";
   AppendJsonString(options.id, &head);

@@ -1,9 +1,10 @@
-// AnswerFormat: how the events of Generate calls become OpenAI's JSON, whole or as a stream.
+// AnswerFormat: how the events of Generate calls become a dialect's JSON, whole or as a stream.
 //
 // Generation (generation.h) owns the calls and the order of events; a format only appends text. One
 // object per request; the constant parts of a chunk are put together once.
 // Thread rule: the connection's strand.
-// Implemented by ChatFormat and CompletionsFormat; tested through them.
+// Implemented by ChatFormat, CompletionsFormat, ResponsesFormat and MessagesFormat; tested through
+// them.
 #pragma once
 
 #include <cstdint>
@@ -72,6 +73,13 @@ class AnswerFormat {
   // choice goes on from any event; else it is made again from its start, and what the client has
   // left out.
   virtual bool resumes_anywhere() const { return false; }
+
+  // What differs between dialects, and here is OpenAI's chat: the end of a stream, an error within
+  // one, what keeps a silent one open, and an error instead of an answer.
+  virtual void AppendEnd(std::string* out);
+  virtual void AppendError(const ApiError& error, std::string* out);
+  virtual void AppendKeepAlive(std::string* out);
+  virtual HttpResponse ErrorAnswer(const ApiError& error);
 
   // Whole answers: keep a delta, then write everything.
   virtual void Keep(const v1::Delta& delta, ChoiceState* choice) = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -16,6 +17,8 @@ namespace {
 constexpr size_t kMaxChoices = 4096;
 constexpr size_t kMaxStructures = 256;
 constexpr std::string_view kResponseFormat = "response_format";
+// What each dialect calls the format of the text.
+constexpr std::string_view kFormats[] = {kResponseFormat, "text.format", "output_config.format"};
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
@@ -257,7 +260,9 @@ void ConstrainTools(JsonFields* fields, const ToolUse& use, v1::GenerateRequest*
     }
     return;
   }
-  if (call->has_constraint() && names->constraint != kResponseFormat) {
+  const bool is_format = std::find(std::begin(kFormats), std::end(kFormats), names->constraint) !=
+                         std::end(kFormats);
+  if (call->has_constraint() && !is_format) {
     fields->Fail("tool_choice", absl::StrCat(ToAbsl(names->constraint),
                                              " and tool_choice cannot both constrain the answer"));
     return;

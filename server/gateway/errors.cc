@@ -62,6 +62,31 @@ std::string_view TypeOf(int status) {
   }
 }
 
+// 503 stays 503, which proxies and balancers know, where Anthropic has a status of its own, 529.
+std::string_view AnthropicTypeOf(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 408:
+      return "timeout_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 500:
+    case 501:
+      return "api_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return "invalid_request_error";
+  }
+}
+
 constexpr std::pair<std::string_view, std::string_view> kParams[] = {
     {"stopping.include_stop", "include_stop_str_in_output"},
     {"output.token_ids", "return_token_ids"},
@@ -150,10 +175,12 @@ std::string OpenAiParam(std::string_view field, const ParamNames& names) {
   if (plain == "stopping.max_tokens" || plain == "max_tokens") return std::string(names.max_tokens);
   if (plain == "output.prompt_logprobs") return std::string(names.prompt_logprobs);
   if (plain == "output.logprobs" || plain == "logprobs") return std::string(names.logprobs);
+  if (plain == "stopping.stop") return std::string(names.stop);
   if (plain == "constraint" || plain.rfind("constraint.", 0) == 0) {
     return std::string(names.constraint.empty() ? "response_format" : names.constraint);
   }
   if (plain == "chat" || plain.rfind("chat.messages", 0) == 0) {
+    if (!names.messages_match) return std::string(names.prompt);
     // The index says which message; the rest of the path is the same in both dialects.
     return field.substr(0, 5) == "chat." ? std::string(field.substr(5)) : std::string(names.prompt);
   }
@@ -172,6 +199,34 @@ std::string ErrorJson(const ApiError& error) {
   AppendStringOrNull(error.code, &out);
   out += "}}";
   return out;
+}
+
+std::string AnthropicErrorJson(const ApiError& error, std::string_view request_id) {
+  std::string out = "{\"type\":\"error\",\"error\":{\"type\":";
+  AppendJsonString(AnthropicTypeOf(error.status), &out);
+  out += ",\"message\":";
+  const bool names_it = error.message.find(error.param) != std::string::npos;
+  AppendJsonString(names_it ? error.message : absl::StrCat(error.param, ": ", error.message), &out);
+  out += "},\"request_id\":";
+  AppendStringOrNull(request_id, &out);
+  out += '}';
+  return out;
+}
+
+ErrorShape ErrorShapeOf(std::string_view path) {
+  constexpr std::string_view kMessages = "/messages";
+  if (path.substr(0, 4) == "/v1/") path.remove_prefix(3);
+  const bool messages = path.substr(0, kMessages.size()) == kMessages &&
+                        (path.size() == kMessages.size() || path[kMessages.size()] == '/');
+  return messages ? ErrorShape::kAnthropic : ErrorShape::kOpenAi;
+}
+
+HttpResponse ErrorResponse(const ApiError& error, ErrorShape shape, std::string_view request_id) {
+  HttpResponse response = ErrorResponse(error);
+  if (shape == ErrorShape::kOpenAi) return response;
+  response.body = AnthropicErrorJson(error, request_id);
+  if (!request_id.empty()) response.headers.emplace_back("request-id", request_id);
+  return response;
 }
 
 HttpResponse ErrorResponse(const ApiError& error) {

@@ -33,13 +33,26 @@ struct ParamNames {
   std::string_view prompt_logprobs = "echo";
   std::string_view not_found = "model_not_found";  // the code of what the daemon does not have
   std::string_view constraint = "";  // the field that constrains; "" is response_format
+  std::string_view stop = "stop";
+  // The daemon's messages are the request's own, one for one: an index into them can be named.
+  bool messages_match = true;
 };
+
+// Bodies: OpenAI's as above, or Anthropic's {"type":"error","error":{"type","message"},
+// "request_id"}, whose message names the field.
+enum class ErrorShape { kOpenAi, kAnthropic };
+// Of the answers to a path, which may have no route.
+ErrorShape ErrorShapeOf(std::string_view path);
 
 ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names = {});
 
 // {"error":{...}}
 std::string ErrorJson(const ApiError& error);
 HttpResponse ErrorResponse(const ApiError& error);
+// In Anthropic's shape an id that is not "" goes out in the body and as the header "request-id".
+HttpResponse ErrorResponse(const ApiError& error, ErrorShape shape, std::string_view request_id);
+// {"type":"error",...}
+std::string AnthropicErrorJson(const ApiError& error, std::string_view request_id);
 
 // OpenAI's name for a field of fastgen.v1.GenerateRequest, "sampling.top_p" or
 // "chat.messages[3].role"; a name that the table lacks is its last part.

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "server/gateway/json_text.h"
-#include "server/gateway/sse.h"
 
 namespace fastgen::gateway {
 namespace {
@@ -362,7 +361,7 @@ void Generation::Complete() {
     return;
   }
   if (request_.options.include_usage) format_->AppendUsage(Usage(), &writer_->events());
-  writer_->events() += kSseDone;
+  format_->AppendEnd(&writer_->events());
   StampEvents();
   writer_->EndEvents();
 }
@@ -371,12 +370,11 @@ void Generation::Fail(const ApiError& error) {
   if (std::exchange(ended_, true)) return;
   CancelAll();
   if (stream_open_) {
-    AppendSseData(ErrorJson(error), &writer_->events());
-    writer_->events() += kSseDone;
+    format_->AppendError(error, &writer_->events());
     writer_->EndEvents();
     return;
   }
-  HttpResponse response = ErrorResponse(error);
+  HttpResponse response = format_->ErrorAnswer(error);
   response.headers.insert(response.headers.end(), response_headers_.begin(),
                           response_headers_.end());
   writer_->Respond(std::move(response));
@@ -399,7 +397,7 @@ void Generation::OnDrained() {
 void Generation::OnSilence() {
   if (ended_) return;
   OpenStream();
-  writer_->events() += kSseKeepAlive;
+  format_->AppendKeepAlive(&writer_->events());
   writer_->FlushEvents();
 }
 

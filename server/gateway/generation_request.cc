@@ -70,6 +70,8 @@ void ReadPenalties(JsonFields* fields, v1::Sampling* sampling) {
   }
 }
 
+}  // namespace
+
 void ReadSampling(JsonFields* fields, v1::Sampling* sampling) {
   if (auto v = fields->Float("temperature")) sampling->set_temperature(*v);
   if (auto v = fields->Float("top_p")) sampling->set_top_p(*v);
@@ -85,6 +87,8 @@ void ReadSampling(JsonFields* fields, v1::Sampling* sampling) {
   }
   ReadPenalties(fields, sampling);
 }
+
+namespace {
 
 void ReadStop(JsonFields* fields, v1::Stopping* stopping) {
   const json::value* stop = fields->Find("stop");
@@ -185,7 +189,9 @@ void ReadCount(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest*
   }
 }
 
-void ReadControl(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request) {
+}  // namespace
+
+void ReadIdentity(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request) {
   if (auto model = fields->String("model")) {
     if (model->size() > kMaxModelBytes) {
       fields->Fail("model", absl::StrCat("model is longer than ", kMaxModelBytes, " bytes"));
@@ -208,6 +214,21 @@ void ReadControl(JsonFields* fields, v1::GenerateRequest* call, GenerationReques
     }
     call->set_cache_salt(*std::move(salt));
   }
+}
+
+void RefuseNames(JsonFields* fields, std::initializer_list<std::string_view> names,
+                 std::string_view why) {
+  for (std::string_view name : names) {
+    if (fields->Find(name) == nullptr) continue;
+    fields->Fail(name, absl::StrCat(fields->PathOf(name), " ", ToAbsl(why)),
+                 "unsupported_parameter");
+  }
+}
+
+namespace {
+
+void ReadControl(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request) {
+  ReadIdentity(fields, call, request);
   request->options.tokens_as_ids = fields->Bool("return_tokens_as_token_ids").value_or(false);
   request->options.return_token_ids = fields->Bool("return_token_ids").value_or(false);
   if (request->options.return_token_ids) call->mutable_output()->set_token_ids(true);

@@ -24,7 +24,7 @@
 
 namespace fastgen::gateway {
 
-enum class GenerationRoute { kChat, kCompletions };
+enum class GenerationRoute { kChat, kCompletions, kResponses, kMessages };
 
 // How the answer is to be written.
 struct AnswerOptions {
@@ -45,6 +45,7 @@ struct AnswerOptions {
   int32_t top_logprobs = 0;                // completions: candidates of each token
   std::optional<int32_t> prompt_logprobs;  // vLLM's, in whole answers
   std::vector<int32_t> stop_token_ids;     // those that count as stop_reason
+  std::string echo_json;  // Responses: members that the answer repeats of the request
 };
 
 inline constexpr int64_t kMaxLogprobs = 20;  // candidates a token; the engine's
@@ -62,6 +63,15 @@ struct GenerationRequest {
   // Instead of `calls`: the stream to take up, and from where.
   std::optional<StreamPosition> resume;
 };
+
+// Parts of it, which the dialects without OpenAI's older names read too.
+// model, request_id, priority, cache_salt
+void ReadIdentity(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request);
+// OpenAI's parameters and vLLM's.
+void ReadSampling(JsonFields* fields, v1::Sampling* sampling);
+// Refuses the names with `why`, whatever their value: "n is not part of /responses".
+void RefuseNames(JsonFields* fields, std::initializer_list<std::string_view> names,
+                 std::string_view why);
 
 // Reads everything that both routes share into `request->options` and `call`.
 void ReadSharedFields(JsonFields* fields, v1::GenerateRequest* call, GenerationRequest* request);

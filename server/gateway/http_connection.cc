@@ -193,7 +193,7 @@ void HttpConnection::Advance() {
       phase_ = Phase::kBusy;
       keep_alive_ = false;
       head_only_ = false;
-      Respond(ErrorResponse(reader_.error()));
+      RespondError(reader_.error());
       return;
     }
     // The parser takes body bytes as they come: what it leaves is an unfinished chunk head or trailer, and it sets no
@@ -203,9 +203,9 @@ void HttpConnection::Advance() {
       phase_ = Phase::kBusy;
       keep_alive_ = false;
       head_only_ = false;
-      Respond(ErrorResponse({.status = 431,
-                             .message = "a chunk's head or trailer is too large",
-                             .code = "head_too_large"}));
+      RespondError({.status = 431,
+                    .message = "a chunk's head or trailer is too large",
+                    .code = "head_too_large"});
       return;
     }
     if (reader_.TakeContinueWish()) {
@@ -266,6 +266,11 @@ void HttpConnection::Respond(HttpResponse response) {
   head_ += "\r\n";
   if (!head_only_) pending_ = std::move(response.body);
   Write();
+}
+
+// Of a request that was not read to its end.
+void HttpConnection::RespondError(const ApiError& error) {
+  Respond(ErrorResponse(error, ErrorShapeOf(reader_.path()), ""));
 }
 
 void HttpConnection::StartEvents(const Headers& headers) {
@@ -428,9 +433,9 @@ void HttpConnection::OnTimer() {
       phase_ = Phase::kBusy;
       keep_alive_ = false;
       head_only_ = false;
-      Respond(ErrorResponse({.status = 408,
-                             .message = "the request did not arrive in time",
-                             .code = "request_timeout"}));
+      RespondError({.status = 408,
+                    .message = "the request did not arrive in time",
+                    .code = "request_timeout"});
       return;
     case Phase::kBusy:
       if (write_outstanding_ && now >= write_deadline_) {

@@ -66,6 +66,7 @@ class HttpConnection final : public ResponseWriter,
   void OnRead(const boost::system::error_code& error, size_t num_bytes);
   void Advance();
   void Dispatch();
+  void RespondError(const ApiError& error);
   void AppendHead(int status, const Headers& headers, std::string* out);
   void Write();
   void OnWritten(const boost::system::error_code& error);

@@ -172,6 +172,11 @@ void HttpRequestReader::CheckHead() {
 
 bool HttpRequestReader::TakeContinueWish() { return std::exchange(continue_wish_, false); }
 
+std::string HttpRequestReader::path() const {
+  const auto target = parser_->beast.get().target();
+  return PathOf({target.data(), target.size()}).value_or("");
+}
+
 HttpRequest HttpRequestReader::TakeRequest() {
   CHECK(state_ == State::kDone);
   auto message = parser_->beast.release();

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "server/gateway/errors.h"
@@ -35,6 +36,8 @@ class HttpRequestReader {
   HttpRequest TakeRequest();
   // REQUIRES: kFailed.
   const ApiError& error() const { return error_; }
+  // Of the request being read, as far as it is known; "" before that.
+  std::string path() const;
 
  private:
   struct Parser;

@@ -223,6 +223,23 @@ const json::array* JsonFields::Array(std::string_view name, size_t max_items) {
   return &value->get_array();
 }
 
+std::optional<std::vector<std::string>> JsonFields::Strings(std::string_view name,
+                                                            size_t max_items) {
+  const json::array* array = Array(name, max_items);
+  if (array == nullptr) return std::nullopt;
+  std::vector<std::string> strings;
+  for (const json::value& item : *array) {
+    if (!item.is_string()) {
+      Fail(name,
+           absl::StrCat(PathOf(name), " must hold strings, not ", ToAbsl(KindOf(item))),
+           "invalid_type");
+      return std::nullopt;
+    }
+    strings.emplace_back(View(item.get_string()));
+  }
+  return strings;
+}
+
 std::optional<std::vector<int32_t>> JsonFields::Ids(std::string_view name, size_t max_items) {
   const json::array* array = Array(name, max_items);
   if (array == nullptr) return std::nullopt;
@@ -238,6 +255,10 @@ std::optional<std::vector<int32_t>> JsonFields::Ids(std::string_view name, size_
     ids.push_back(*id);
   }
   return ids;
+}
+
+void JsonFields::AppendIgnored(std::string_view name, std::vector<std::string>* ignored) const {
+  if (ignored->size() < kMaxUnknown) ignored->push_back(HeaderSafe(PathOf(name)));
 }
 
 void JsonFields::AppendUnknown(std::vector<std::string>* unknown) const {

@@ -41,6 +41,7 @@ class JsonFields {
   std::optional<std::string> String(std::string_view name);
   const boost::json::object* Object(std::string_view name);
   const boost::json::array* Array(std::string_view name, size_t max_items);
+  std::optional<std::vector<std::string>> Strings(std::string_view name, size_t max_items);
   // Token ids.
   std::optional<std::vector<int32_t>> Ids(std::string_view name, size_t max_items);
   // The object's own names that start so; they live as long as the object.
@@ -53,6 +54,8 @@ class JsonFields {
   bool ok() const { return !error_->has_value(); }
   std::optional<ApiError>* error() { return error_; }
   std::string PathOf(std::string_view name) const;
+  // One that was read and is of no effect, in the same list.
+  void AppendIgnored(std::string_view name, std::vector<std::string>* ignored) const;
   // Paths of the fields that nothing asked for, made safe for a header; bounded.
   void AppendUnknown(std::vector<std::string>* unknown) const;
 

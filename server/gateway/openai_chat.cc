@@ -51,6 +51,8 @@ void AppendTokenFields(const AnswerOptions& options, int32_t id, std::string_vie
   AppendJsonBytes(bytes, out);
 }
 
+}  // namespace
+
 void AppendChatLogprobs(const AnswerOptions& options,
                         const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs,
                         std::string* out) {
@@ -68,6 +70,8 @@ void AppendChatLogprobs(const AnswerOptions& options,
     out->append("]}");
   }
 }
+
+namespace {
 
 // ,"reasoning_content":..,"reasoning":.. or nothing
 void AppendReasoning(std::string_view reasoning, std::string* out) {

@@ -26,6 +26,12 @@ namespace fastgen::gateway {
 // nullopt and `*request` filled, or what is wrong.
 std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationRequest* request);
 
+// {"token":..,"logprob":..,"bytes":..,"top_logprobs":[..]} for each, after what `out` already holds
+// of the list.
+void AppendChatLogprobs(const AnswerOptions& options,
+                        const google::protobuf::RepeatedPtrField<v1::TokenLogprob>& logprobs,
+                        std::string* out);
+
 class ChatFormat final : public AnswerFormat {
  public:
   explicit ChatFormat(const AnswerOptions& options);

@@ -110,10 +110,10 @@ std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& requ
       [&router](grpc::ClientContext* context, const auto* in, auto* out, Info::Done done) {
         router.daemon().inference->async()->GetModelInfo(context, in, out, std::move(done));
       },
-      [&router, writer, next = std::move(next)](const grpc::Status& status,
-                                                const v1::ModelInfo& info) {
+      [&router, writer, next = std::move(next), shape = ErrorShapeOf(request.path),
+       id = request.request_id](const grpc::Status& status, const v1::ModelInfo& info) {
         if (!status.ok()) {
-          RespondError(writer, ErrorFromGrpc(status));
+          writer->Respond(ErrorResponse(ErrorFromGrpc(status), shape, id));
           return;
         }
         router.set_model(info);

@@ -12,12 +12,17 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/strings.h"
+#include "server/gateway/anthropic_answer.h"
+#include "server/gateway/anthropic_count_tokens.h"
+#include "server/gateway/anthropic_messages.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/generation.h"
 #include "server/gateway/openai_chat.h"
 #include "server/gateway/openai_completions.h"
+#include "server/gateway/openai_responses.h"
 #include "server/gateway/plain_routes.h"
 #include "server/gateway/request_id.h"
+#include "server/gateway/responses_answer.h"
 #include "server/gateway/text_routes.h"
 #include "server/gateway/unary_exchange.h"
 
@@ -27,6 +32,8 @@ namespace {
 using Writer = std::shared_ptr<ResponseWriter>;
 using Handler = std::shared_ptr<Exchange> (*)(Router&, const HttpRequest&, std::string_view tail,
                                               Writer);
+
+constexpr size_t kMaxKeptBytes = 32 << 10;
 
 struct RouteRow {
   std::string_view method;
@@ -40,14 +47,21 @@ std::shared_ptr<Exchange> ResumeStream(Router& router, const HttpRequest& reques
   return router.Resume(request, tail, std::move(writer));
 }
 
-constexpr std::string_view kChatPath = "/chat/completions";
-constexpr std::string_view kCompletionsPath = "/completions";
+constexpr GenerationRow kGenerationRows[] = {
+    {"/chat/completions", GenerationRoute::kChat, "chatcmpl-", &ParseChatRequest},
+    {"/completions", GenerationRoute::kCompletions, "cmpl-", &ParseCompletionsRequest},
+    {"/responses", GenerationRoute::kResponses, "resp_", &ParseResponsesRequest},
+    {"/messages", GenerationRoute::kMessages, "msg_", &ParseMessagesRequest},
+};
 
 constexpr RouteRow kRoutes[] = {
-    {"POST", kChatPath, nullptr, ""},
+    {"POST", "/chat/completions", nullptr, ""},
     {"POST", "/chat/completions/input_tokens", &CountChatTokens, ""},
     {"POST", "/apply-template", &ApplyTemplate, ""},
-    {"POST", kCompletionsPath, nullptr, ""},
+    {"POST", "/completions", nullptr, ""},
+    {"POST", "/responses", nullptr, ""},
+    {"POST", "/messages", nullptr, ""},
+    {"POST", "/messages/count_tokens", &PostCountTokens, ""},
     {"GET", "/models", &ListModels, ""},
     {"GET", "/models/", &GetModel, ""},
     {"GET", "/health", &GetHealth, ""},
@@ -58,12 +72,6 @@ constexpr RouteRow kRoutes[] = {
     {"POST", "/cancel", &PostCancel, ""},
     {"GET", "/streams/", &ResumeStream, ""},
     {"GET", "/openapi.json", nullptr, "the OpenAPI description is not part of this version"},
-    {"POST", "/responses", nullptr,
-     "the Responses API is not part of this version; use /v1/chat/completions"},
-    {"POST", "/messages", nullptr,
-     "the Messages API is not part of this version; use /v1/chat/completions"},
-    {"POST", "/messages/count_tokens", nullptr,
-     "the Messages API is not part of this version; use /v1/tokenize"},
     {"POST", "/embeddings", nullptr, "embeddings are not part of this version"},
     {"POST", "/start_profile", nullptr, "profiling is not part of this version"},
     {"POST", "/stop_profile", nullptr, "profiling is not part of this version"},
@@ -73,8 +81,16 @@ constexpr RouteRow kRoutes[] = {
      "new weights for a running model are not part of this version; start another daemon"},
 };
 
-std::shared_ptr<Exchange> Answer(const Writer& writer, const ApiError& error) {
-  writer->Respond(ErrorResponse(error));
+// In the shape of the path's dialect.
+HttpResponse ErrorFor(const HttpRequest& request, const ApiError& error,
+                      std::string_view request_id) {
+  return ErrorResponse(error, ErrorShapeOf(request.path), request_id);
+}
+
+std::shared_ptr<Exchange> Answer(const Writer& writer, const HttpRequest& request,
+                                 const ApiError& error) {
+  const bool has_id = IsRequestId(request.request_id);
+  writer->Respond(ErrorFor(request, error, has_id ? request.request_id : ""));
   return nullptr;
 }
 
@@ -110,11 +126,13 @@ std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
   if (request.method == "OPTIONS") {
     response.status = 204;
   } else {
-    response = ErrorResponse(
+    response = ErrorFor(
+        request,
         {.status = 405,
          .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
                                  absl::StrJoin(allowed, ", "), " is"),
-         .code = "method_not_allowed"});
+         .code = "method_not_allowed"},
+        "");
   }
   response.headers.emplace_back("Allow", absl::StrCat(absl::StrJoin(allowed, ", "), ", OPTIONS"));
   writer->Respond(std::move(response));
@@ -159,6 +177,14 @@ std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                     .param = "X-Fastgen-Resume-Window",
                     .code = "unsupported_parameter"};
   }
+  // What a stream is taken up with is kept, also what its answer repeats of the request.
+  if (generation->options.echo_json.size() > kMaxKeptBytes) {
+    return ApiError{.message = absl::StrCat("X-Fastgen-Resume-Window needs a request whose "
+                                            "instructions and tools are within ",
+                                            kMaxKeptBytes, " bytes"),
+                    .param = "X-Fastgen-Resume-Window",
+                    .code = "unsupported_parameter"};
+  }
   generation->has_window = true;
   for (v1::GenerateRequest& call : generation->calls) {
     call.mutable_resume_window()->set_seconds(static_cast<int64_t>(seconds));
@@ -188,8 +214,17 @@ std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequ
 }
 
 std::unique_ptr<AnswerFormat> MakeFormat(GenerationRoute route, const AnswerOptions& options) {
-  if (route == GenerationRoute::kChat) return std::make_unique<ChatFormat>(options);
-  return std::make_unique<CompletionsFormat>(options);
+  switch (route) {
+    case GenerationRoute::kChat:
+      return std::make_unique<ChatFormat>(options);
+    case GenerationRoute::kCompletions:
+      return std::make_unique<CompletionsFormat>(options);
+    case GenerationRoute::kResponses:
+      return std::make_unique<ResponsesFormat>(options);
+    case GenerationRoute::kMessages:
+      return std::make_unique<MessagesFormat>(options);
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -249,51 +284,55 @@ std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
       continue;
     }
     if (!row.note.empty()) {
-      return Answer(writer,
+      return Answer(writer, request,
                     {.status = 501, .message = std::string(row.note), .code = "not_implemented"});
     }
     if (method == "POST") {
-      if (const auto error = CheckBody(request)) return Answer(writer, *error);
+      if (const auto error = CheckBody(request)) return Answer(writer, request, *error);
     }
     if (row.handler != nullptr) return row.handler(*this, request, tail, std::move(writer));
-    return Generate(row.path == kChatPath ? GenerationRoute::kChat : GenerationRoute::kCompletions,
-                    request, std::move(writer));
+    for (const GenerationRow& generated : kGenerationRows) {
+      if (generated.path == path) return Generate(generated, request, std::move(writer));
+    }
   }
   if (!allowed.empty()) return MethodNotAllowed(request, allowed, writer);
-  return Answer(writer, {.status = 404,
-                         .message = absl::StrCat("there is no route ", request.method.substr(0, 32),
-                                                 " ", request.path.substr(0, 256)),
-                         .code = "not_found"});
+  return Answer(writer, request,
+                {.status = 404,
+                 .message = absl::StrCat("there is no route ", request.method.substr(0, 32), " ",
+                                         request.path.substr(0, 256)),
+                 .code = "not_found"});
 }
 
-std::shared_ptr<Exchange> Router::Generate(GenerationRoute route, const HttpRequest& request,
+std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpRequest& request,
                                            Writer writer) {
-  const bool chat = route == GenerationRoute::kChat;
   auto generation = std::make_shared<GenerationRequest>();
-  std::optional<ApiError> error = chat ? ParseChatRequest(request.body, generation.get())
-                                       : ParseCompletionsRequest(request.body, generation.get());
+  std::optional<ApiError> error = row.parse(request.body, generation.get());
   if (!error.has_value()) error = CheckIgnored(generation->ignored);
   if (!error.has_value()) error = ReadResumeWindow(request, generation.get());
   if (!error.has_value()) error = SetRequestIds(request, generation.get());
-  if (error.has_value()) return Answer(writer, *error);
-  generation->options.id = absl::StrCat(chat ? "chatcmpl-" : "cmpl-", generation->request_id);
+  if (error.has_value()) return Answer(writer, request, *error);
+  generation->options.id = absl::StrCat(ToAbsl(row.id_prefix), generation->request_id);
   generation->options.created = absl::ToUnixSeconds(absl::Now());
 
-  const auto begin = [this, route, generation, writer,
-                      metadata = request.metadata]() -> std::shared_ptr<Exchange> {
+  const auto begin = [this, route = row.route, shape = ErrorShapeOf(request.path), generation,
+                      writer, metadata = request.metadata]() -> std::shared_ptr<Exchange> {
     AnswerOptions& options = generation->options;
     if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
-      return Answer(writer, {.status = 404,
-                             .message = absl::StrCat("the model '", options.model,
-                                                     "' does not exist; this server has '",
-                                                     model_name(), "'"),
-                             .param = "model",
-                             .code = "model_not_found"});
+      const ApiError unknown = {.status = 404,
+                                .message = absl::StrCat("the model '", options.model,
+                                                        "' does not exist; this server has '",
+                                                        model_name(), "'"),
+                                .param = "model",
+                                .code = "model_not_found"};
+      writer->Respond(ErrorResponse(unknown, shape, generation->request_id));
+      return nullptr;
     }
     if (options.model.empty()) options.model = model_name();
     options.system_fingerprint = system_fingerprint();
     Headers headers = IgnoredHeaders(generation->ignored);
     headers.emplace_back("X-Request-Id", generation->request_id);
+    // Anthropic's clients look for it under this name.
+    if (shape == ErrorShape::kAnthropic) headers.emplace_back("request-id", generation->request_id);
     if (generation->has_window) {
       const ResumableStream stream = {route, generation->num_answers, options, generation->names};
       resumable_.Add(generation->request_id, stream);
@@ -320,7 +359,7 @@ std::shared_ptr<Exchange> Router::Resume(const HttpRequest& request, std::string
   const std::string id(request_id);
   std::optional<ResumableStream> stream = resumable_.Find(id);
   if (!stream.has_value()) {
-    return Answer(writer, {.status = 404,
+    return Answer(writer, request, {.status = 404,
                            .message = absl::StrCat("there is no request '", id.substr(0, 128),
                                                    "' whose resume window is open"),
                            .param = "request_id",
@@ -332,7 +371,7 @@ std::shared_ptr<Exchange> Router::Resume(const HttpRequest& request, std::string
   const bool anywhere = stream->num_answers == 1 && format->resumes_anywhere();
   if (!position.has_value() || (!anywhere && !position->at_start()) ||
       (!stream->options.stream && !request.last_event_id.empty())) {
-    return Answer(writer,
+    return Answer(writer, request,
                   {.message = stream->options.stream
                                   ? "Last-Event-ID is not an id that this stream's events had"
                                   : "Last-Event-ID belongs to event streams; this request has none",

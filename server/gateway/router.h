@@ -18,6 +18,7 @@
 #include "server/gateway/daemon.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/exchange.h"
+#include "server/gateway/generation_request.h"
 #include "server/gateway/http_server.h"
 #include "server/gateway/resumable_streams.h"
 
@@ -25,6 +26,14 @@ namespace fastgen::gateway {
 
 // X-Fastgen-Ignored, unless there is nothing to name.
 Headers IgnoredHeaders(const std::vector<std::string>& ignored);
+
+// A route whose answer is generated, in its own dialect.
+struct GenerationRow {
+  std::string_view path;
+  GenerationRoute route;
+  std::string_view id_prefix;
+  std::optional<ApiError> (*parse)(std::string_view body, GenerationRequest* request);
+};
 
 class Router {
  public:
@@ -47,7 +56,7 @@ class Router {
   std::optional<ApiError> CheckIgnored(const std::vector<std::string>& ignored) const;
 
  private:
-  std::shared_ptr<Exchange> Generate(GenerationRoute route, const HttpRequest& request,
+  std::shared_ptr<Exchange> Generate(const GenerationRow& row, const HttpRequest& request,
                                      std::shared_ptr<ResponseWriter> writer);
 
   const GatewayOptions& options_;

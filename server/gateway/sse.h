@@ -17,6 +17,9 @@ inline constexpr std::string_view kSseEventEnd = "\n\n";
 inline constexpr std::string_view kSseDone = "data: [DONE]\n\n";
 inline constexpr std::string_view kSseKeepAlive = ": keep-alive\n\n";
 
+// `event: <name>`, then the data.
+inline constexpr std::string_view kSseEventPrefix = "event: ";
+
 // REQUIRES: `json` has no line break (JSON text as AppendJsonString writes it never has).
 void AppendSseData(std::string_view json, std::string* out);
 

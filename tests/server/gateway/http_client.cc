@@ -34,6 +34,24 @@ std::vector<std::string> HttpReply::events() const {
   return events;
 }
 
+std::vector<std::pair<std::string, std::string>> HttpReply::named_events() const {
+  std::vector<std::pair<std::string, std::string>> events;
+  size_t start = 0;
+  while (start < body.size()) {
+    const size_t end = std::min(body.find("\n\n", start), body.size());
+    const std::string event = body.substr(start, end - start);
+    start = end + 2;
+    if (event[0] == ':') continue;
+    const size_t data = event.find("\ndata: ");
+    if (event.rfind("event: ", 0) == 0 && data != std::string::npos) {
+      events.emplace_back(event.substr(7, data - 7), event.substr(data + 7));
+    } else {
+      events.emplace_back("(unnamed)", event);
+    }
+  }
+  return events;
+}
+
 HttpClient::HttpClient(const std::string& address, int receive_buffer_bytes) {
   const size_t colon = address.rfind(':');
   sockaddr_in to = {};

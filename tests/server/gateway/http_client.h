@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -22,6 +23,8 @@ struct HttpReply {
   std::string header(const std::string& name) const;
   // The `data:` payloads of an event stream.
   std::vector<std::string> events() const;
+  // {name, payload} of each event of a stream that names all of its events; comments are left out.
+  std::vector<std::pair<std::string, std::string>> named_events() const;
 };
 
 class HttpClient {
