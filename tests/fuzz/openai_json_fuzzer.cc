@@ -1,13 +1,17 @@
-// Any bytes as the body of the two generation routes: a request or an error below 500, never a
-// crash.
+// Any bytes as the body of the generation routes, in each dialect: a request or an error below 500,
+// never a crash. A conversation that is read has messages of known roles only.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
+#include "server/gateway/anthropic_messages.h"
 #include "server/gateway/openai_chat.h"
 #include "server/gateway/openai_completions.h"
+#include "server/gateway/openai_responses.h"
 
 namespace {
 
@@ -33,6 +37,15 @@ void Check(const std::optional<fastgen::gateway::ApiError>& error,
   }
 }
 
+void CheckChat(const fastgen::v1::Chat& chat) {
+  if (chat.messages().empty()) std::abort();
+  for (const auto& message : chat.messages()) {
+    const std::string& role = message.role();
+    if (role != "system" && role != "user" && role != "assistant" && role != "tool") std::abort();
+    if (role != "assistant" && message.tool_calls_size() > 0) std::abort();
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -41,5 +54,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Check(fastgen::gateway::ParseChatRequest(body, &chat), chat);
   fastgen::gateway::GenerationRequest completions;
   Check(fastgen::gateway::ParseCompletionsRequest(body, &completions), completions);
+  fastgen::gateway::GenerationRequest responses;
+  const auto responses_error = fastgen::gateway::ParseResponsesRequest(body, &responses);
+  Check(responses_error, responses);
+  if (!responses_error.has_value()) CheckChat(responses.calls[0].chat());
+  fastgen::gateway::GenerationRequest messages;
+  const auto messages_error = fastgen::gateway::ParseMessagesRequest(body, &messages);
+  Check(messages_error, messages);
+  if (!messages_error.has_value()) CheckChat(messages.calls[0].chat());
+  fastgen::v1::RenderChatRequest counted;
+  std::vector<std::string> ignored;
+  if (!fastgen::gateway::ParseCountTokensRequest(body, &counted, &ignored).has_value())
+    CheckChat(counted.chat());
   return 0;
 }
