@@ -69,9 +69,9 @@ class AnswerFormat {
                             std::string* out) = 0;
   virtual void AppendUsage(const AnswerUsage& usage, std::string* out) = 0;
 
-  // Whether what a delta becomes depends on its choice's state alone, so that a broken stream of one
-  // choice goes on from any event; else it is made again from its start, and what the client has
-  // left out.
+  // Whether what a delta becomes depends on its choice's state alone, so that a broken stream of
+  // one choice goes on from any event; else it is made again from its start, and what the client
+  // has left out.
   virtual bool resumes_anywhere() const { return false; }
 
   // What differs between dialects, and here is OpenAI's chat: the end of a stream, an error within

@@ -70,7 +70,8 @@ void AnswerItems::Append(std::string_view piece, Listener* listener) {
     item.logprobs += logprobs;
   }
   if (listener != nullptr) {
-    listener->OnPiece(item, piece, shows_logprobs ? std::string_view(logprobs) : std::string_view());
+    listener->OnPiece(item, piece,
+                      shows_logprobs ? std::string_view(logprobs) : std::string_view());
   }
 }
 

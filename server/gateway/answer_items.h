@@ -2,8 +2,8 @@
 // and tool calls, each once as long as nothing else comes between.
 //
 // Responses and Messages answer with a list of such parts, where chat has one message with a member
-// for each kind. A listener hears of each part when it begins, of its pieces and of its end; without
-// one the parts add up. Both see the same parts, so a stream and its whole twin agree.
+// for each kind. A listener hears of each part when it begins, of its pieces and of its end;
+// without one the parts add up. Both see the same parts, so a stream and its whole twin agree.
 //
 // Within one delta the order is: what goes on with the open call, reasoning, text, then calls that
 // begin. Logprobs belong to text: those of tokens that show nothing wait for the next text, or go

@@ -168,11 +168,10 @@ void MessagesFormat::OnOpen(const AnswerItem& item) {
 void MessagesFormat::OnPiece(const AnswerItem& item, std::string_view piece, std::string_view) {
   if (!IsShown(item)) return;
   OpenBlockEvent("content_block_delta", BlockIndex(item), out_);
-  out_->append(item.kind == Kind::kReasoning
-                   ? ",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":"
-               : item.kind == Kind::kText
-                   ? ",\"delta\":{\"type\":\"text_delta\",\"text\":"
-                   : ",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":");
+  out_->append(
+      item.kind == Kind::kReasoning ? ",\"delta\":{\"type\":\"thinking_delta\",\"thinking\":"
+      : item.kind == Kind::kText    ? ",\"delta\":{\"type\":\"text_delta\",\"text\":"
+                                 : ",\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":");
   AppendJsonString(piece, out_);
   out_->push_back('}');
   CloseEvent(out_);
@@ -192,9 +191,9 @@ void MessagesFormat::AppendFinish(const ChoiceState& choice, const PromptState& 
   out->append(",\"delta\":{");
   AppendStop(choice, out);
   out->append("},\"usage\":");
-  AppendMessageUsage({prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens,
-                      choice.reasoning_tokens},
-                     out);
+  AppendMessageUsage(
+      {prompt.prompt_tokens, prompt.cached_tokens, choice.output_tokens, choice.reasoning_tokens},
+      out);
   CloseEvent(out);
   OpenEvent("message_stop", out);
   CloseEvent(out);

@@ -5,11 +5,11 @@
 // Blocks are thinking, text and tool_use, in the model's own order. `input` of a tool_use block is
 // an object in a whole answer and pieces of JSON text in a stream; of a call that was cut, which is
 // no JSON, the whole answer has an empty object. input_tokens leaves out the tokens that came from
-// the prefix cache, which cache_read_input_tokens counts. stop_reason is null for a request that was
-// cancelled by its id. A silent stream is kept open with `ping` once it has begun, before that with
-// a comment.
+// the prefix cache, which cache_read_input_tokens counts. stop_reason is null for a request that
+// was cancelled by its id. A silent stream is kept open with `ping` once it has begun, before that
+// with a comment.
 // Thread rule: the connection's strand.
-// Tested by tests/server/gateway/anthropic_messages_test.cc.
+// Tested by tests/server/gateway/anthropic_answer_test.cc.
 #pragma once
 
 #include <string>

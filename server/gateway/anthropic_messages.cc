@@ -32,7 +32,8 @@ void ReadTool(JsonFields* tool, ToolUse* use, v1::Chat* chat) {
     tool->Fail("name", absl::StrCat(tool->PathOf("name"), " is missing"), "missing");
   }
   if (tool->Object("input_schema") == nullptr) {
-    tool->Fail("input_schema", absl::StrCat(tool->PathOf("input_schema"), " is missing"), "missing");
+    tool->Fail("input_schema", absl::StrCat(tool->PathOf("input_schema"), " is missing"),
+               "missing");
   }
   tool->String("description");
   if (tool->Bool("strict").value_or(false)) use->strict = true;
@@ -104,7 +105,8 @@ ThinkingRules ReadThinking(JsonFields* fields, std::vector<std::string>* ignored
   const std::string type = thinking.String("type").value_or("");
   if (type == "enabled") {
     rules.thinking = Thinking::kOn;
-    if (thinking.Int32("budget_tokens", 1).has_value()) thinking.AppendIgnored("budget_tokens", ignored);
+    if (thinking.Int32("budget_tokens", 1).has_value())
+      thinking.AppendIgnored("budget_tokens", ignored);
   } else if (type == "disabled") {
     rules.thinking = Thinking::kOff;
   } else if (type != "adaptive" && type != "between_tools") {
@@ -130,7 +132,8 @@ void SetTemplateKwargs(JsonFields* fields, Thinking thinking, v1::Chat* chat) {
   if (thinking != Thinking::kAsTheModelDoes) {
     kwargs.insert({{"enable_thinking", thinking == Thinking::kOn}});  // keeps what is there
   }
-  if (asked != nullptr || !kwargs.empty()) chat->set_chat_template_kwargs_json(json::serialize(kwargs));
+  if (asked != nullptr || !kwargs.empty())
+    chat->set_chat_template_kwargs_json(json::serialize(kwargs));
 }
 
 // Everything that changes how the conversation is rendered.
@@ -209,8 +212,8 @@ std::optional<ApiError> ParseMessagesRequest(std::string_view body, GenerationRe
               {"n", "best_of", "stop", "logprobs", "top_logprobs", "response_format",
                "max_completion_tokens", "min_tokens", "ignore_eos", "stop_token_ids",
                "include_stop_str_in_output", "skip_special_tokens", "return_token_ids",
-               "reasoning_effort", "echo", "prompt_logprobs",
-               "return_tokens_as_token_ids", "add_generation_prompt", "continue_final_message"},
+               "reasoning_effort", "echo", "prompt_logprobs", "return_tokens_as_token_ids",
+               "add_generation_prompt", "continue_final_message"},
               "is not part of /messages; /chat/completions has it");
   fields.Accept({"service_tier", "diagnostics"});
   if (error.has_value()) return error;
@@ -228,8 +231,8 @@ std::optional<ApiError> ParseCountTokensRequest(std::string_view body, v1::Rende
   ToolUse tools;
   ReadPrompt(&fields, call->mutable_chat(), &tools, ignored);
   // Clients count what they are about to send: what changes no prompt is theirs to say.
-  fields.Accept({"model", "max_tokens", "metadata", "output_config", "service_tier", "stop_sequences",
-                 "stream", "temperature", "top_k", "top_p"});
+  fields.Accept({"model", "max_tokens", "metadata", "output_config", "service_tier",
+                 "stop_sequences", "stream", "temperature", "top_k", "top_p"});
   if (error.has_value()) return error;
   fields.AppendUnknown(ignored);
   return std::nullopt;

@@ -230,8 +230,7 @@ std::optional<std::vector<std::string>> JsonFields::Strings(std::string_view nam
   std::vector<std::string> strings;
   for (const json::value& item : *array) {
     if (!item.is_string()) {
-      Fail(name,
-           absl::StrCat(PathOf(name), " must hold strings, not ", ToAbsl(KindOf(item))),
+      Fail(name, absl::StrCat(PathOf(name), " must hold strings, not ", ToAbsl(KindOf(item))),
            "invalid_type");
       return std::nullopt;
     }

@@ -24,15 +24,14 @@ constexpr size_t kMaxNameBytes = 64;
 
 // All but the first are about tools that are refused, or ask for nothing that there is.
 constexpr std::string_view kLogprobsInclude = "message.output_text.logprobs";
-constexpr std::array<std::string_view, 8> kIncludes = {
-    kLogprobsInclude,
-    "reasoning.encrypted_content",
-    "file_search_call.results",
-    "web_search_call.results",
-    "web_search_call.action.sources",
-    "message.input_image.image_url",
-    "computer_call_output.output.image_url",
-    "code_interpreter_call.outputs"};
+constexpr std::array<std::string_view, 8> kIncludes = {kLogprobsInclude,
+                                                       "reasoning.encrypted_content",
+                                                       "file_search_call.results",
+                                                       "web_search_call.results",
+                                                       "web_search_call.action.sources",
+                                                       "message.input_image.image_url",
+                                                       "computer_call_output.output.image_url",
+                                                       "code_interpreter_call.outputs"};
 
 std::string_view View(const json::string& text) { return {text.data(), text.size()}; }
 
@@ -173,17 +172,33 @@ void RefuseState(JsonFields* fields) {
   RefuseNames(fields, {"previous_response_id", "conversation", "prompt"},
               "needs state that this server does not keep; send the whole conversation as input");
   if (fields->Bool("background").value_or(false)) {
-    fields->Fail("background", "background is not supported by this version", "unsupported_parameter");
+    fields->Fail("background", "background is not supported by this version",
+                 "unsupported_parameter");
   }
   RefuseUnlessString(fields, "truncation", "disabled");
   RefuseNames(fields, {"context_management", "moderation", "background_options"},
               "is not supported by this version");
   RefuseNames(fields,
-              {"messages", "n", "best_of", "stop", "logprobs", "max_tokens",
-               "max_completion_tokens", "response_format", "min_tokens", "ignore_eos",
-               "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens",
-               "return_token_ids", "reasoning_effort", "echo", "prompt_logprobs",
-               "return_tokens_as_token_ids", "add_generation_prompt", "continue_final_message"},
+              {"messages",
+               "n",
+               "best_of",
+               "stop",
+               "logprobs",
+               "max_tokens",
+               "max_completion_tokens",
+               "response_format",
+               "min_tokens",
+               "ignore_eos",
+               "stop_token_ids",
+               "include_stop_str_in_output",
+               "skip_special_tokens",
+               "return_token_ids",
+               "reasoning_effort",
+               "echo",
+               "prompt_logprobs",
+               "return_tokens_as_token_ids",
+               "add_generation_prompt",
+               "continue_final_message"},
               "is not part of /responses; /chat/completions has it");
 }
 

@@ -2,9 +2,10 @@
 //
 // Nothing is kept between requests: `previous_response_id`, `conversation`, `background` and
 // `prompt` are refused, and `store`, which clients send by default, is accepted and answered with
-// false. Beside OpenAI's own fields the sampling parameters of the other routes are honoured (top_k,
-// min_p, seed, ...), and chat_template_kwargs. text.format and tool_choice become constraints. What
-// a Response repeats of its request is put together here (AnswerOptions::echo_json).
+// false. Beside OpenAI's own fields the sampling parameters of the other routes are honoured
+// (top_k, min_p, seed, ...), and chat_template_kwargs. text.format and tool_choice become
+// constraints. What a Response repeats of its request is put together here
+// (AnswerOptions::echo_json).
 // Thread rule: any thread.
 // Tested by tests/server/gateway/openai_responses_test.cc, tests/fuzz/openai_json_fuzzer.cc.
 #pragma once

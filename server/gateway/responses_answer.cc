@@ -72,7 +72,8 @@ std::string ResponsesFormat::ItemId(const AnswerItem& item) const {
                                   : item.kind == Kind::kText    ? "msg_"
                                                                 : "fc_";
   // "resp_<request id>"
-  return absl::StrCat(ToAbsl(prefix), options_.id.substr(options_.id.find('_') + 1), "_", item.index);
+  return absl::StrCat(ToAbsl(prefix), options_.id.substr(options_.id.find('_') + 1), "_",
+                      item.index);
 }
 
 std::string ResponsesFormat::ContentOf(const AnswerItem& item) const {
@@ -123,7 +124,8 @@ std::string ResponsesFormat::ResponseJson(std::string_view status, const AnswerU
     if (!ended) break;
     if (item.index > 0) out += ',';
     const bool last = item.index + 1 == items_.items().size();
-    AppendItem(item, last && status != kCompleted ? kIncomplete : kCompleted, ContentOf(item), &out);
+    AppendItem(item, last && status != kCompleted ? kIncomplete : kCompleted, ContentOf(item),
+               &out);
   }
   out += "],\"usage\":";
   if (usage == nullptr) {

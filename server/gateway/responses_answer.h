@@ -4,13 +4,14 @@
 //   {response.output_item.added ... response.output_item.done}*
 //   response.completed | response.incomplete | error response.failed
 // Within an item: content_part.added, deltas, the whole text (..done) and content_part.done for
-// reasoning and messages; function_call_arguments.delta and .done for calls. Each event has the next
-// sequence_number, from 0. Items are reasoning (its text as content; nobody summarises it), message
-// and function_call, in the model's own order; their ids are the response's with their index. The
-// item that the end cut short is "incomplete". A request that was cancelled by its id has the status
-// "cancelled", and its stream ends with response.incomplete, as there is no event of that name.
+// reasoning and messages; function_call_arguments.delta and .done for calls. Each event has the
+// next sequence_number, from 0. Items are reasoning (its text as content; nobody summarises it),
+// message and function_call, in the model's own order; their ids are the response's with their
+// index. The item that the end cut short is "incomplete". A request that was cancelled by its id
+// has the status "cancelled", and its stream ends with response.incomplete, as there is no event of
+// that name.
 // Thread rule: the connection's strand.
-// Tested by tests/server/gateway/openai_responses_test.cc.
+// Tested by tests/server/gateway/responses_answer_test.cc.
 #pragma once
 
 #include <cstdint>

@@ -29,8 +29,8 @@ class InputReader {
  private:
   using Types = std::initializer_list<std::string_view>;
 
-  // A string, or a list of parts of the given types joined with a line break; nullopt when absent or
-  // wrong. A part's text is its member of the name "text", or "refusal" in one of that type.
+  // A string, or a list of parts of the given types joined with a line break; nullopt when absent
+  // or wrong. A part's text is its member of the name "text", or "refusal" in one of that type.
   std::optional<std::string> ReadText(JsonFields* owner, std::string_view name, Types types);
   std::string RequiredString(JsonFields* item, std::string_view name);
   void ReadMessage(JsonFields* item);
@@ -46,8 +46,8 @@ class InputReader {
 };
 
 void InputReader::AddText(const std::string& role, std::string_view text) {
-  const bool joins_instructions = role == "system" && chat_->messages_size() == 1 &&
-                                  chat_->messages(0).role() == "system";
+  const bool joins_instructions =
+      role == "system" && chat_->messages_size() == 1 && chat_->messages(0).role() == "system";
   if (joins_instructions) {
     absl::StrAppend(chat_->mutable_messages(0)->mutable_content(), "\n", ToAbsl(text));
     return;
@@ -125,8 +125,8 @@ void InputReader::ReadMessage(JsonFields* item) {
   } else if (role == "user" || role == "system") {
     text = ReadText(item, "content", {"input_text"});
   } else {
-    item->Fail("role", absl::StrCat(item->PathOf("role"),
-                                    " must be user, assistant, system or developer"));
+    item->Fail("role",
+               absl::StrCat(item->PathOf("role"), " must be user, assistant, system or developer"));
     return;
   }
   if (!text.has_value()) {
@@ -166,7 +166,8 @@ void InputReader::ReadReasoning(JsonFields* item) {
   std::optional<std::string> text = ReadText(item, "content", {"reasoning_text"});
   std::optional<std::string> summary = ReadText(item, "summary", {"summary_text"});
   if (!text.has_value() || text->empty()) text = std::move(summary);
-  if (item->Find("encrypted_content") != nullptr) item->AppendIgnored("encrypted_content", ignored_);
+  if (item->Find("encrypted_content") != nullptr)
+    item->AppendIgnored("encrypted_content", ignored_);
   item->Accept({"id", "status"});
   if (!text.has_value() || text->empty()) return;
   v1::ChatMessage* message = AssistantTurn();
@@ -175,8 +176,8 @@ void InputReader::ReadReasoning(JsonFields* item) {
     message = chat_->add_messages();
     message->set_role("assistant");
   }
-  absl::StrAppend(message->mutable_reasoning_content(), message->reasoning_content().empty() ? "" : "\n",
-                  *text);
+  absl::StrAppend(message->mutable_reasoning_content(),
+                  message->reasoning_content().empty() ? "" : "\n", *text);
 }
 
 void InputReader::ReadItem(JsonFields* item) {
@@ -216,10 +217,10 @@ void ReadResponsesInput(JsonFields* fields, v1::Chat* chat, std::vector<std::str
     return;
   }
   if (!input->is_array()) {
-    fields->Fail("input",
-                 absl::StrCat("input must be a string or a list of items, not ",
-                              ToAbsl(KindOf(*input))),
-                 "invalid_type");
+    fields->Fail(
+        "input",
+        absl::StrCat("input must be a string or a list of items, not ", ToAbsl(KindOf(*input))),
+        "invalid_type");
     return;
   }
   const json::array* items = fields->Array("input", kMaxItems);

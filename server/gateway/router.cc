@@ -126,13 +126,13 @@ std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
   if (request.method == "OPTIONS") {
     response.status = 204;
   } else {
-    response = ErrorFor(
-        request,
-        {.status = 405,
-         .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
-                                 absl::StrJoin(allowed, ", "), " is"),
-         .code = "method_not_allowed"},
-        "");
+    response =
+        ErrorFor(request,
+                 {.status = 405,
+                  .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
+                                          absl::StrJoin(allowed, ", "), " is"),
+                  .code = "method_not_allowed"},
+                 "");
   }
   response.headers.emplace_back("Allow", absl::StrCat(absl::StrJoin(allowed, ", "), ", OPTIONS"));
   writer->Respond(std::move(response));
@@ -318,12 +318,12 @@ std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpR
                       writer, metadata = request.metadata]() -> std::shared_ptr<Exchange> {
     AnswerOptions& options = generation->options;
     if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
-      const ApiError unknown = {.status = 404,
-                                .message = absl::StrCat("the model '", options.model,
-                                                        "' does not exist; this server has '",
-                                                        model_name(), "'"),
-                                .param = "model",
-                                .code = "model_not_found"};
+      const ApiError unknown = {
+          .status = 404,
+          .message = absl::StrCat("the model '", options.model,
+                                  "' does not exist; this server has '", model_name(), "'"),
+          .param = "model",
+          .code = "model_not_found"};
       writer->Respond(ErrorResponse(unknown, shape, generation->request_id));
       return nullptr;
     }
@@ -359,11 +359,12 @@ std::shared_ptr<Exchange> Router::Resume(const HttpRequest& request, std::string
   const std::string id(request_id);
   std::optional<ResumableStream> stream = resumable_.Find(id);
   if (!stream.has_value()) {
-    return Answer(writer, request, {.status = 404,
-                           .message = absl::StrCat("there is no request '", id.substr(0, 128),
-                                                   "' whose resume window is open"),
-                           .param = "request_id",
-                           .code = "stream_not_found"});
+    return Answer(writer, request,
+                  {.status = 404,
+                   .message = absl::StrCat("there is no request '", id.substr(0, 128),
+                                           "' whose resume window is open"),
+                   .param = "request_id",
+                   .code = "stream_not_found"});
   }
   std::unique_ptr<AnswerFormat> format = MakeFormat(stream->route, stream->options);
   std::optional<StreamPosition> position = StreamPosition();

@@ -40,8 +40,11 @@ GenerateScript TwoCalls(const v1::GenerateRequest&) {
 
 GenerateScript RandomAnswer(uint32_t seed) {
   std::mt19937 random(seed);
-  const auto draw = [&](int below) { return static_cast<int>(random() % static_cast<uint32_t>(below)); };
-  const std::string kTexts[] = {"", "a", "\"q\" \\ \n", "\xC3\xA9\xE2\x82\xAC", "\t\x01 \xF0\x9F\x99\x82", "0123456789"};
+  const auto draw = [&](int below) {
+    return static_cast<int>(random() % static_cast<uint32_t>(below));
+  };
+  const std::string kTexts[] = {
+      "", "a", "\"q\" \\ \n", "\xC3\xA9\xE2\x82\xAC", "\t\x01 \xF0\x9F\x99\x82", "0123456789"};
   const std::string kArguments = "{\"a\": [1, \"\xC3\xA9\\n\", {}], \"b\": \"}\"}";
   GenerateScript script;
   script.events = {AcceptedEvent(11, draw(12))};

@@ -15,8 +15,8 @@ v1::GenerateEvent ReasoningEvent(const std::string& reasoning);
 v1::GenerateEvent CallEvent(int index, const std::string& id, const std::string& name,
                             const std::string& arguments);
 
-// Reasons, says a word, makes two calls in pieces: f({"x": 1}) and g({}). 5 prompt tokens of which 2
-// were cached, 9 output tokens of which 4 reasoned.
+// Reasons, says a word, makes two calls in pieces: f({"x": 1}) and g({}). 5 prompt tokens of which
+// 2 were cached, 9 output tokens of which 4 reasoned.
 GenerateScript TwoCalls(const v1::GenerateRequest& request);
 
 // An answer drawn from `seed`: parts in any order, cut into deltas in any way, with odd characters;

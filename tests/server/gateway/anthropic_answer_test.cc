@@ -35,15 +35,16 @@ TEST_CASE("messages: a whole answer has its blocks in the model's order", "[gate
         gateway.Post(path, Body(kTools), std::string(kId) + "anthropic-version: 2023-06-01\r\n");
     CHECK(reply.status == 200);
     CHECK(reply.header("request-id") == "7");
-    CHECK(reply.body ==
-          R"({"id":"msg_7","type":"message","role":"assistant","model":"m","content":[)"
-          R"({"type":"thinking","thinking":"Hm \"so\".","signature":""},)"
-          R"({"type":"text","text":"Wait."},)"
-          R"({"type":"tool_use","id":"call_a","name":"f","input":{"x": 1}},)"
-          R"({"type":"tool_use","id":"call_b","name":"g","input":{}}],)"
-          R"("stop_reason":"tool_use","stop_sequence":null,)"
-          R"("usage":{"input_tokens":3,"cache_creation_input_tokens":0,"cache_read_input_tokens":2,)"
-          R"("output_tokens":9,"output_tokens_details":{"thinking_tokens":4}}})");
+    CHECK(
+        reply.body ==
+        R"({"id":"msg_7","type":"message","role":"assistant","model":"m","content":[)"
+        R"({"type":"thinking","thinking":"Hm \"so\".","signature":""},)"
+        R"({"type":"text","text":"Wait."},)"
+        R"({"type":"tool_use","id":"call_a","name":"f","input":{"x": 1}},)"
+        R"({"type":"tool_use","id":"call_b","name":"g","input":{}}],)"
+        R"("stop_reason":"tool_use","stop_sequence":null,)"
+        R"("usage":{"input_tokens":3,"cache_creation_input_tokens":0,"cache_read_input_tokens":2,)"
+        R"("output_tokens":9,"output_tokens_details":{"thinking_tokens":4}}})");
   }
 }
 
@@ -60,36 +61,29 @@ TEST_CASE("messages: a stream has its named events in order", "[gateway]") {
        R"("model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":)"
        R"({"input_tokens":3,"cache_creation_input_tokens":0,"cache_read_input_tokens":2,)"
        R"("output_tokens":0}}})"},
-      {"content_block_start",
-       R"({"type":"content_block_start","index":0,"content_block":)"
-       R"({"type":"thinking","thinking":"","signature":""}})"},
+      {"content_block_start", R"({"type":"content_block_start","index":0,"content_block":)"
+                              R"({"type":"thinking","thinking":"","signature":""}})"},
       {"content_block_delta",
        R"({"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"Hm"}})"},
-      {"content_block_delta",
-       R"({"type":"content_block_delta","index":0,"delta":)"
-       R"({"type":"thinking_delta","thinking":" \"so\"."}})"},
+      {"content_block_delta", R"({"type":"content_block_delta","index":0,"delta":)"
+                              R"({"type":"thinking_delta","thinking":" \"so\"."}})"},
       {"content_block_stop", R"({"type":"content_block_stop","index":0})"},
       {"content_block_start",
        R"({"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}})"},
       {"content_block_delta",
        R"({"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"Wait."}})"},
       {"content_block_stop", R"({"type":"content_block_stop","index":1})"},
-      {"content_block_start",
-       R"({"type":"content_block_start","index":2,"content_block":)"
-       R"({"type":"tool_use","id":"call_a","name":"f","input":{}}})"},
-      {"content_block_delta",
-       R"({"type":"content_block_delta","index":2,"delta":)"
-       R"({"type":"input_json_delta","partial_json":"{\"x\""}})"},
-      {"content_block_delta",
-       R"({"type":"content_block_delta","index":2,"delta":)"
-       R"({"type":"input_json_delta","partial_json":": 1}"}})"},
+      {"content_block_start", R"({"type":"content_block_start","index":2,"content_block":)"
+                              R"({"type":"tool_use","id":"call_a","name":"f","input":{}}})"},
+      {"content_block_delta", R"({"type":"content_block_delta","index":2,"delta":)"
+                              R"({"type":"input_json_delta","partial_json":"{\"x\""}})"},
+      {"content_block_delta", R"({"type":"content_block_delta","index":2,"delta":)"
+                              R"({"type":"input_json_delta","partial_json":": 1}"}})"},
       {"content_block_stop", R"({"type":"content_block_stop","index":2})"},
-      {"content_block_start",
-       R"({"type":"content_block_start","index":3,"content_block":)"
-       R"({"type":"tool_use","id":"call_b","name":"g","input":{}}})"},
-      {"content_block_delta",
-       R"({"type":"content_block_delta","index":3,"delta":)"
-       R"({"type":"input_json_delta","partial_json":"{}"}})"},
+      {"content_block_start", R"({"type":"content_block_start","index":3,"content_block":)"
+                              R"({"type":"tool_use","id":"call_b","name":"g","input":{}}})"},
+      {"content_block_delta", R"({"type":"content_block_delta","index":3,"delta":)"
+                              R"({"type":"input_json_delta","partial_json":"{}"}})"},
       {"content_block_stop", R"({"type":"content_block_stop","index":3})"},
       {"message_delta",
        R"({"type":"message_delta","delta":{"stop_reason":"tool_use","stop_sequence":null},"usage":)"
@@ -128,9 +122,11 @@ std::string Rebuilt(const HttpReply& reply) {
         const auto& piece = delta.at(member).as_string();
         block[member].as_string().append(json::string_view(piece.data(), piece.size()));
       }
-      if (delta.contains("partial_json")) inputs[index] += delta.at("partial_json").as_string().c_str();
+      if (delta.contains("partial_json"))
+        inputs[index] += delta.at("partial_json").as_string().c_str();
     } else if (name == "message_delta") {
-      for (const auto& member : event.at("delta").as_object()) message[member.key()] = member.value();
+      for (const auto& member : event.at("delta").as_object())
+        message[member.key()] = member.value();
       message["usage"] = event.at("usage");
     }
   }
@@ -144,11 +140,14 @@ std::string Rebuilt(const HttpReply& reply) {
 TEST_CASE("messages: any stream adds up to its whole twin", "[gateway]") {
   Gateway gateway;
   uint32_t seed = 0;
-  gateway.daemon.on_generate = [&](const v1::GenerateRequest&) { return testing::RandomAnswer(seed); };
+  gateway.daemon.on_generate = [&](const v1::GenerateRequest&) {
+    return testing::RandomAnswer(seed);
+  };
   for (seed = 0; seed < 120; ++seed) {
     INFO(seed);
     for (const std::string& more :
-         {std::string(), std::string(R"(,"tool_choice":{"type":"auto","disable_parallel_tool_use":true})"),
+         {std::string(),
+          std::string(R"(,"tool_choice":{"type":"auto","disable_parallel_tool_use":true})"),
           std::string(R"(,"thinking":{"type":"adaptive","display":"omitted"})")}) {
       const std::string tools = kTools + more;
       const HttpReply whole = gateway.Post("/messages", Body(tools), kId);
@@ -166,9 +165,9 @@ TEST_CASE("messages: why an answer ended", "[gateway]") {
     std::string stop_reason;
     std::string stop_sequence;
   };
-  for (const Row& row : {Row{v1::STOP, "", "end_turn", "(null)"},
-                         Row{v1::STOP, "END", "stop_sequence", "END"},
-                         Row{v1::LENGTH, "", "max_tokens", "(null)"}}) {
+  for (const Row& row :
+       {Row{v1::STOP, "", "end_turn", "(null)"}, Row{v1::STOP, "END", "stop_sequence", "END"},
+        Row{v1::LENGTH, "", "max_tokens", "(null)"}}) {
     Gateway gateway;
     gateway.daemon.on_generate = [&](const v1::GenerateRequest&) {
       GenerateScript script = testing::AnswerScript({"a"});
@@ -301,11 +300,10 @@ TEST_CASE("messages: the daemon's field violations are told in Anthropic's names
     std::string field;
     std::string name;
   };
-  for (const Row& row : {Row{"stopping.stop[2]", "stop_sequences"},
-                         Row{"chat.messages[3].role", "messages"},
-                         Row{"prompt", "messages"},
-                         Row{"output.tool_calls", "tools"},
-                         Row{"stopping.max_tokens", "max_tokens"}}) {
+  for (const Row& row :
+       {Row{"stopping.stop[2]", "stop_sequences"}, Row{"chat.messages[3].role", "messages"},
+        Row{"prompt", "messages"}, Row{"output.tool_calls", "tools"},
+        Row{"stopping.max_tokens", "max_tokens"}}) {
     Gateway gateway;
     gateway.daemon.on_generate = [&](const v1::GenerateRequest&) {
       GenerateScript script;
@@ -363,7 +361,9 @@ TEST_CASE("messages: a request cancelled by its id ends without a reason", "[gat
 
 TEST_CASE("messages: the key travels as metadata", "[gateway]") {
   Gateway gateway;
-  gateway.daemon.on_generate = [](const v1::GenerateRequest&) { return testing::AnswerScript({"a"}); };
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    return testing::AnswerScript({"a"});
+  };
   gateway.Post("/messages", Body(), "x-api-key: secret\r\nanthropic-beta: x\r\n");
   const auto metadata = gateway.daemon.last_metadata();
   const auto key = metadata.find("x-api-key");

@@ -23,8 +23,9 @@ std::string WithMessages(const std::string& messages, const std::string& more = 
   return R"({"max_tokens":9,"messages":)" + messages + more + "}";
 }
 
-constexpr char kTools[] = R"(,"tools":[{"name":"f","description":"d","input_schema":{"type":"object"}},)"
-                          R"({"name":"g","input_schema":{}}])";
+constexpr char kTools[] =
+    R"(,"tools":[{"name":"f","description":"d","input_schema":{"type":"object"}},)"
+    R"({"name":"g","input_schema":{}}])";
 
 v1::GenerateRequest Parse(const std::string& body, GenerationRequest* request) {
   const auto error = ParseMessagesRequest(body, request);
@@ -113,14 +114,14 @@ TEST_CASE("messages: blocks become what a template knows", "[gateway]") {
         "tool|p\nq||i/f|\n"
         "tool|||k/|\n"
         "user|go\non||/|\n");
-  CHECK(request.ignored == std::vector<std::string>{"messages[1].content[1].data",
-                                                    "messages[2].content[1].is_error"});
+  CHECK(request.ignored ==
+        std::vector<std::string>{"messages[1].content[1].data", "messages[2].content[1].is_error"});
   CHECK_FALSE(call.chat().has_continue_final_message());
 }
 
 TEST_CASE("messages: the assistant's last word is gone on with, its call is not", "[gateway]") {
-  auto call = Parse(WithMessages(
-      R"([{"role":"user","content":"hi"},{"role":"assistant","content":"I say"}])"));
+  auto call = Parse(
+      WithMessages(R"([{"role":"user","content":"hi"},{"role":"assistant","content":"I say"}])"));
   CHECK(call.chat().continue_final_message());
   CHECK_FALSE(call.chat().add_generation_prompt());
   CHECK(call.chat().has_add_generation_prompt());
@@ -133,8 +134,9 @@ TEST_CASE("messages: the assistant's last word is gone on with, its call is not"
 TEST_CASE("messages: tools have the shape that templates know", "[gateway]") {
   const auto call = Parse(Body(kTools));
   REQUIRE(call.chat().tools_json_size() == 2);
-  CHECK(call.chat().tools_json(0) ==
-        R"({"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}})");
+  CHECK(
+      call.chat().tools_json(0) ==
+      R"({"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}})");
   CHECK(call.chat().tools_json(1) ==
         R"({"type":"function","function":{"name":"g","parameters":{}}})");
   CHECK(call.output().tool_calls());
@@ -186,15 +188,20 @@ TEST_CASE("messages: thinking is a variable of the template", "[gateway]") {
     bool shown;
     std::vector<std::string> ignored;
   };
-  for (const Row& row : {
-           Row{"", "", true, {}},
-           Row{R"(,"thinking":{"type":"enabled","budget_tokens":1024})",
-               R"({"enable_thinking":true})", true, {"thinking.budget_tokens"}},
-           Row{R"(,"thinking":{"type":"disabled"})", R"({"enable_thinking":false})", true, {}},
-           Row{R"(,"thinking":{"type":"adaptive","display":"omitted"})", "", false, {}},
-           Row{R"(,"thinking":{"type":"disabled"},"chat_template_kwargs":{"enable_thinking":true,"a":1})",
-               R"({"enable_thinking":true,"a":1})", true, {}},
-       }) {
+  for (
+      const Row& row : {
+          Row{"", "", true, {}},
+          Row{R"(,"thinking":{"type":"enabled","budget_tokens":1024})",
+              R"({"enable_thinking":true})",
+              true,
+              {"thinking.budget_tokens"}},
+          Row{R"(,"thinking":{"type":"disabled"})", R"({"enable_thinking":false})", true, {}},
+          Row{R"(,"thinking":{"type":"adaptive","display":"omitted"})", "", false, {}},
+          Row{R"(,"thinking":{"type":"disabled"},"chat_template_kwargs":{"enable_thinking":true,"a":1})",
+              R"({"enable_thinking":true,"a":1})",
+              true,
+              {}},
+      }) {
     INFO(row.more);
     GenerationRequest request;
     const auto call = Parse(Body(row.more), &request);
@@ -234,9 +241,11 @@ TEST_CASE("messages: what is refused is named", "[gateway]") {
            Row{WithMessages(R"([{"role":"user","content":[{"type":"document","source":{}}]}])"),
                "messages[0].content[0].type"},
            Row{WithMessages(R"([{"role":"user","content":[{"type":"tool_result","tool_use_id":"i",)"
-                            R"("content":[)" + image + "]}]}]"),
+                            R"("content":[)" +
+                            image + "]}]}]"),
                "messages[0].content[0].content[0].type"},
-           Row{WithMessages(R"([{"role":"user","content":[{"type":"tool_use","id":"i","name":"f"}]}])"),
+           Row{WithMessages(
+                   R"([{"role":"user","content":[{"type":"tool_use","id":"i","name":"f"}]}])"),
                "messages[0].content[0].type"},
            Row{WithMessages(R"([{"role":"assistant","content":[{"type":"tool_use","id":"i",)"
                             R"("name":"f","input":"x"}]}])"),
@@ -257,7 +266,8 @@ TEST_CASE("messages: what is refused is named", "[gateway]") {
            Row{Body(R"(,"thinking":{"type":"deep"})"), "thinking.type"},
            Row{Body(R"(,"thinking":{"type":"enabled","display":"x"})"), "thinking.display"},
            Row{Body(R"(,"output_config":{"effort":"low"})"), "output_config.effort"},
-           Row{Body(R"(,"output_config":{"format":{"type":"regex"}})"), "output_config.format.type"},
+           Row{Body(R"(,"output_config":{"format":{"type":"regex"}})"),
+               "output_config.format.type"},
            Row{Body(R"(,"output_config":{"format":{"type":"json_schema"}})"),
                "output_config.format.schema"},
            Row{Body(R"(,"mcp_servers":[])"), "mcp_servers"},
@@ -298,9 +308,10 @@ TEST_CASE("count_tokens renders the conversation with its tools", "[gateway]") {
   }
   v1::RenderChatRequest call;
   std::vector<std::string> ignored;
-  REQUIRE_FALSE(ParseCountTokensRequest(Body(std::string(R"(,"thinking":{"type":"disabled"})") + kTools),
-                                        &call, &ignored)
-                    .has_value());
+  REQUIRE_FALSE(
+      ParseCountTokensRequest(Body(std::string(R"(,"thinking":{"type":"disabled"})") + kTools),
+                              &call, &ignored)
+          .has_value());
   CHECK(call.chat().tools_json_size() == 2);
   CHECK(call.chat().chat_template_kwargs_json() == R"({"enable_thinking":false})");
 }

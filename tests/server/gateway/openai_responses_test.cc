@@ -11,7 +11,9 @@ namespace {
 using testing::At;
 using testing::Json;
 
-std::string Body(const std::string& more = "") { return R"({"model":"m","input":"hi")" + more + "}"; }
+std::string Body(const std::string& more = "") {
+  return R"({"model":"m","input":"hi")" + more + "}";
+}
 
 std::string WithInput(const std::string& input, const std::string& more = "") {
   return R"({"input":)" + input + more + "}";
@@ -51,13 +53,14 @@ std::string Shown(const v1::Chat& chat) {
 TEST_CASE("responses: each field goes to its place", "[gateway]") {
   GenerationRequest request;
   const auto call = Parse(
-      Body(R"(,"instructions":"be","max_output_tokens":7,"temperature":0,"top_p":0.5,"top_k":3,)"
-           R"("stream":true,"stream_options":{"include_obfuscation":false},"store":true,"user":"u",)"
-           R"("metadata":{"a":"b"},"truncation":"disabled","background":false,)"
-           R"("reasoning":{"effort":null,"summary":"auto"},"text":{"verbosity":"medium"},)"
-           R"("include":["reasoning.encrypted_content"],"chat_template_kwargs":{"k":1},)"
-           R"("prompt_cache_key":"p","safety_identifier":"s","service_tier":"auto","tools":[],)"
-           R"("tool_choice":"auto","parallel_tool_calls":true,"previous_response_id":null,"x":1)"),
+      Body(
+          R"(,"instructions":"be","max_output_tokens":7,"temperature":0,"top_p":0.5,"top_k":3,)"
+          R"("stream":true,"stream_options":{"include_obfuscation":false},"store":true,"user":"u",)"
+          R"("metadata":{"a":"b"},"truncation":"disabled","background":false,)"
+          R"("reasoning":{"effort":null,"summary":"auto"},"text":{"verbosity":"medium"},)"
+          R"("include":["reasoning.encrypted_content"],"chat_template_kwargs":{"k":1},)"
+          R"("prompt_cache_key":"p","safety_identifier":"s","service_tier":"auto","tools":[],)"
+          R"("tool_choice":"auto","parallel_tool_calls":true,"previous_response_id":null,"x":1)"),
       &request);
   CHECK(Shown(call.chat()) == "system|be||/|\nuser|hi||/|\n");
   CHECK(call.chat().chat_template_kwargs_json() == R"({"k":1})");
@@ -116,8 +119,9 @@ TEST_CASE("responses: items of one turn become one message again", "[gateway]") 
 TEST_CASE("responses: tools have the shape that templates know", "[gateway]") {
   const auto call = Parse(Body(kTools));
   REQUIRE(call.chat().tools_json_size() == 2);
-  CHECK(call.chat().tools_json(0) ==
-        R"({"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}})");
+  CHECK(
+      call.chat().tools_json(0) ==
+      R"({"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}})");
   CHECK(call.chat().tools_json(1) == R"({"type":"function","function":{"name":"g"}})");
   CHECK(call.output().tool_calls());
 }
@@ -187,7 +191,9 @@ TEST_CASE("responses: what a Response repeats is what was asked, or what holds",
   CHECK(At(echo, "/instructions") == "(null)");
   CHECK(At(echo, "/store") == "false");
   request = {};
-  Parse(Body(std::string(R"(,"store":true,"instructions":"be","metadata":{"a":"b"},"temperature":0.5)") + kTools),
+  Parse(Body(std::string(
+                 R"(,"store":true,"instructions":"be","metadata":{"a":"b"},"temperature":0.5)") +
+             kTools),
         &request);
   echo = Json("{" + request.options.echo_json + "}");
   CHECK(At(echo, "/store") == "false");

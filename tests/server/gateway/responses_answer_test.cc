@@ -30,7 +30,9 @@ constexpr char kItems[] =
     R"({"id":"fc_7_3","status":"completed","type":"function_call","call_id":"call_b","name":"g",)"
     R"("arguments":"{}"}])";
 
-std::string Body(const std::string& more = "") { return R"({"model":"m","input":"hi")" + more + "}"; }
+std::string Body(const std::string& more = "") {
+  return R"({"model":"m","input":"hi")" + more + "}";
+}
 
 TEST_CASE("responses: a whole answer has its items in the model's order", "[gateway]") {
   Gateway gateway;
@@ -201,14 +203,16 @@ TEST_CASE("responses: any stream adds up to its whole twin", "[gateway]") {
           gateway.Post("/responses", Body(tools + R"(,"stream":true)"), kId).named_events();
       CHECK(json::serialize(Rebuilt(events)) == json::serialize(whole.at("output")));
       json::object last = Json(events.back().second).as_object().at("response").as_object();
-      CHECK(events.back().first == "response." + std::string(whole.at("status").as_string().c_str()));
+      CHECK(events.back().first ==
+            "response." + std::string(whole.at("status").as_string().c_str()));
       last["created_at"] = whole.at("created_at");
       CHECK(json::serialize(last) == json::serialize(whole));
     }
   }
 }
 
-TEST_CASE("responses: an answer cut by length is incomplete, and so is its last item", "[gateway]") {
+TEST_CASE("responses: an answer cut by length is incomplete, and so is its last item",
+          "[gateway]") {
   Gateway gateway;
   gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
     GenerateScript script = testing::TwoCalls(request);
@@ -325,7 +329,9 @@ TEST_CASE("responses: a request cancelled by its id is cancelled", "[gateway]") 
 
 TEST_CASE("responses: unknown fields are named, and refused under strict_fields", "[gateway]") {
   Gateway gateway;
-  gateway.daemon.on_generate = [](const v1::GenerateRequest&) { return testing::AnswerScript({"a"}); };
+  gateway.daemon.on_generate = [](const v1::GenerateRequest&) {
+    return testing::AnswerScript({"a"});
+  };
   CHECK(gateway.Post("/responses", Body(R"(,"odd":1)")).header("x-fastgen-ignored") == "odd");
   GatewayOptions options;
   options.strict_fields = true;
