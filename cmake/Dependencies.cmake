@@ -1,6 +1,7 @@
-# Third-party packages. All come from Debian but two, which ./dev setup prepares in FASTGEN_DEPS:
+# Third-party packages. All come from Debian but three, which ./dev setup prepares in FASTGEN_DEPS:
 #  - sentencepiece, static: Debian's shared library exports its own protobuf 3.14 and breaks any process that also
 #    loads libprotobuf;
+#  - xgrammar, static, which Debian does not package (engine/text/grammar_budget.h says what setup changes in it);
 #  - google/rpc/*.proto, which Debian does not package.
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
@@ -22,11 +23,17 @@ find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
 find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
 
 if(NOT EXISTS ${FASTGEN_DEPS}/sentencepiece/lib/libsentencepiece.a
+   OR NOT EXISTS ${FASTGEN_DEPS}/xgrammar/lib/libxgrammar.a
    OR NOT EXISTS ${FASTGEN_DEPS}/googleapis/google/rpc/status.proto)
-  message(FATAL_ERROR "${FASTGEN_DEPS} lacks sentencepiece or googleapis: run ./dev setup first")
+  message(FATAL_ERROR "${FASTGEN_DEPS} lacks sentencepiece, xgrammar or googleapis: run ./dev setup first")
 endif()
 add_library(sentencepiece_static STATIC IMPORTED)
 set_target_properties(sentencepiece_static PROPERTIES
   IMPORTED_LOCATION ${FASTGEN_DEPS}/sentencepiece/lib/libsentencepiece.a
   INTERFACE_INCLUDE_DIRECTORIES ${FASTGEN_DEPS}/sentencepiece/include)
 target_link_libraries(sentencepiece_static INTERFACE protobuf::libprotobuf-lite Threads::Threads)
+add_library(xgrammar_static STATIC IMPORTED)
+set_target_properties(xgrammar_static PROPERTIES
+  IMPORTED_LOCATION ${FASTGEN_DEPS}/xgrammar/lib/libxgrammar.a
+  INTERFACE_INCLUDE_DIRECTORIES ${FASTGEN_DEPS}/xgrammar/include)
+target_link_libraries(xgrammar_static INTERFACE Threads::Threads)

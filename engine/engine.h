@@ -119,6 +119,16 @@ class Engine {
   // failed). On OK the sink is held until its last call.
   virtual absl::Status Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) = 0;
 
+  // Compiles request.constraint off the calling thread, for request.grammar: `done` is called once, from another thread
+  // or at once, and must not block. Null where there is no constraint. Errors: INVALID_ARGUMENT for what does not
+  // compile, FAILED_PRECONDITION for what this model cannot do, RESOURCE_EXHAUSTED beyond the bounds of time and memory.
+  // A caller that may wait calls Submit without it.
+  virtual void CompileConstraint(
+      const GenerateRequest& request,
+      std::function<void(absl::StatusOr<std::shared_ptr<const Grammar>>)> done) {
+    done(std::shared_ptr<const Grammar>());
+  }
+
   // Ends a live request in any phase: its blocks are free before the next step, its sink gets OnFinished with
   // kCancelled for every choice that had not ended. False when no such request is live. Idempotent, never blocks on a
   // step. With `only`, a request of that id is ended only if it feeds that sink: an id may have been used again.

@@ -127,6 +127,10 @@ FinishInfo OutputStream::Finish(const FinishedSequence& finished, absl::Time now
                      ? absl::StrCat("the model produced a logit that is not a number after ",
                                     num_output_, " output tokens")
                      : "the request failed";
+    if (!finished.failure.ok()) {
+      info.error = std::string(finished.failure.message());
+      info.error_code = finished.failure.code();
+    }
   }
   info.usage.prompt_tokens = static_cast<int32_t>(request_->prompt.size());
   info.usage.output_tokens = num_output_;

@@ -5,15 +5,19 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace fastgen {
+
+class Grammar;  // engine/text/grammar.h
 
 // One call's identity inside the engine; never reused within a process.
 using SequenceId = uint64_t;
@@ -96,12 +100,36 @@ struct TokenPrompt {
 
 using Prompt = std::variant<TextPrompt, TokenPrompt, ChatPrompt>;
 
+// What the answer may be (inference.proto's Constraint).
+struct Constraint {
+  enum class Kind {
+    kNone,
+    kJsonSchema,
+    kJsonObject,
+    kRegex,
+    kChoice,
+    kGrammar,
+    kStructuralTag,
+    kToolCalls,
+  };
+  Kind kind = Kind::kNone;
+  std::string text;                  // schema, regex, grammar or structural tag
+  std::vector<std::string> choices;  // kChoice
+  std::string tool;                  // kToolCalls: its name; "": any
+  bool single = false;               // kToolCalls: exactly one
+  bool optional = false;             // kToolCalls: text may come before calls, and instead of them
+  bool or_tool_calls = false;        // beside another kind: or one or more calls instead
+};
+
 struct GenerateRequest {
   std::string request_id;  // unique among live ones; the server draws one when the client gave none
   Prompt prompt;
   SamplingParams sampling;
   StoppingParams stopping;
   OutputParams output;
+  Constraint constraint;
+  // What `constraint` was compiled to (Engine::CompileConstraint); without it Submit compiles, and its caller waits.
+  std::shared_ptr<const Grammar> grammar;
   int32_t n = 1;        // choices; each has its own index in deltas and FinishInfo
   int32_t best_of = 1;  // choices computed, of which the n with the highest mean logprob are delivered, at the end; >= n
   int32_t priority = 0; // classes: lower runs earlier; [-100, 100]
@@ -167,6 +195,7 @@ struct FinishInfo {
   std::string matched_stop;                 // the stop string, when one matched
   std::optional<int32_t> matched_token_id;  // eos or the stop id, when one matched
   std::string error;                        // kError: one sentence
+  absl::StatusCode error_code = absl::StatusCode::kInternal;  // kError: whose fault it is
   int32_t num_tool_calls = 0;               // complete ones
   Usage usage;
   Receipt receipt;

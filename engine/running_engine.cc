@@ -14,9 +14,12 @@
 #include "engine/check_request.h"
 #include "engine/choice_id.h"
 #include "engine/completion.h"
+#include "engine/grammar_cache.h"
 #include "engine/request_queue.h"
 #include "engine/request_stream.h"
 #include "engine/step_loop.h"
+#include "engine/text/answer_constraint.h"
+#include "engine/text/structural_tag.h"
 
 namespace fastgen {
 namespace {
@@ -52,12 +55,19 @@ bool ContinuesReasoning(const GenerateRequest& request) {
   return opened != std::string::npos && (closed == std::string::npos || closed < opened);
 }
 
+bool HasToolCalls(const Constraint& constraint) {
+  return constraint.kind == Constraint::Kind::kToolCalls || constraint.or_tool_calls;
+}
+
 class RunningEngine final : public Engine {
  public:
   explicit RunningEngine(EngineParts parts);
   ~RunningEngine() override;
 
   absl::Status Submit(GenerateRequest request, std::shared_ptr<TokenSink> sink) override;
+  void CompileConstraint(
+      const GenerateRequest& request,
+      std::function<void(absl::StatusOr<std::shared_ptr<const Grammar>>)> done) override;
   bool Cancel(std::string_view request_id, const TokenSink* only) override {
     return queue_.Cancel(request_id, only);
   }
@@ -90,6 +100,7 @@ class RunningEngine final : public Engine {
     std::optional<AnswerParserOptions> parser;
     StopCondition stop;
     std::shared_ptr<const TokenRules> rules;
+    std::shared_ptr<const TokenConstraint> constraint;
     int64_t deadline_us = kNoDeadline;
   };
   absl::StatusOr<Prepared> Prepare(GenerateRequest* request) const;
@@ -97,6 +108,10 @@ class RunningEngine final : public Engine {
   // How the request's output is to be parsed; nullopt for text as it is.
   absl::StatusOr<std::optional<AnswerParserOptions>> ParserFor(
       const GenerateRequest& request, absl::Span<const int32_t> prompt) const;
+  // The constraint of a request as the grammar library takes it; "" for none.
+  absl::StatusOr<std::string> TagOf(const GenerateRequest& request) const;
+  std::shared_ptr<const TokenConstraint> ConstraintFor(const GenerateRequest& request,
+                                                       const Prepared& prepared) const;
   std::vector<int32_t> MarkersOf(const AnswerParserOptions& parser) const;
   int64_t NowUs() const { return absl::ToUnixMicros(clock_->Now()); }
   int64_t DeadlineUs(absl::Time deadline) const;
@@ -108,7 +123,9 @@ class RunningEngine final : public Engine {
   const EngineParts parts_;
   const RealClock real_clock_;
   const Clock* const clock_;
+  const std::shared_ptr<const AnswerVocabulary> vocabulary_;
   std::atomic<uint64_t> next_request_ = 1;
+  GrammarCache grammars_;
   RequestQueue queue_;
   Completion completion_;
   StepLoop step_loop_;
@@ -118,12 +135,18 @@ class RunningEngine final : public Engine {
 RunningEngine::RunningEngine(EngineParts parts)
     : parts_(WithParserNames(std::move(parts))),
       clock_(parts_.clock != nullptr ? parts_.clock.get() : &real_clock_),
+      vocabulary_(std::make_shared<const AnswerVocabulary>(*parts_.tokenizer, parts_.info.vocab_size,
+                                                           parts_.info.eos_ids,
+                                                           parts_.parsers.reasoning_markers)),
+      grammars_(parts_.tokenizer.get(), parts_.info.vocab_size, parts_.info.eos_ids,
+                parts_.parsers.tool_call_markers),
       queue_(parts_.queue),
       completion_(&queue_, parts_.scheduler.max_num_seqs),
       step_loop_(parts_.scheduler, parts_.executor.get(), clock_, &queue_, &completion_),
       engine_thread_([this] { step_loop_.Run(); }) {}
 
 RunningEngine::~RunningEngine() {
+  grammars_.Stop();
   queue_.StartDrain();
   queue_.CancelAll();
   queue_.Close();
@@ -147,14 +170,60 @@ absl::StatusOr<std::vector<int32_t>> RunningEngine::PromptIds(GenerateRequest* r
   return ids;
 }
 
+absl::StatusOr<std::string> RunningEngine::TagOf(const GenerateRequest& request) const {
+  if (request.constraint.kind == Constraint::Kind::kNone) return std::string();
+  if (parts_.info.eos_ids.empty()) {
+    return absl::FailedPreconditionError(
+        "constraint: this model has no end token, with which a whole answer could end");
+  }
+  ToolCallStyle style;
+  style.format = parts_.parsers.tool_calls;
+  for (int32_t id : parts_.parsers.tool_call_markers) {
+    style.has_args_token = style.has_args_token || parts_.tokenizer->TokenBytes(id) == "[ARGS]";
+  }
+  const auto* chat = std::get_if<ChatPrompt>(&request.prompt);
+  return MakeStructuralTag(request.constraint,
+                           chat == nullptr ? std::vector<std::string>() : chat->tools_json, style);
+}
+
+void RunningEngine::CompileConstraint(
+    const GenerateRequest& request,
+    std::function<void(absl::StatusOr<std::shared_ptr<const Grammar>>)> done) {
+  const absl::StatusOr<std::string> tag = TagOf(request);
+  if (!tag.ok()) return done(tag.status());
+  if (tag->empty()) return done(std::shared_ptr<const Grammar>());
+  grammars_.Compile(*tag,
+                    HasToolCalls(request.constraint) ? GrammarCache::Markers::kShown
+                                                     : GrammarCache::Markers::kHidden,
+                    std::move(done));
+}
+
+std::shared_ptr<const TokenConstraint> RunningEngine::ConstraintFor(
+    const GenerateRequest& request, const Prepared& prepared) const {
+  if (request.grammar == nullptr) return nullptr;
+  AnswerConstraintOptions options;
+  options.avoids_end = request.stopping.ignore_eos;
+  if (prepared.parser.has_value() && prepared.parser->reasoning != ReasoningFormat::kNone) {
+    options.reasoning = prepared.parser->reasoning_open
+                            ? AnswerConstraintOptions::Reasoning::kOpen
+                            : AnswerConstraintOptions::Reasoning::kMayOpen;
+  }
+  return std::make_shared<const AnswerConstraint>(vocabulary_, request.grammar, options);
+}
+
 absl::StatusOr<RunningEngine::Prepared> RunningEngine::Prepare(GenerateRequest* request) const {
   RETURN_IF_ERROR(CheckRequest(*request, limits()));
+  if (request->grammar == nullptr) RETURN_IF_ERROR(TagOf(*request).status());
   Prepared prepared;
   ASSIGN_OR_RETURN(prepared.prompt, PromptIds(request));
   ASSIGN_OR_RETURN(const int32_t max_output_tokens,
                    CheckPrompt(*request, prepared.prompt, limits()));
   ASSIGN_OR_RETURN(prepared.parser, ParserFor(*request, prepared.prompt));
-  prepared.stop = MakeStopCondition(request->stopping, max_output_tokens, parts_.info.eos_ids);
+  StoppingParams stopping = request->stopping;
+  // The end of what a grammar describes is the end of the answer in any case.
+  if (request->constraint.kind != Constraint::Kind::kNone) stopping.ignore_eos = false;
+  prepared.stop = MakeStopCondition(stopping, max_output_tokens, parts_.info.eos_ids);
+  prepared.constraint = ConstraintFor(*request, prepared);
   ASSIGN_OR_RETURN(prepared.rules,
                    MakeTokenRules(request->sampling, prepared.stop, *parts_.tokenizer));
   prepared.deadline_us = DeadlineUs(request->deadline);
@@ -236,6 +305,7 @@ AddCommand RunningEngine::MakeAddCommand(GenerateRequest request, Prepared prepa
   sequence.stop = std::move(prepared.stop);
   sequence.sampling = MakeSampling(request, seed);
   sequence.sampling.rules = std::move(prepared.rules);
+  sequence.sampling.constraint = std::move(prepared.constraint);
   sequence.priority = request.priority;
   sequence.arrival_us = absl::ToUnixMicros(now);
   sequence.deadline_us = prepared.deadline_us;
@@ -279,6 +349,15 @@ absl::Status RunningEngine::Submit(GenerateRequest request, std::shared_ptr<Toke
   place.num_choices = std::clamp(request.best_of, 1, kMaxChoices);
   // Before the prompt is read: a full queue refuses at once.
   RETURN_IF_ERROR(queue_.CheckPush(request.request_id, place));
+  if (request.grammar == nullptr) {
+    ASSIGN_OR_RETURN(const std::string tag, TagOf(request));
+    if (!tag.empty()) {
+      ASSIGN_OR_RETURN(request.grammar,
+                       grammars_.CompileNow(tag, HasToolCalls(request.constraint)
+                                                     ? GrammarCache::Markers::kShown
+                                                     : GrammarCache::Markers::kHidden));
+    }
+  }
   ASSIGN_OR_RETURN(Prepared prepared, Prepare(&request));
   place.num_prompt_tokens = static_cast<int32_t>(prepared.prompt.size());
   // Before its choices are made: a full queue should cost little.

@@ -295,6 +295,11 @@ void EventStream::Refuse(const GenerateReactor* first, const absl::Status& statu
   if (reader != nullptr && reader.get() != first) reader->End({ToGrpcStatus(status), ""});
 }
 
+bool EventStream::is_abandoned() {
+  MutexLock lock(&mutex_);
+  return abandoned_;
+}
+
 // ---- the window
 
 EventStream::Clock::time_point EventStream::expiry() {

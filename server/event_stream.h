@@ -78,6 +78,9 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
   // `status`. The first reader's call is answered by its owner.
   void Refuse(const GenerateReactor* first, const absl::Status& status);
 
+  // Nobody will read what comes.
+  bool is_abandoned();
+
   enum class Next { kNothing, kEvent, kEnd };
   // What `reader` sends next.
   Next Take(const GenerateReactor* reader, v1::GenerateEvent* event, StreamEnd* end);

@@ -111,12 +111,39 @@ absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::S
                                                 options_.stream, metrics_);
   const auto reactor = GenerateReactor::Make(context, gate_, stream);
   stream->SetReader(reactor);
+  if (converted.request.constraint.kind != Constraint::Kind::kNone) {
+    CompileAndSubmit(engine, std::move(converted), stream, reactor);
+    return reactor.get();
+  }
   // From here on the completion thread may call; gRPC keeps what is started before it knows the reactor.
   const absl::Status status = Submit(engine, std::move(converted), stream);
   if (status.ok()) return reactor.get();
   stream->Refuse(reactor.get(), status);
   reactor->Abandon();
   return status;
+}
+
+void InferenceService::CompileAndSubmit(Engine* engine, ConvertedRequest converted,
+                                        const std::shared_ptr<EventStream>& stream,
+                                        const std::shared_ptr<GenerateReactor>& reactor) {
+  auto waiting = std::make_shared<ConvertedRequest>(std::move(converted));
+  engine->CompileConstraint(
+      waiting->request,
+      [this, engine, waiting, stream,
+       reactor](absl::StatusOr<std::shared_ptr<const Grammar>> grammar) {
+        absl::Status status = grammar.status();
+        if (status.ok()) {
+          waiting->request.grammar = *std::move(grammar);
+          status = Submit(engine, std::move(*waiting), stream);
+        }
+        if (status.ok()) {
+          // Who went away before there was anything to cancel.
+          if (stream->is_abandoned()) engine->Cancel(stream->request_id(), stream.get());
+          return;
+        }
+        stream->Refuse(reactor.get(), status);
+        reactor->End({ToGrpcStatus(status), ""});
+      });
 }
 
 grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(

@@ -18,6 +18,7 @@
 #include "fastgen/v1/inference.grpc.pb.h"
 #include "server/engine_gate.h"
 #include "server/event_stream.h"
+#include "server/generate_reactor.h"
 #include "server/live_streams.h"
 #include "server/metrics.h"
 #include "server/proto_convert.h"
@@ -75,6 +76,10 @@ class InferenceService final : public v1::Inference::CallbackService {
       grpc::CallbackServerContext* context, const v1::AttachRequest& request);
   absl::Status Submit(Engine* engine, ConvertedRequest converted,
                       const std::shared_ptr<EventStream>& stream);
+  // The same, once the request's constraint is compiled: the call ends with what is refused then.
+  void CompileAndSubmit(Engine* engine, ConvertedRequest converted,
+                        const std::shared_ptr<EventStream>& stream,
+                        const std::shared_ptr<GenerateReactor>& reactor);
   absl::Status DoTokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse* response) const;
   absl::Status DoRenderChat(const v1::RenderChatRequest& request,
                             v1::RenderChatResponse* response) const;

@@ -132,18 +132,46 @@ void ConvertOutput(const v1::Output& proto, ConvertedRequest* converted) {
   output.tool_calls = proto.tool_calls();
 }
 
-const char* ConstraintKind(const v1::Constraint& constraint) {
-  switch (constraint.kind_case()) {
-    case v1::Constraint::kJsonSchema: return "json_schema";
-    case v1::Constraint::kJsonObject: return "json_object";
-    case v1::Constraint::kRegex: return "regex";
-    case v1::Constraint::kChoice: return "choice";
-    case v1::Constraint::kGrammar: return "grammar";
-    case v1::Constraint::kStructuralTag: return "structural_tag";
-    case v1::Constraint::kToolCalls: return "tool_calls";
-    case v1::Constraint::KIND_NOT_SET: break;
+void ConvertConstraint(const v1::Constraint& proto, Constraint* constraint,
+                       Violations* violations) {
+  const auto text = [&](Constraint::Kind kind, const std::string& from) {
+    constraint->kind = kind;
+    constraint->text = from;
+  };
+  switch (proto.kind_case()) {
+    case v1::Constraint::kJsonSchema:
+      text(Constraint::Kind::kJsonSchema, proto.json_schema());
+      break;
+    case v1::Constraint::kJsonObject:
+      constraint->kind = Constraint::Kind::kJsonObject;
+      if (!proto.json_object()) {
+        violations->Add("constraint.json_object", "false constrains nothing; leave it out");
+      }
+      break;
+    case v1::Constraint::kRegex:
+      text(Constraint::Kind::kRegex, proto.regex());
+      break;
+    case v1::Constraint::kChoice:
+      constraint->kind = Constraint::Kind::kChoice;
+      constraint->choices.assign(proto.choice().choices().begin(), proto.choice().choices().end());
+      break;
+    case v1::Constraint::kGrammar:
+      text(Constraint::Kind::kGrammar, proto.grammar());
+      break;
+    case v1::Constraint::kStructuralTag:
+      text(Constraint::Kind::kStructuralTag, proto.structural_tag());
+      break;
+    case v1::Constraint::kToolCalls:
+      constraint->kind = Constraint::Kind::kToolCalls;
+      constraint->tool = proto.tool_calls().name();
+      constraint->single = proto.tool_calls().single();
+      constraint->optional = proto.tool_calls().optional();
+      break;
+    case v1::Constraint::KIND_NOT_SET:
+      violations->Add("constraint", "is empty");
+      break;
   }
-  return "an empty constraint";
+  constraint->or_tool_calls = proto.or_tool_calls();
 }
 
 void ConvertCounts(const v1::GenerateRequest& proto, GenerateRequest* request,
@@ -183,10 +211,8 @@ void ConvertScheduling(const v1::GenerateRequest& proto, ConvertedRequest* conve
   } else {
     converted->resume_window = resume_window;
   }
-  // Known, and it would change the answer, but this version cannot keep it.
   if (proto.has_constraint()) {
-    violations->Add("constraint", absl::StrCat(ConstraintKind(proto.constraint()),
-                                               " is not served by this version"));
+    ConvertConstraint(proto.constraint(), &converted->request.constraint, violations);
   }
 }
 
@@ -534,7 +560,7 @@ absl::Status StatusOfFinish(const FinishInfo& info) {
     case FinishReason::kError:
       break;
   }
-  return absl::InternalError(info.error.empty() ? "the request failed" : info.error);
+  return absl::Status(info.error_code, info.error.empty() ? "the request failed" : info.error);
 }
 
 }  // namespace fastgen

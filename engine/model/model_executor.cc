@@ -78,6 +78,7 @@ absl::Status ModelExecutor::Run(const StepPlan& plan, StepResult* result) {
   last_step_ = plan.step;
   inputs_.Build(plan, sampled_, &sampling_);
   transformer_.Forward(inputs_);
+  sampling_.FinishMasks(plan);
   const int64_t num_logit_rows = static_cast<int64_t>(inputs_.logit_rows().size());
   for (int64_t begin = 0; begin < num_logit_rows; begin += transformer_.max_logit_rows()) {
     const int64_t count = std::min(transformer_.max_logit_rows(), num_logit_rows - begin);
@@ -108,6 +109,7 @@ void ModelExecutor::Collect(const StepPlan& plan, StepResult* result) {
     if (!is_sampled) continue;
     sequence.sampled = true;
     sampled_[row].token = score->token;
+    sequence.failure = sampling_.failure(plan.sequences[row]);
     sampling_.Append(plan.sequences[row], score->token);
   }
 }
@@ -131,6 +133,7 @@ void ModelExecutor::ClearResult(const StepPlan& plan, StepResult* result) {
   for (size_t i = 0; i < sequences.size(); ++i) {
     sequences[i].sampled = false;
     sequences[i].is_nan = false;
+    sequences[i].failure = absl::OkStatus();
     sequences[i].next.token = -1;
     sequences[i].next.logprob = 0;
     sequences[i].next.rank = 0;

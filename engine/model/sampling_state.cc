@@ -1,7 +1,9 @@
 #include "engine/model/sampling_state.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/int_math.h"
 
@@ -26,7 +28,8 @@ bool EndsWithRest(const std::vector<int32_t>& output_end, const std::vector<int3
 SamplingState::SamplingState(const MemoryPlan& plan, int64_t vocab)
     : max_model_len_(plan.max_model_len),
       vocab_(vocab),
-      slots_(static_cast<size_t>(plan.max_num_seqs)) {
+      slots_(static_cast<size_t>(plan.max_num_seqs)),
+      masks_(plan.max_num_seqs, vocab) {
   // The last token that a sequence samples is never fed. What nobody touches takes no memory.
   const int64_t longest = int64_t{max_model_len_} + 1;
   unsorted_.reserve(static_cast<size_t>(longest));
@@ -52,6 +55,7 @@ void SamplingState::FillRow(const ScheduledSequence& sequence, int32_t pending_t
   if (sampling.needs_history()) {
     if (sequence.starts_history) {
       StartHistory(sequence, pending_token, &slot);
+      if (sampling.constraint != nullptr) StartMask(sequence, pending_token);
     } else {
       CHECK_EQ(slot.history_owner, sequence.id) << "a row without its history";
     }
@@ -63,13 +67,67 @@ void SamplingState::FillRow(const ScheduledSequence& sequence, int32_t pending_t
     row->repetition_penalty = sampling.repetition_penalty;
   }
   row->banned_tokens = sequence.banned_tokens;
-  if (slot.rules == nullptr) return;
-  row->logit_bias = slot.logit_bias;
-  row->allowed_mask = slot.allowed_mask;
-  if (HasBadWords(sampling)) {
-    BanTokens(sequence, &slot);
-    row->banned_tokens = slot.banned_tokens;
+  if (slot.rules != nullptr) {
+    row->logit_bias = slot.logit_bias;
+    row->allowed_mask = slot.allowed_mask;
+    if (HasBadWords(sampling)) {
+      BanTokens(sequence, &slot);
+      row->banned_tokens = slot.banned_tokens;
+    }
   }
+  if (sampling.constraint == nullptr) return;
+  slot.mask.resize(static_cast<size_t>(CeilDiv<int64_t>(vocab_, 32)));
+  row->allowed_mask = slot.mask;
+  slot.row_banned_tokens = row->banned_tokens;
+}
+
+void SamplingState::StartMask(const ScheduledSequence& sequence, int32_t pending_token) {
+  std::vector<int32_t> output(sequence.history.begin() + sequence.num_prompt,
+                              sequence.history.end());
+  if (sequence.tokens.back() == kPendingToken) output.push_back(pending_token);
+  slots_[static_cast<size_t>(sequence.slot)].failure = absl::OkStatus();
+  masks_.Start(sequence.slot, sequence.sampling.constraint, output);
+}
+
+void SamplingState::FinishMasks(const StepPlan& plan) {
+  for (const ScheduledSequence& sequence : plan.sequences) {
+    if (!sequence.samples || sequence.sampling.constraint == nullptr) continue;
+    Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+    absl::Span<uint32_t> mask;
+    // A sequence that has failed may still have a row, planned ahead, that nobody looks at.
+    absl::Status status = masks_.Wait(sequence.slot, &mask);
+    if (status.ok()) status = ApplyRules(sequence, mask, &slot);
+    if (slot.failure.ok()) slot.failure = std::move(status);
+  }
+}
+
+absl::Status SamplingState::ApplyRules(const ScheduledSequence& sequence,
+                                       absl::Span<const uint32_t> mask, Slot* slot) const {
+  CHECK_EQ(mask.size(), slot->mask.size());
+  bool was_any = false;
+  for (size_t i = 0; i < mask.size(); ++i) {
+    slot->mask[i] = mask[i];
+    if (!slot->allowed_mask.empty() && sequence.sampling.rules != nullptr) {
+      slot->mask[i] &= slot->allowed_mask[i];
+    }
+    was_any = was_any || mask[i] != 0;
+  }
+  for (int32_t token : slot->row_banned_tokens) {
+    if (token >= 0 && token < vocab_) {
+      slot->mask[static_cast<size_t>(token / 32)] &= ~(uint32_t{1} << (token % 32));
+    }
+  }
+  for (uint32_t word : slot->mask) {
+    if (word != 0) return absl::OkStatus();
+  }
+  if (!was_any) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("constraint: the model's vocabulary has no token that may come after ",
+                     sequence.output_position, " output tokens"));
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "constraint: every token that it allows after ", sequence.output_position,
+      " output tokens is excluded by allowed_token_ids, bad_words or min_tokens"));
 }
 
 void SamplingState::Compile(const TokenRules& rules, Slot* slot) const {
@@ -160,7 +218,15 @@ void SamplingState::Append(const ScheduledSequence& sequence, int32_t token) {
   slot.is_row_filled = false;
   if (!sequence.sampling.needs_history()) return;
   CHECK_EQ(slot.history_owner, sequence.id);
+  if (sequence.sampling.constraint != nullptr && slot.failure.ok()) {
+    masks_.Push(sequence.slot, token);
+  }
   AddToHistory(sequence, token, &slot);
+}
+
+absl::Status SamplingState::failure(const ScheduledSequence& sequence) const {
+  if (sequence.sampling.constraint == nullptr) return absl::OkStatus();
+  return slots_[static_cast<size_t>(sequence.slot)].failure;
 }
 
 }  // namespace fastgen

@@ -8,6 +8,8 @@
 // Since histories grow here, a step that is planned before the last one has run needs no ids from
 // the scheduler. A bad word is banned by banning its last token where the output ends with the
 // rest of it; one of a single token always is.
+//   mask     of a constrained sequence: followed by MaskFiller from each token on, and taken, together with the rules'
+//            own mask, by FinishMasks. Where rules, constraint and bans leave nothing, the sequence ends with the reason.
 // Histories of the longest sequences are reserved at construction. Memory is taken when a slot
 // meets rules larger than any before: a sequence's first sampling row, never a later one.
 // Thread rule: the executor's thread.
@@ -18,7 +20,9 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "engine/model/mask_filler.h"
 #include "engine/model/memory_plan.h"
 #include "engine/schedule/step_plan.h"
 #include "kernels/backend.h"
@@ -34,8 +38,13 @@ class SamplingState {
   // stands for the sequence's kPendingToken; not read without one.
   void FillRow(const ScheduledSequence& sequence, int32_t pending_token, SampleRow* row);
 
+  // To be called before the filled rows are sampled: completes the masks that they refer to.
+  void FinishMasks(const StepPlan& plan);
+
   // Notes what the row that was filled last for this slot has sampled.
   void Append(const ScheduledSequence& sequence, int32_t token);
+  // An error when nothing may be sampled in that row: its token means nothing then.
+  absl::Status failure(const ScheduledSequence& sequence) const;
 
  private:
   struct Slot {
@@ -48,6 +57,9 @@ class SamplingState {
     std::vector<uint32_t> allowed_mask;
     size_t max_output_end = 0;           // the longest bad word's length, less 1
     std::vector<int32_t> banned_tokens;  // of the last row with bad words
+    std::vector<uint32_t> mask;          // of a constrained row
+    absl::Span<const int32_t> row_banned_tokens;
+    absl::Status failure;  // of a constrained sequence
   };
 
   void Compile(const TokenRules& rules, Slot* slot) const;
@@ -55,12 +67,17 @@ class SamplingState {
   // Makes `slot->counts` those of the sequence's history.
   void CountTokens(const ScheduledSequence& sequence, Slot* slot);
   static void AddToHistory(const ScheduledSequence& sequence, int32_t token, Slot* slot);
+  void StartMask(const ScheduledSequence& sequence, int32_t pending_token);
+  // Leaves in `slot->mask` what the rules allow, too. An error when that is nothing.
+  absl::Status ApplyRules(const ScheduledSequence& sequence, absl::Span<const uint32_t> mask,
+                          Slot* slot) const;
   static void BanTokens(const ScheduledSequence& sequence, Slot* slot);
 
   const int32_t max_model_len_;
   const int64_t vocab_;
   std::vector<Slot> slots_;
   std::vector<TokenCount> unsorted_;  // of CountTokens
+  MaskFiller masks_;
 };
 
 }  // namespace fastgen

@@ -64,6 +64,11 @@ void Scheduler::CommitRow(Sequence* sequence, const ScheduledSequence& row,
     commit->finished.back().is_nan = true;
     return;
   }
+  if (!row_result.failure.ok()) {
+    commit->finished.push_back(End(sequence, FinishReason::kError, IndexLimit(*sequence)));
+    commit->finished.back().failure = row_result.failure;
+    return;
+  }
   ReportScores(sequence, row, row_result, &output);
   if (row.samples) {
     CHECK(row_result.sampled) << "sequence " << row.id << " sampled nothing in step "

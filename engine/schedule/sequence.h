@@ -71,6 +71,7 @@ struct FinishedSequence {
   int32_t num_preemptions = 0;
   int32_t num_page_ins = 0;  // blocks
   bool is_nan = false;       // reason kError: a row of logits held a NaN
+  absl::Status failure;      // reason kError: or this, SequenceResult's
 };
 
 // The order of service: earlier arrival first within a class, and a class more is worth `ageing_us`

@@ -15,7 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "engine/request.h"
+#include "engine/token_constraint.h"
 
 namespace fastgen {
 
@@ -41,6 +43,7 @@ struct SequenceSampling {
   float frequency_penalty = 0;
   float repetition_penalty = 1;
   std::shared_ptr<const TokenRules> rules;  // null: none
+  std::shared_ptr<const TokenConstraint> constraint;  // null: none
   int32_t num_top_logprobs = -1;            // -1: no logprobs
   int32_t num_prompt_top_logprobs = -1;     // -1: prompt tokens are not scored
 
@@ -49,7 +52,7 @@ struct SequenceSampling {
   }
   // True when choosing a token needs the tokens before it.
   bool needs_history() const {
-    return has_penalties() || (rules != nullptr && !rules->bad_words.empty());
+    return has_penalties() || constraint != nullptr || (rules != nullptr && !rules->bad_words.empty());
   }
 };
 
@@ -122,6 +125,7 @@ struct TokenScore {
 struct SequenceResult {
   bool sampled = false;
   bool is_nan = false;
+  absl::Status failure;            // nothing may be sampled here: the sequence ends, and why
   TokenScore next;                 // when sampled
   std::vector<TokenScore> scored;  // parallel to score_targets
 };

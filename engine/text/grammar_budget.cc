@@ -1,0 +1,61 @@
+#include "engine/text/grammar_budget.h"
+
+#include <new>
+
+#include "base/check.h"
+
+namespace fastgen {
+namespace {
+
+thread_local GrammarBudget* current_budget = nullptr;
+
+// Looking at the clock costs about as much as a small allocation.
+constexpr int64_t kAllocationsPerLook = 32;
+
+}  // namespace
+
+GrammarBudget::GrammarBudget(const Limits& limits)
+    : limits_(limits), end_(std::chrono::steady_clock::now() + limits.time) {
+  CHECK(current_budget == nullptr) << "budgets do not nest";
+  current_budget = this;
+}
+
+GrammarBudget::~GrammarBudget() { current_budget = nullptr; }
+
+bool GrammarBudget::Allow(size_t bytes) {
+  num_bytes_ += static_cast<int64_t>(bytes);
+  ++num_allocations_;
+  if (num_bytes_ > limits_.memory_bytes || num_allocations_ > limits_.num_allocations) {
+    spent_ = Spent::kMemory;
+  } else if (num_allocations_ % kAllocationsPerLook == 0 &&
+             std::chrono::steady_clock::now() > end_) {
+    spent_ = Spent::kTime;
+  }
+  return spent_ == Spent::kNothing;
+}
+
+}  // namespace fastgen
+
+// What the grammar library calls for operator new(size_t), operator delete(void*) and
+// operator delete(void*, size_t).
+extern "C" {
+void* fastgen_grammar_new(size_t bytes);
+void fastgen_grammar_delete(void* memory) noexcept;
+void fastgen_grammar_delete_sized(void* memory, size_t bytes) noexcept;
+
+void* fastgen_grammar_new(size_t bytes) {
+  if (fastgen::current_budget != nullptr && !fastgen::current_budget->Allow(bytes)) {
+    throw std::bad_alloc();
+  }
+  return ::operator new(bytes);
+}
+
+void fastgen_grammar_delete(void* memory) noexcept { ::operator delete(memory); }
+
+void fastgen_grammar_delete_sized(void* memory, size_t bytes) noexcept {
+  if (fastgen::current_budget != nullptr && memory != nullptr) {
+    fastgen::current_budget->Freed(bytes);
+  }
+  ::operator delete(memory);
+}
+}
