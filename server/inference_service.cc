@@ -132,6 +132,7 @@ void InferenceService::CompileAndSubmit(Engine* engine, ConvertedRequest convert
       [this, engine, waiting, stream,
        reactor](absl::StatusOr<std::shared_ptr<const Grammar>> grammar) {
         absl::Status status = grammar.status();
+        if (absl::IsResourceExhausted(status)) status = WithRetryAfter(status, absl::Seconds(1));
         if (status.ok()) {
           waiting->request.grammar = *std::move(grammar);
           status = Submit(engine, std::move(*waiting), stream);

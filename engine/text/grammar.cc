@@ -36,7 +36,7 @@ std::string Clean(std::string_view text) {
 absl::Status TooExpensive(GrammarBudget::Spent spent, const GrammarBudget::Limits& limits) {
   if (spent == GrammarBudget::Spent::kTime) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("it takes longer than the limit of ", limits.time.count(), " ms"));
+        absl::StrCat("it takes more than the limit of ", limits.time.count(), " ms of computing"));
   }
   return absl::ResourceExhaustedError(
       absl::StrCat("it takes more memory than the limit of ", limits.memory_bytes >> 20, " MiB"));

@@ -4,6 +4,7 @@
 // keeps, so whatever runs long takes memory again and again: ./dev setup renames the library's references to operator
 // new and operator delete to the functions of grammar_budget.cc, which throw std::bad_alloc on a thread whose budget is
 // spent. The library is exception safe there; tests fail every allocation of a compilation, one after another.
+// Time is the thread's own, so that what compiles does not depend on who else computes.
 // Frees that happen elsewhere (inside libstdc++) are not seen: the count errs upwards.
 // Thread rule: a budget counts for the thread that made it, from construction to destruction; they do not nest.
 // Tested by tests/engine/text/grammar_test.cc; fuzzed by tests/fuzz/grammar_fuzzer.cc.
@@ -18,7 +19,7 @@ namespace fastgen {
 class GrammarBudget {
  public:
   struct Limits {
-    std::chrono::milliseconds time = std::chrono::seconds(10);
+    std::chrono::milliseconds time = std::chrono::seconds(10);  // of computing
     int64_t memory_bytes = 512 << 20;
     int64_t num_allocations = INT64_MAX;  // for tests
   };
@@ -40,7 +41,7 @@ class GrammarBudget {
 
  private:
   const Limits limits_;
-  const std::chrono::steady_clock::time_point end_;
+  const std::chrono::nanoseconds end_;  // on the thread's clock
   int64_t num_bytes_ = 0;
   int64_t num_allocations_ = 0;
   Spent spent_ = Spent::kNothing;

@@ -38,7 +38,7 @@ constexpr std::string_view kTypes[] = {"string", "number",  "integer", "boolean"
 constexpr std::string_view kFormats[] = {"date", "time", "date-time", "duration",
                                          "ipv4", "ipv6", "uuid"};
 constexpr std::string_view kEmail =
-    R"([A-Za-z0-9_+]{1,64}(\.[A-Za-z0-9_+]{1,64})*@[A-Za-z0-9]{1,63}(\.[A-Za-z0-9]{1,63}){1,8})";
+    R"([A-Za-z0-9_+]+(\.[A-Za-z0-9_+]+)*@[A-Za-z0-9]+(\.[A-Za-z0-9]+)+)";
 constexpr int64_t kMaxLength = 1 << 20;
 constexpr int64_t kMaxItems = 4096;
 

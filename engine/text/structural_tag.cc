@@ -75,6 +75,38 @@ absl::StatusOr<value> SchemaElement(std::string_view field, std::string_view tex
   return Schema(*std::move(schema));
 }
 
+// Whether `text` begins with a rule over token ids, which names tokens that are no text.
+bool NamesTokens(std::string_view text) {
+  for (const std::string_view name : {"TokenTagDispatch", "Token"}) {
+    if (text.substr(0, name.size()) != name) continue;
+    const size_t next = text.find_first_not_of(" \t\r\n", name.size());
+    if (next != std::string_view::npos && text[next] == '(') return true;
+  }
+  return false;
+}
+
+// Refuses the library's own additions to the language: the above, and attributes of rules, of which it leaves some to
+// whoever samples.
+absl::Status CheckGrammar(std::string_view field, std::string_view text) {
+  RETURN_IF_ERROR(CheckSource(field, text));
+  bool in_quotes = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '"') {
+      in_quotes = !in_quotes;
+    } else if (!in_quotes && NamesTokens(text.substr(i))) {
+      return Bad(field, "rules over token ids are not supported");
+    } else if (!in_quotes && text[i] == ']') {
+      const size_t next = text.find_first_not_of(" \t", i + 1);
+      if (next != std::string_view::npos && text.substr(next, 3) == "::=") {
+        return Bad(field, "attributes of rules are not supported");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 // A text as a literal of a grammar.
 void AppendLiteral(std::string_view text, std::string* grammar) {
   *grammar += '"';
@@ -137,6 +169,17 @@ absl::Status NormalizeTag(int depth, value* tag) {
     ASSIGN_OR_RETURN(value normalized, NormalizeSchema(*schema));
     *tag = Schema(std::move(normalized));
     return absl::OkStatus();
+  }
+  const std::string_view name =
+      type != nullptr && type->is_string() ? ToStd(type->get_string()) : std::string_view();
+  if (name.find("token") != std::string_view::npos) {
+    return absl::InvalidArgumentError("formats over token ids are not supported");
+  }
+  if (name == "grammar") {
+    const value* grammar = members.if_contains("grammar");
+    if (grammar != nullptr && grammar->is_string()) {
+      RETURN_IF_ERROR(CheckGrammar("grammar", ToStd(grammar->get_string())));
+    }
   }
   for (auto& member : members) RETURN_IF_ERROR(NormalizeTag(depth + 1, &member.value()));
   return absl::OkStatus();
@@ -291,7 +334,7 @@ absl::StatusOr<value> MakeElement(const Constraint& constraint,
     case Constraint::Kind::kChoice:
       return ChoiceElement(constraint.choices);
     case Constraint::Kind::kGrammar:
-      RETURN_IF_ERROR(CheckSource(field, constraint.text));
+      RETURN_IF_ERROR(CheckGrammar(field, constraint.text));
       return value(object({{"type", "grammar"}, {"grammar", constraint.text}}));
     case Constraint::Kind::kStructuralTag:
       return TagElement(constraint.text);

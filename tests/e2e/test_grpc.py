@@ -118,6 +118,7 @@ def test_health_and_reflection_are_on(channel):
     ("cache_salt", dict(cache_salt="x" * 257)),
     ("resume_window", lambda r: setattr(r.resume_window, "seconds", 3601)),
     ("constraint", lambda r: r.constraint.SetInParent()),
+    ("constraint.json_object", lambda r: setattr(r.constraint, "json_object", False)),
     ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({3: float("nan")})),
     ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({i: 1.0 for i in range(1025)})),
     ("sampling.logit_bias", lambda r: r.sampling.logit_bias.update({49152: 1.0})),

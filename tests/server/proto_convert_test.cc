@@ -68,14 +68,8 @@ TEST_CASE("every field that is not served is refused by its name", "[server]") {
       {"resume_window", [](auto* r) { r->mutable_resume_window()->set_nanos(1'000'000'000); }},
       {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(3601); }},
       {"resume_window", [](auto* r) { r->mutable_resume_window()->set_seconds(INT64_MAX); }},
-      {"constraint", [](auto* r) { r->mutable_constraint()->set_json_schema("{}"); }},
-      {"constraint", [](auto* r) { r->mutable_constraint()->set_json_object(true); }},
-      {"constraint", [](auto* r) { r->mutable_constraint()->set_regex("a"); }},
-      {"constraint",
-       [](auto* r) { r->mutable_constraint()->mutable_choice()->add_choices("a"); }},
-      {"constraint", [](auto* r) { r->mutable_constraint()->set_grammar("g"); }},
-      {"constraint",
-       [](auto* r) { r->mutable_constraint()->set_structural_tag("s"); }},
+      {"constraint.json_object",
+       [](auto* r) { r->mutable_constraint()->set_json_object(false); }},
       {"constraint", [](auto* r) { r->mutable_constraint(); }},
       {"request_id", [](auto* r) { r->set_request_id("with space"); }},
       {"request_id", [](auto* r) { r->set_request_id("line\nbreak"); }},
@@ -123,6 +117,33 @@ TEST_CASE("all violations of a request come together", "[server]") {
           r->set_cache_salt(std::string(300, 's'));
           r->mutable_sampling()->add_bad_words("");
         }) == std::vector<std::string>{"sampling.bad_words", "n", "cache_salt"});
+}
+
+TEST_CASE("a constraint arrives, whatever its kind", "[server]") {
+  const auto arrives = [](auto change) {
+    v1::GenerateRequest proto = ValidRequest();
+    change(proto.mutable_constraint());
+    return FromProto(proto)->request.constraint;
+  };
+  CHECK(arrives([](auto* c) { c->set_json_schema("{}"); }).kind == Constraint::Kind::kJsonSchema);
+  CHECK(arrives([](auto* c) { c->set_json_object(true); }).kind == Constraint::Kind::kJsonObject);
+  CHECK(arrives([](auto* c) { c->set_regex("a"); }).text == "a");
+  CHECK(arrives([](auto* c) { c->set_grammar("g"); }).kind == Constraint::Kind::kGrammar);
+  CHECK(arrives([](auto* c) { c->set_structural_tag("s"); }).kind ==
+        Constraint::Kind::kStructuralTag);
+  CHECK(arrives([](auto* c) { c->mutable_choice()->add_choices("x"); }).choices ==
+        std::vector<std::string>{"x"});
+  const Constraint calls = arrives([](auto* c) {
+    c->mutable_tool_calls()->set_name("f");
+    c->mutable_tool_calls()->set_single(true);
+    c->mutable_tool_calls()->set_optional(true);
+  });
+  CHECK((calls.kind == Constraint::Kind::kToolCalls && calls.tool == "f"));
+  CHECK((calls.single && calls.optional && !calls.or_tool_calls));
+  CHECK(arrives([](auto* c) {
+          c->set_regex("a");
+          c->set_or_tool_calls(true);
+        }).or_tool_calls);
 }
 
 TEST_CASE("what steers scheduling and sampling arrives", "[server]") {

@@ -104,7 +104,30 @@ TEST_CASE("a hostile source is refused, or compiled within its budget", "[text]"
   huge_enum += "0]}";
   std::string groups(5'000, '(');
   groups += "a" + std::string(5'000, ')');
+  std::string chain;
+  for (int i = 0; i < 6'000; ++i) chain += "r" + std::to_string(i) + "::=r" + std::to_string(i + 1) + "\n";
+  chain = "root::=r0\n" + chain + "r6000::=\"a\"";
+  std::string optional_chain;
+  for (int i = 0; i < 4'000; ++i) {
+    optional_chain += "r" + std::to_string(i) + "::=\"a\" r" + std::to_string(i + 1) + "|\"\"\n";
+  }
+  optional_chain = "root::=r0\n" + optional_chain + "r4000::=\"b\"";
+  std::string stars = "a";
+  for (int i = 0; i < 2'000; ++i) stars = "(" + stars + ")*";
+  std::string references = "{\"$ref\":\"#/$defs/r0\",\"$defs\":{";
+  for (int i = 0; i < 1'500; ++i) {
+    references += "\"r" + std::to_string(i) + "\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/r" +
+                  std::to_string(i + 1) + "\"}},";
+  }
+  references += "\"r1500\":{\"type\":\"null\"}}}";
+  std::string alternatives = "a";
+  for (int i = 0; i < 20'000; ++i) alternatives += "|b" + std::to_string(i % 7);
   const std::vector<Constraint> sources = {
+      MakeConstraint(Kind::kGrammar, chain),
+      MakeConstraint(Kind::kGrammar, optional_chain),
+      MakeConstraint(Kind::kRegex, stars),
+      MakeConstraint(Kind::kRegex, alternatives),
+      MakeConstraint(Kind::kJsonSchema, references),
       MakeConstraint(Kind::kJsonSchema, deep),
       MakeConstraint(Kind::kJsonSchema, "{\"items\":" + deep),
       MakeConstraint(Kind::kJsonSchema, huge_enum),

@@ -108,6 +108,22 @@ TEST_CASE("an answer may be the schema's or calls instead", "[text]") {
   }
 }
 
+TEST_CASE("rules over token ids and attributes of rules are refused", "[text]") {
+  const auto refused = [](Constraint::Kind kind, const char* text) {
+    return absl::IsInvalidArgument(MakeStructuralTag(MakeConstraint(kind, text), {}, {}).status());
+  };
+  CHECK(refused(Kind::kGrammar, "root ::= Token(256)"));
+  CHECK(refused(Kind::kGrammar, "root ::= ExcludeToken(256)"));
+  CHECK(refused(Kind::kGrammar, "root[temperature=2] ::= \"a\""));
+  CHECK_FALSE(refused(Kind::kGrammar, "root ::= \"Token(1)\" [a-z]\nx ::= \"b\""));
+  CHECK(refused(Kind::kStructuralTag, R"({"format":{"type":"token","token":256}})"));
+  CHECK(refused(Kind::kStructuralTag,
+                R"({"format":{"type":"sequence","elements":[{"type":"any_tokens"}]}})"));
+  CHECK(refused(Kind::kStructuralTag, R"({"format":{"type":"grammar","grammar":"root ::= Token(2)"}})"));
+  CHECK(refused(Kind::kStructuralTag,
+                R"({"format":{"type":"json_schema","json_schema":{"type":"array","uniqueItems":true}}})"));
+}
+
 TEST_CASE("calls that cannot be made are refused by name", "[text]") {
   Constraint calls = MakeConstraint(Kind::kToolCalls);
   const ToolCallStyle hermes{ToolCallFormat::kHermes, false};
