@@ -161,7 +161,7 @@ def test_what_leaves_nothing_to_choose_ends_with_a_sentence(stub, pb):
 @pytest.mark.parametrize("field,value,word", [
     ("json_schema", "{", "JSON"), ("json_schema", "[" * 100000, "JSON"), ("json_schema", '{"not":{}}', "not is not supported"),
     ("json_schema", '{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/a"}}}', "itself"),
-    ("json_schema", '{"type":"array","uniqueItems":true}', "uniqueItems"), ("regex", "(", "regex"), ("regex", "(?=a)", "constraint"),
+    ("json_schema", '{"type":"array","uniqueItems":true}', "uniqueItems"), ("regex", "(", "parenthesis"), ("regex", "(?=a)", "constraint"),
     ("regex", "x" * 200000, "limit"), ("regex", "", "empty"), ("regex", "a\0b", "zero"), ("grammar", "root = ", "constraint"),
     ("grammar", 'start ::= "a"', "constraint"), ("structural_tag", "{}", "format"), ("structural_tag", "no", "JSON"),
 ])

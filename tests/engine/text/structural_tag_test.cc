@@ -119,7 +119,7 @@ TEST_CASE("rules over token ids and attributes of rules are refused", "[text]") 
   CHECK(refused(Kind::kStructuralTag, R"({"format":{"type":"token","token":256}})"));
   CHECK(refused(Kind::kStructuralTag,
                 R"({"format":{"type":"sequence","elements":[{"type":"any_tokens"}]}})"));
-  CHECK(refused(Kind::kStructuralTag, R"({"format":{"type":"grammar","grammar":"root ::= Token(2)"}})"));
+  CHECK(refused(Kind::kStructuralTag, R"json({"format":{"type":"grammar","grammar":"root ::= Token(2)"}})json"));
   CHECK(refused(Kind::kStructuralTag,
                 R"({"format":{"type":"json_schema","json_schema":{"type":"array","uniqueItems":true}}})"));
 }
