@@ -8,6 +8,10 @@
 namespace fastgen {
 namespace {
 
+constexpr ScopeSet kAdminScope = {Scope::kAdmin};
+// What /metrics shows.
+constexpr ScopeSet kStatsScopes = {Scope::kMetrics, Scope::kAdmin};
+
 grpc::ServerUnaryReactor* NotServed(grpc::CallbackServerContext* context, const char* method) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(absl::UnimplementedError(
@@ -25,6 +29,7 @@ grpc::ServerUnaryReactor* Refused(grpc::ServerUnaryReactor* reactor, const absl:
 grpc::ServerUnaryReactor* AdminService::GetStats(grpc::CallbackServerContext* context,
                                                  const v1::GetStatsRequest* request,
                                                  v1::Stats* response) {
+  if (auto* refused = access_->Refuse(context, kStatsScopes)) return refused;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto engine = gate_->Loaded();
   if (engine.ok()) {
@@ -48,11 +53,18 @@ grpc::ServerUnaryReactor* AdminService::GetMetrics(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* AdminService::ListRequests(
     grpc::CallbackServerContext* context, const v1::ListRequestsRequest* request,
     v1::ListRequestsResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto engine = gate_->Loaded();
   if (!engine.ok()) return Refused(reactor, engine.status());
   (*engine)->ListRequests([reactor, response](std::vector<RequestInfo> requests) {
-    for (const RequestInfo& info : requests) ToProto(info, response->add_requests());
+    for (const RequestInfo& info : requests) {
+      v1::RequestInfo* const request = response->add_requests();
+      ToProto(info, request);
+      const AccessControl::Owned owned = AccessControl::SplitEngineId(info.request_id);
+      request->set_request_id(std::string(owned.request_id));
+      request->set_key_name(std::string(owned.key_name));
+    }
     reactor->Finish(grpc::Status::OK);
   });
   return reactor;
@@ -61,6 +73,7 @@ grpc::ServerUnaryReactor* AdminService::ListRequests(
 grpc::ServerUnaryReactor* AdminService::Drain(
     grpc::CallbackServerContext* context, const v1::DrainRequest* request,
     v1::DrainResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   start_drain_();
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
@@ -70,18 +83,21 @@ grpc::ServerUnaryReactor* AdminService::Drain(
 grpc::ServerUnaryReactor* AdminService::StartProfile(
     grpc::CallbackServerContext* context, const v1::StartProfileRequest* request,
     v1::StartProfileResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   return NotServed(context, "StartProfile");
 }
 
 grpc::ServerUnaryReactor* AdminService::StopProfile(
     grpc::CallbackServerContext* context, const v1::StopProfileRequest* request,
     v1::StopProfileResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   return NotServed(context, "StopProfile");
 }
 
 grpc::ServerUnaryReactor* AdminService::FlushPrefixCache(
     grpc::CallbackServerContext* context, const v1::FlushPrefixCacheRequest* request,
     v1::FlushPrefixCacheResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto engine = gate_->Loaded();
   if (!engine.ok()) return Refused(reactor, engine.status());
@@ -95,6 +111,7 @@ grpc::ServerUnaryReactor* AdminService::FlushPrefixCache(
 grpc::ServerUnaryReactor* AdminService::Pause(
     grpc::CallbackServerContext* context, const v1::PauseRequest* request,
     v1::PauseResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto engine = gate_->Loaded();
   if (!engine.ok()) return Refused(reactor, engine.status());
@@ -105,6 +122,7 @@ grpc::ServerUnaryReactor* AdminService::Pause(
 grpc::ServerUnaryReactor* AdminService::Resume(
     grpc::CallbackServerContext* context, const v1::ResumeRequest* request,
     v1::ResumeResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto engine = gate_->Loaded();
   if (!engine.ok()) return Refused(reactor, engine.status());
@@ -116,18 +134,21 @@ grpc::ServerUnaryReactor* AdminService::Resume(
 grpc::ServerUnaryReactor* AdminService::Sleep(
     grpc::CallbackServerContext* context, const v1::SleepRequest* request,
     v1::SleepResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   return NotServed(context, "Sleep");
 }
 
 grpc::ServerUnaryReactor* AdminService::WakeUp(
     grpc::CallbackServerContext* context, const v1::WakeUpRequest* request,
     v1::WakeUpResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   return NotServed(context, "WakeUp");
 }
 
 grpc::ServerUnaryReactor* AdminService::UpdateWeights(
     grpc::CallbackServerContext* context, const v1::UpdateWeightsRequest* request,
     v1::UpdateWeightsResponse* response) {
+  if (auto* refused = access_->Refuse(context, kAdminScope)) return refused;
   return NotServed(context, "UpdateWeights");
 }
 

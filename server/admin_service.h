@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "fastgen/v1/admin.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/engine_gate.h"
 #include "server/metrics.h"
 
@@ -17,8 +18,9 @@ namespace fastgen {
 class AdminService final : public v1::Admin::CallbackService {
  public:
   // `start_drain` is called from gRPC's threads, any number of times, and must not block.
-  AdminService(EngineGate* gate, const Metrics* metrics, std::function<void()> start_drain)
-      : gate_(gate), metrics_(metrics), start_drain_(std::move(start_drain)) {}
+  AdminService(EngineGate* gate, const AccessControl* access, const Metrics* metrics,
+               std::function<void()> start_drain)
+      : gate_(gate), access_(access), metrics_(metrics), start_drain_(std::move(start_drain)) {}
 
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const v1::GetStatsRequest* request,
@@ -59,6 +61,7 @@ class AdminService final : public v1::Admin::CallbackService {
 
  private:
   EngineGate* const gate_;
+  const AccessControl* const access_;
   const Metrics* const metrics_;
   const std::function<void()> start_drain_;
 };

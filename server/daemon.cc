@@ -10,10 +10,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "server/access_control.h"
 #include "server/admin_service.h"
 #include "server/daemon_parts.h"
 #include "server/engine_gate.h"
@@ -51,11 +53,13 @@ struct Daemon::State {
       : options(daemon_options),
         parts(std::move(daemon_parts)),
         gate([this] { OnEngineFailure(); }),
-        inference(&gate, ServiceOptionsOf(options), &metrics),
-        admin(&gate, &metrics, [this] { DrainByCall(); }) {}
+        access(options.api_keys_path, &clock),
+        inference(&gate, &access, ServiceOptionsOf(options), &metrics),
+        admin(&gate, &access, &metrics, [this] { DrainByCall(); }) {}
   // The engine's last calls reach streams, services and the owner: it ends before any of them.
   ~State() { gate.Close(); }
 
+  absl::Status ReloadKeys();
   absl::Status Listen();
   void Load(const LoadProgress& progress);
   void OnEngineFailure();
@@ -73,6 +77,8 @@ struct Daemon::State {
   const DaemonParts parts;
   Metrics metrics;
   EngineGate gate;
+  const RealClock clock;
+  AccessControl access;
   InferenceService inference;
   AdminService admin;
   GrpcListener listener;
@@ -88,6 +94,12 @@ struct Daemon::State {
   CondVar load_ended;
   std::optional<absl::Status> load_status ABSL_GUARDED_BY(load_mutex);
 };
+
+absl::Status Daemon::State::ReloadKeys() {
+  const absl::Status status = access.Load();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat("--api-keys ", status.message()));
+}
 
 absl::Status Daemon::State::Listen() {
   ASSIGN_OR_RETURN(listener, StartGrpcListener(options.grpc_listen, {&inference, &admin},
@@ -164,6 +176,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::StartWith(const DaemonOptions& o
   RETURN_IF_ERROR(CheckRange("--resume-ring-tokens", options.resume_ring_tokens, 1, 1 << 24));
   std::unique_ptr<Daemon> daemon(new Daemon(std::make_unique<State>(options, std::move(parts))));
   State* state = daemon->state_.get();
+  RETURN_IF_ERROR(state->ReloadKeys());
   RETURN_IF_ERROR(state->Listen());
   state->loader = std::thread([state, progress] { state->Load(progress); });
   return daemon;
@@ -192,6 +205,8 @@ const std::vector<std::string>& Daemon::grpc_addresses() const {
 const std::vector<std::string>& Daemon::http_addresses() const { return state_->http_addresses; }
 
 absl::Status Daemon::health() const { return state_->gate.health(); }
+
+absl::Status Daemon::ReloadKeys() { return state_->ReloadKeys(); }
 
 void Daemon::StartDrain() { state_->StartDrain(); }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "server/access_control.h"
 #include "server/generate_reactor.h"
 #include "server/live_streams.h"
 
@@ -58,6 +59,16 @@ void EventStream::SetReader(std::shared_ptr<GenerateReactor> reader) {
   reader_ = std::move(reader);
 }
 
+void EventStream::SetPermit(std::unique_ptr<Permit> permit) {
+  MutexLock lock(&mutex_);
+  permit_ = std::move(permit);
+}
+
+std::unique_ptr<Permit> EventStream::EndPermit(absl::StatusCode status) {
+  if (permit_ != nullptr) permit_->End(status);
+  return std::move(permit_);
+}
+
 // ---- the engine's side
 
 void EventStream::OnAccepted(const AcceptedInfo& info) {
@@ -65,6 +76,8 @@ void EventStream::OnAccepted(const AcceptedInfo& info) {
   {
     MutexLock lock(&mutex_);
     ToProto(info, fields_, &accepted_.emplace());
+    accepted_->set_request_id(client_request_id());
+    if (permit_ != nullptr) permit_->UsePrompt(info.prompt_tokens);
     reader = reader_;
   }
   Wake(reader);
@@ -94,8 +107,10 @@ void EventStream::OnDelta(TokenDelta delta) {
   std::shared_ptr<GenerateReactor> reader;
   {
     MutexLock lock(&mutex_);
-    output_tokens_.at(static_cast<size_t>(delta.index)) += NumOutputTokens(delta);
-    observation_.OnTokens(delta.index, NumOutputTokens(delta));
+    const int32_t num_tokens = NumOutputTokens(delta);
+    output_tokens_.at(static_cast<size_t>(delta.index)) += num_tokens;
+    observation_.OnTokens(delta.index, num_tokens);
+    if (permit_ != nullptr) permit_->UseOutput(num_tokens);
     if (abandoned_) return;
     log_.Add(std::move(delta), fields_, raw);
     reader = reader_;
@@ -106,11 +121,14 @@ void EventStream::OnDelta(TokenDelta delta) {
 
 void EventStream::OnFinished(FinishInfo info) {
   std::shared_ptr<GenerateReactor> reader;
+  std::unique_ptr<Permit> permit;
   bool ended = false;
   {
     MutexLock lock(&mutex_);
-    output_tokens_.at(static_cast<size_t>(info.index)) = info.usage.output_tokens;
+    const int32_t before = std::exchange(output_tokens_.at(static_cast<size_t>(info.index)),
+                                         info.usage.output_tokens);
     observation_.OnFinished(info);
+    if (permit_ != nullptr) permit_->UseOutput(info.usage.output_tokens - before);
     absl::Status status = StatusOfFinish(info);
     any_ok_ = any_ok_ || status.ok();
     if (RankOf(status) > RankOf(failure_)) failure_ = std::move(status);
@@ -124,6 +142,7 @@ void EventStream::OnFinished(FinishInfo info) {
       ended_ = true;
       end_status_ = any_ok_ ? grpc::Status::OK : ToGrpcStatus(failure_);
       window_start_ = Clock::now();
+      permit = EndPermit(any_ok_ ? absl::StatusCode::kOk : failure_.code());
     }
     reader = reader_;
   }
@@ -135,12 +154,14 @@ void EventStream::OnFinished(FinishInfo info) {
 void EventStream::OnEngineError(const std::string& message) {
   const absl::Status status = absl::UnavailableError(message);
   std::shared_ptr<GenerateReactor> reader;
+  std::unique_ptr<Permit> permit;
   {
     MutexLock lock(&mutex_);
     observation_.OnEngineError();
     ended_ = true;
     end_status_ = ToGrpcStatus(status);
     window_start_ = Clock::now();
+    permit = EndPermit(status.code());
     reader = reader_;
   }
   Wake(reader);
@@ -252,7 +273,7 @@ absl::Status EventStream::Attach(std::shared_ptr<GenerateReactor> reader, int64_
     MutexLock lock(&mutex_);
     if (abandoned_ || window_closed_) {
       return absl::NotFoundError(
-          absl::StrCat("request_id: the resume window of ", request_id_, " has closed"));
+          absl::StrCat("request_id: the resume window of ", client_request_id(), " has closed"));
     }
     ASSIGN_OR_RETURN(const EventLog::Place place, log_.Find(from_token));
     before = std::exchange(reader_, std::move(reader));
@@ -287,10 +308,12 @@ void EventStream::Detach(const GenerateReactor* reader) {
 
 void EventStream::Refuse(const GenerateReactor* first, const absl::Status& status) {
   std::shared_ptr<GenerateReactor> reader;
+  std::unique_ptr<Permit> permit;
   {
     MutexLock lock(&mutex_);
     reader.swap(reader_);
     ended_ = abandoned_ = true;
+    permit = EndPermit(status.code());
   }
   if (reader != nullptr && reader.get() != first) reader->End({ToGrpcStatus(status), ""});
 }
@@ -298,6 +321,10 @@ void EventStream::Refuse(const GenerateReactor* first, const absl::Status& statu
 bool EventStream::is_abandoned() {
   MutexLock lock(&mutex_);
   return abandoned_;
+}
+
+std::string EventStream::client_request_id() const {
+  return std::string(AccessControl::SplitEngineId(request_id_).request_id);
 }
 
 // ---- the window

@@ -30,6 +30,7 @@
 #include "fastgen/v1/inference.pb.h"
 #include "server/engine_gate.h"
 #include "server/event_log.h"
+#include "server/key_account.h"
 #include "server/metrics.h"
 #include "server/proto_convert.h"
 
@@ -66,10 +67,13 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
   void OnEngineError(const std::string& message) override;
 
   const std::string& request_id() const { return request_id_; }
+  std::string client_request_id() const;  // without the key's name
   bool has_window() const { return window_ > absl::ZeroDuration(); }
 
   // The first reader, before the request is submitted.
   void SetReader(std::shared_ptr<GenerateReactor> reader);
+  // What the request's key allows it, likewise; none where there are no keys. It ends when the engine is done.
+  void SetPermit(std::unique_ptr<Permit> permit);
   // Another reader, from that position on; the one before ends ABORTED. NOT_FOUND, OUT_OF_RANGE.
   absl::Status Attach(std::shared_ptr<GenerateReactor> reader, int64_t from_token);
   // `reader` takes no more. Without a window the request is cancelled. Idempotent.
@@ -104,6 +108,9 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
   // Nobody will read: true when the engine is to be told.
   bool Abandon() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string UsageTrailer() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The engine is done. The permit's place is free before the reader hears of the end; what is left of the permit goes
+  // without the lock, as it writes to the log.
+  std::unique_ptr<Permit> EndPermit(absl::StatusCode status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   EngineGate* const gate_;
   Engine* const engine_;
@@ -129,6 +136,7 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
   // How far the request is.
   RequestObservation observation_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> output_tokens_ ABSL_GUARDED_BY(mutex_);  // by choice
+  std::unique_ptr<Permit> permit_ ABSL_GUARDED_BY(mutex_);
   int num_open_ ABSL_GUARDED_BY(mutex_);                        // choices that have not finished
   bool any_ok_ ABSL_GUARDED_BY(mutex_) = false;                 // a choice ended by stop or length
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);                // why the others did not

@@ -72,6 +72,8 @@ class Daemon {
   // Not OK once the engine failed for good.
   absl::Status health() const;
 
+  // Reads the file of API keys again. On an error the keys stay what they were.
+  absl::Status ReloadKeys();
   // Refuses new requests, lets streams finish.
   void StartDrain();
   // True once nothing is live; false after `timeout`.

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
@@ -19,6 +20,15 @@ constexpr char kIgnoredHeader[] = "x-fastgen-ignored";
 constexpr int kMaxCancelIds = 4096;
 // Longer than any context, and still answered in a moment.
 constexpr int kMaxDetokenizeIds = 256 << 10;
+
+constexpr ScopeSet kTextScopes = {Scope::kTokenize, Scope::kInfer};
+constexpr ScopeSet kAnyScope = {};
+
+// What the engine says of a request, with the id that its client gave it.
+std::string InClientsWords(absl::string_view text, const std::string& engine_id) {
+  const std::string client_id(AccessControl::SplitEngineId(engine_id).request_id);
+  return absl::StrReplaceAll(text, {{engine_id, client_id}});
+}
 
 // A stream that ends before its first event.
 class RefusedStream final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
@@ -49,9 +59,13 @@ std::string DrawIdPrefix() {
 
 }  // namespace
 
-InferenceService::InferenceService(EngineGate* gate, const ServiceOptions& options,
-                                   Metrics* metrics)
-    : gate_(gate), options_(options), metrics_(metrics), id_prefix_(DrawIdPrefix()) {}
+InferenceService::InferenceService(EngineGate* gate, const AccessControl* access,
+                                   const ServiceOptions& options, Metrics* metrics)
+    : gate_(gate),
+      access_(access),
+      options_(options),
+      metrics_(metrics),
+      id_prefix_(DrawIdPrefix()) {}
 
 std::string InferenceService::DrawRequestId() {
   return absl::StrCat(id_prefix_, num_ids_drawn_.fetch_add(1, std::memory_order_relaxed) + 1);
@@ -69,6 +83,7 @@ absl::Status InferenceService::CheckUnknownFields(grpc::CallbackServerContext* c
 }
 
 absl::StatusOr<ConvertedRequest> InferenceService::Convert(grpc::CallbackServerContext* context,
+                                                           const Caller& caller,
                                                            const Engine& engine,
                                                            const v1::GenerateRequest& request) {
   ASSIGN_OR_RETURN(ConvertedRequest converted, FromProto(request, engine.model_info().sampling_defaults));
@@ -80,6 +95,8 @@ absl::StatusOr<ConvertedRequest> InferenceService::Convert(grpc::CallbackServerC
   }
   converted.request.deadline = DeadlineOf(*context);
   if (converted.request.request_id.empty()) converted.request.request_id = DrawRequestId();
+  ASSIGN_OR_RETURN(converted.request.request_id,
+                   AccessControl::EngineId(caller, converted.request.request_id));
   return converted;
 }
 
@@ -96,19 +113,27 @@ absl::Status InferenceService::Submit(Engine* engine, ConvertedRequest converted
   // An engine that failed without a live stream is noticed here.
   const absl::Status health = engine->health();
   if (!health.ok()) gate_->ReportEngineFailure(health);
+  if (absl::IsAlreadyExists(status)) {
+    return absl::AlreadyExistsError(InClientsWords(status.message(), stream->request_id()));
+  }
   return absl::IsResourceExhausted(status) ? WithRetryAfter(status, engine->RetryAfter()) : status;
 }
 
 absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::StartGenerate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest& request) {
+  ASSIGN_OR_RETURN(const Caller caller, access_->Check(*context, {Scope::kInfer}));
   ASSIGN_OR_RETURN(Engine * engine, gate_->ForNewWork());
   RETURN_IF_ERROR(CheckUnknownFields(context, request));
-  ASSIGN_OR_RETURN(ConvertedRequest converted, Convert(context, *engine, request));
+  ASSIGN_OR_RETURN(ConvertedRequest converted, Convert(context, caller, *engine, request));
   if (context->deadline() <= std::chrono::system_clock::now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request was read");
   }
+  const AccessControl::Owned owned = AccessControl::SplitEngineId(converted.request.request_id);
+  ASSIGN_OR_RETURN(std::unique_ptr<Permit> permit,
+                   access_->Admit(caller, std::string(owned.request_id)));
   auto stream = std::make_shared<EventStream>(gate_, engine, &live_streams_, converted,
                                                 options_.stream, metrics_);
+  stream->SetPermit(std::move(permit));
   const auto reactor = GenerateReactor::Make(context, gate_, stream);
   stream->SetReader(reactor);
   if (converted.request.constraint.kind != Constraint::Kind::kNone) {
@@ -159,6 +184,7 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
 
 absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::StartAttach(
     grpc::CallbackServerContext* context, const v1::AttachRequest& request) {
+  ASSIGN_OR_RETURN(const Caller caller, access_->Check(*context, {Scope::kInfer}));
   // Also while draining: what is live is finished for its readers.
   RETURN_IF_ERROR(gate_->Loaded().status());
   RETURN_IF_ERROR(CheckUnknownFields(context, request));
@@ -166,7 +192,7 @@ absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> InferenceService::S
     return absl::InvalidArgumentError(
         absl::StrCat("from_token: ", request.from_token(), " is negative"));
   }
-  const auto stream = live_streams_.Find(request.request_id());
+  const auto stream = live_streams_.Find(AccessControl::OwnId(caller, request.request_id()));
   if (stream == nullptr) {
     return absl::NotFoundError(absl::StrCat(
         "request_id: \"", request.request_id().substr(0, 256),
@@ -192,6 +218,8 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Attach(
 grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* context,
                                                    const v1::CancelRequest* request,
                                                    v1::CancelResponse* response) {
+  const auto caller = access_->Check(*context, {Scope::kInfer, Scope::kAdmin});
+  if (!caller.ok()) return FinishUnary(context, caller.status());
   const auto engine = gate_->Loaded();
   if (!engine.ok()) return FinishUnary(context, engine.status());
   const absl::Status known = CheckUnknownFields(context, *request);
@@ -201,13 +229,16 @@ grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* 
                                     "request_ids: ", request->request_ids_size(), " ids; at most ", kMaxCancelIds)));
   }
   for (const std::string& id : request->request_ids()) {
-    if ((*engine)->Cancel(id)) {
-      response->add_cancelled(id);
-    } else {
-      // What it left behind for a reader that comes back goes as well.
-      live_streams_.RemoveEnded(id);
-      response->add_not_found(id);
+    bool cancelled = false;
+    for (const std::string& engine_id : access_->EngineIds(*caller, id)) {
+      if ((*engine)->Cancel(engine_id)) {
+        cancelled = true;
+      } else {
+        // What it left behind for a reader that comes back goes as well.
+        live_streams_.RemoveEnded(engine_id);
+      }
     }
+    cancelled ? response->add_cancelled(id) : response->add_not_found(id);
   }
   return FinishUnary(context, absl::OkStatus());
 }
@@ -215,15 +246,18 @@ grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* InferenceService::Plan(grpc::CallbackServerContext* context,
                                                  const v1::PlanRequest* request,
                                                  v1::PlanResponse* response) {
+  const auto caller = access_->Check(*context, kTextScopes);
+  if (!caller.ok()) return FinishUnary(context, caller.status());
   const auto engine = gate_->ForNewWork();
   if (!engine.ok()) return FinishUnary(context, engine.status());
   const absl::Status known = CheckUnknownFields(context, *request);
   if (!known.ok()) return FinishUnary(context, known);
-  auto converted = Convert(context, **engine, request->request());
+  auto converted = Convert(context, *caller, **engine, request->request());
   if (!converted.ok()) return FinishUnary(context, converted.status());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   (*engine)->Plan(std::move(converted->request),
-                  [reactor, response](absl::StatusOr<PlanInfo> plan) {
+                  [reactor, response, engine_id = converted->request.request_id](absl::StatusOr<PlanInfo> plan) {
+                    if (plan.ok()) plan->reason = InClientsWords(plan->reason, engine_id);
                     if (plan.ok()) ToProto(*plan, response);
                     reactor->Finish(ToGrpcStatus(plan.status()));
                   });
@@ -248,6 +282,7 @@ absl::Status InferenceService::DoTokenize(const v1::TokenizeRequest& request,
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
+  if (auto* refused = access_->Refuse(context, kTextScopes)) return refused;
   absl::Status status = CheckUnknownFields(context, *request);
   if (status.ok()) status = DoTokenize(*request, response);
   return FinishUnary(context, status);
@@ -256,6 +291,7 @@ grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
+  if (auto* refused = access_->Refuse(context, kTextScopes)) return refused;
   const auto engine = gate_->ForNewWork();
   if (!engine.ok()) return FinishUnary(context, engine.status());
   const absl::Status known = CheckUnknownFields(context, *request);
@@ -283,6 +319,7 @@ absl::Status InferenceService::DoRenderChat(const v1::RenderChatRequest& request
 grpc::ServerUnaryReactor* InferenceService::RenderChat(grpc::CallbackServerContext* context,
                                                        const v1::RenderChatRequest* request,
                                                        v1::RenderChatResponse* response) {
+  if (auto* refused = access_->Refuse(context, kTextScopes)) return refused;
   absl::Status status = CheckUnknownFields(context, *request);
   if (status.ok()) status = DoRenderChat(*request, response);
   return FinishUnary(context, status);
@@ -291,8 +328,10 @@ grpc::ServerUnaryReactor* InferenceService::RenderChat(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerContext* context,
                                                          const v1::GetModelInfoRequest* request,
                                                          v1::ModelInfo* response) {
+  // How far loading is may be known to all: it is what /health says.
   const auto engine = gate_->Loaded();
   if (!engine.ok()) return FinishUnary(context, engine.status());
+  if (auto* refused = access_->Refuse(context, kAnyScope)) return refused;
   const absl::Status known = CheckUnknownFields(context, *request);
   if (!known.ok()) return FinishUnary(context, known);
   ToProto((*engine)->model_info(), (*engine)->memory_report(), response);

@@ -2,9 +2,11 @@
 // the engine, convert, call, convert back. What the engine answers later (Plan) finishes its call from the engine's
 // thread.
 //
-// Order of refusals: model not ready (UNAVAILABLE), unknown fields under strict_fields and fields that are not served
+// Order of refusals: no key or one without the scope (UNAUTHENTICATED, PERMISSION_DENIED), model not ready (UNAVAILABLE),
+// unknown fields under strict_fields and fields that are not served
 // (INVALID_ARGUMENT), another model under strict_model (NOT_FOUND), a deadline that has passed (DEADLINE_EXCEEDED),
-// then whatever the engine refuses. Unknown fields that are let through are named in the initial metadata
+// what the key
+// may have running (RESOURCE_EXHAUSTED), then whatever the engine refuses. Unknown fields that are let through are named in the initial metadata
 // x-fastgen-ignored.
 // Thread rule: gRPC's callback threads, concurrently.
 // Tested by tests/server/inference_service_test.cc and tests/server/generate_test.cc.
@@ -16,6 +18,7 @@
 #include <string>
 
 #include "fastgen/v1/inference.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/engine_gate.h"
 #include "server/event_stream.h"
 #include "server/generate_reactor.h"
@@ -34,7 +37,8 @@ struct ServiceOptions {
 class InferenceService final : public v1::Inference::CallbackService {
  public:
   // The pointers outlive the service.
-  InferenceService(EngineGate* gate, const ServiceOptions& options, Metrics* metrics);
+  InferenceService(EngineGate* gate, const AccessControl* access, const ServiceOptions& options,
+                   Metrics* metrics);
 
   grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
@@ -68,7 +72,7 @@ class InferenceService final : public v1::Inference::CallbackService {
                                   const google::protobuf::Message& request) const;
   // Everything that Generate and Plan refuse before the engine is asked.
   absl::StatusOr<ConvertedRequest> Convert(grpc::CallbackServerContext* context,
-                                           const Engine& engine,
+                                           const Caller& caller, const Engine& engine,
                                            const v1::GenerateRequest& request);
   absl::StatusOr<grpc::ServerWriteReactor<v1::GenerateEvent>*> StartGenerate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest& request);
@@ -86,6 +90,7 @@ class InferenceService final : public v1::Inference::CallbackService {
   std::string DrawRequestId();
 
   EngineGate* const gate_;
+  const AccessControl* const access_;
   const ServiceOptions options_;
   Metrics* const metrics_;
   const std::string id_prefix_;  // differs between runs of the daemon, so that logs of two runs can be told apart

@@ -11,7 +11,7 @@
 
 namespace fastgen {
 
-using Clock = EventStream::Clock;
+using StreamClock = EventStream::Clock;
 
 LiveStreams::LiveStreams() : thread_([this] { Run(); }) {}
 
@@ -40,8 +40,8 @@ void LiveStreams::Run() {
         continue;
       }
       const auto [expiry, request_id] = *expiries_.begin();
-      const Clock::duration left = expiry - Clock::now();
-      if (left > Clock::duration::zero()) {
+      const StreamClock::duration left = expiry - StreamClock::now();
+      if (left > StreamClock::duration::zero()) {
         changed_.WaitFor(&mutex_, left);
         continue;
       }
@@ -59,11 +59,11 @@ std::shared_ptr<EventStream> LiveStreams::Take(Map::iterator entry) {
 }
 
 void LiveStreams::Schedule(Map::iterator entry) {
-  const Clock::time_point expiry = entry->second.stream->expiry();
+  const StreamClock::time_point expiry = entry->second.stream->expiry();
   if (expiry == entry->second.expiry) return;
   expiries_.erase({entry->second.expiry, entry->first});
   entry->second.expiry = expiry;
-  if (expiry == Clock::time_point::max()) return;
+  if (expiry == StreamClock::time_point::max()) return;
   const auto inserted = expiries_.insert({expiry, entry->first}).first;
   if (inserted == expiries_.begin()) changed_.SignalAll();
 }
@@ -111,7 +111,7 @@ void LiveStreams::Refresh(EventStream* stream) {
     if (found == streams_.end() || found->second.stream.get() != stream) return;
     Schedule(found);
     // It lost its reader just before the drain began, which has not seen it.
-    const bool waits = found->second.expiry != Clock::time_point::max();
+    const bool waits = found->second.expiry != StreamClock::time_point::max();
     if (draining() && waits) closed = Take(found);
   }
   if (closed != nullptr) closed->CloseWindow();

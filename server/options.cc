@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "base/log.h"
+#include "server/api_keys.h"
 #include "server/build_info.h"
 
 namespace fastgen {
@@ -192,12 +193,50 @@ void AddComputeOptions(CLI::App& app, EngineOptions* engine) {
       ->group("Compute");
 }
 
+// --make-api-key ends the program as --version does. The key goes to the terminal and its line to stdout, which may be
+// the file of keys.
+void PrintNewKey(const std::string& name, const std::string& scopes) {
+  const auto made = MakeApiKey(name, scopes);
+  if (!made.ok()) throw CLI::ValidationError("--make-api-key", std::string(made.status().message()));
+  std::fprintf(stderr, "the key of %s, shown only now: %s\n", name.c_str(), made->secret.c_str());
+  std::printf("%s\n", made->line.c_str());
+  throw CLI::Success();
+}
+
+void AddSecurityOptions(CLI::App& app, DaemonOptions* options) {
+  app.add_option("--api-keys", options->api_keys_path,
+                 "A file of API keys, one a line: NAME sha256:HASH SCOPES [max-concurrent=N]\n"
+                 "[tokens-per-minute=N]; who shows none of them is refused. SIGHUP reads it again")
+      ->type_name("FILE")
+      ->group("Security");
+  const auto scopes = std::make_shared<std::string>("infer,tokenize");
+  CLI::Option* const scopes_option =
+      app.add_option("--scopes", *scopes,
+                     "What the new key may do, of infer,tokenize,metrics,admin (infer,tokenize)")
+          ->type_name("SCOPES")
+          ->configurable(false)
+          ->group("Security");
+  CLI::Option* const make =
+      app.add_option_function<std::string>(
+             "--make-api-key",
+             [scopes](const std::string& name) { PrintNewKey(name, *scopes); },
+             "Print a new key on stderr and its line for the file on stdout, and exit:\n"
+             "--make-api-key alice >> FILE")
+          ->type_name("NAME")
+          ->configurable(false)
+          ->group("Security");
+  scopes_option->needs(make);
+}
+
 }  // namespace
 
 void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model,
                       ListenArguments listen) {
   AddModelOptions(app, options, model);
-  if (listen == ListenArguments::kYes) AddListenOptions(app, options);
+  if (listen == ListenArguments::kYes) {
+    AddListenOptions(app, options);
+    AddSecurityOptions(app, options);
+  }
   AddBatchingOptions(app, &options->engine);
   AddComputeOptions(app, &options->engine);
   AddChoice<LogLevel>(app, "--log-level",
@@ -262,6 +301,7 @@ std::string Meaning(const std::string& name, const std::string& value) {
   if (name == "cpu-isa") return "  # chosen at start";
   if (name == "model") return "  # the default model";
   if (name == "chat-template") return "  # the model's own";
+  if (name == "api-keys") return "  # everybody may call";
   return "";
 }
 
@@ -284,6 +324,7 @@ std::string EffectiveOptions(const CLI::App& app) {
   for (const CLI::Option* option : app.get_options()) {
     const std::string name = option->get_single_name();
     if (name == "help" || name == "version" || name == "config") continue;
+    if (!option->get_configurable()) continue;  // not a setting
     const std::vector<std::string> values = ValuesOf(*option);
     absl::StrAppend(&text, name, " = ");
     if (name == "grpc-listen" || name == "http-listen") {

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <optional>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -34,14 +35,19 @@ namespace {
 // How often a drain looks whether a second signal has come.
 constexpr absl::Duration kDrainPoll = absl::Milliseconds(50);
 
+// Whether SIGHUP reads files again.
+enum class Reload { kYes, kNo };
+
 // What main waits for: signals, and the daemon's on_change.
 class Events {
  public:
-  Events() {
+  // Without `reload`, SIGHUP means what it means to any program: its terminal is gone.
+  explicit Events(Reload reload) {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    if (reload == Reload::kYes) sigaddset(&signals, SIGHUP);
     CHECK_EQ(pthread_sigmask(SIG_BLOCK, &signals, nullptr), 0);
     std::signal(SIGPIPE, SIG_IGN);  // a peer that went away is an error of its own call
     signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -63,24 +69,32 @@ class Events {
     [[maybe_unused]] const ssize_t written = write(change_fd_, &one, sizeof(one));
   }
 
-  // Blocks until a signal or a change has come.
-  void Wait() {
+  // Blocks until a signal or a change has come; whether it was a change.
+  bool Wait() {
     pollfd fds[] = {{signal_fd_, POLLIN, 0}, {change_fd_, POLLIN, 0}};
     while (poll(fds, 2, -1) < 0 && errno == EINTR) {
     }
     uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = read(change_fd_, &count, sizeof(count));
+    return read(change_fd_, &count, sizeof(count)) == static_cast<ssize_t>(sizeof(count));
   }
 
-  // Whether a signal has come since the last time.
+  // Whether a signal to end has come since the last time. One to reload is kept for TakeReload.
   bool TakeSignal() {
     signalfd_siginfo info;
-    return read(signal_fd_, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info));
+    while (read(signal_fd_, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+      if (info.ssi_signo != SIGHUP) return true;
+      reload_ = true;
+    }
+    return false;
   }
+
+  // After TakeSignal: whether SIGHUP has come since the last time.
+  bool TakeReload() { return std::exchange(reload_, false); }
 
  private:
   int signal_fd_ = -1;
   int change_fd_ = -1;
+  bool reload_ = false;
 };
 
 void Say(const std::string& program, const std::string& line) {
@@ -172,6 +186,11 @@ void LetSignalsKill() {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
+void ReloadKeys(const std::string& program, Daemon* daemon) {
+  const absl::Status status = daemon->ReloadKeys();
+  if (!status.ok()) Say(program, absl::StrCat(status.message(), "; the API keys stay as they were"));
+}
+
 int Drain(const std::string& program, Events* events, Daemon* daemon) {
   Say(program, "draining: streams finish, new requests are refused; a second signal stops at once");
   daemon->StartDrain();
@@ -193,7 +212,7 @@ int Drain(const std::string& program, Events* events, Daemon* daemon) {
 
 int RunDaemon(const std::string& program, const DaemonOptions& options,
               const std::string& effective_options) {
-  Events events;
+  Events events(options.api_keys_path.empty() ? Reload::kNo : Reload::kYes);
   std::fputs(effective_options.c_str(), stderr);
   const absl::Time start = absl::Now();
   LoadingBar bar(program);
@@ -213,8 +232,10 @@ int RunDaemon(const std::string& program, const DaemonOptions& options,
   }
   Daemon& daemon = **started;
   while (true) {
-    events.Wait();
+    const bool changed = events.Wait();
     const bool leave = events.TakeSignal() || drain_ordered;
+    if (events.TakeReload()) ReloadKeys(program, &daemon);
+    if (!changed && !leave) continue;
     if (!load_ended) {
       if (leave) LeaveWhileLoading(program, daemon);
       bar.Finish();

@@ -14,9 +14,14 @@ std::string DescribeSpeed(const Answer& answer) {
                          seconds > 0 ? counted / seconds : 0.0);
 }
 
+void AddApiKey(const std::string& api_key, grpc::ClientContext* context) {
+  if (!api_key.empty()) context->AddMetadata("authorization", absl::StrCat("Bearer ", api_key));
+}
+
 absl::StatusOr<Answer> AnswerStream::Run(const fastgen::v1::GenerateRequest& request,
                                          const std::function<void(std::string_view)>& show) {
   grpc::ClientContext context;
+  AddApiKey(api_key_, &context);
   {
     MutexLock lock(&mutex_);
     context_ = &context;

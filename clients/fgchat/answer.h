@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <grpcpp/client_context.h>
 
@@ -27,9 +28,13 @@ struct Answer {
 // "--- [33 tokens, 26.554toks/s]"
 std::string DescribeSpeed(const Answer& answer);
 
+// Shows the daemon who calls; an empty key is none. REQUIRES: printable ASCII, as gRPC ends the process on other bytes.
+void AddApiKey(const std::string& api_key, grpc::ClientContext* context);
+
 class AnswerStream {
  public:
-  explicit AnswerStream(fastgen::v1::Inference::StubInterface* stub) : stub_(stub) {}
+  explicit AnswerStream(fastgen::v1::Inference::StubInterface* stub, std::string api_key = "")
+      : stub_(stub), api_key_(std::move(api_key)) {}
 
   // Calls `show` with each piece of text as it arrives. The status is the daemon's, in words; what arrived before an
   // interruption is an answer, not an error.
@@ -41,6 +46,7 @@ class AnswerStream {
 
  private:
   fastgen::v1::Inference::StubInterface* const stub_;
+  const std::string api_key_;
   Mutex mutex_;
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool interrupted_ ABSL_GUARDED_BY(mutex_) = false;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -44,6 +45,7 @@ constexpr double kMinTopP = 1e-6;
 
 struct ChatOptions {
   std::string connect;
+  std::string api_key;
   std::string system;
   float temperature = 0.7f;
   float top_p = 0.95f;
@@ -174,9 +176,21 @@ std::string CheckSeed(const std::string& text) {
   return absl::StrCat("Value ", text, " not in range 0 to ", std::numeric_limits<uint64_t>::max());
 }
 
+// "" for a key that metadata can carry, else what is wrong, without the key.
+std::string CheckApiKey(const std::string& key) {
+  const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c >= '!' && c <= '~'; });
+  return printable ? "" : "a key is printable ASCII without spaces";
+}
+
 void AddChatOptions(CLI::App& app, ChatOptions* options) {
   app.add_option("--connect", options->connect, "Talk to the daemon at HOST:PORT instead of loading a model")
       ->type_name("ADDR");
+  // By the environment rather than by the flag, which every user of the machine can read in the list of processes.
+  app.add_option("--api-key", options->api_key, "The daemon's API key for you, where it asks for one")
+      ->envname("FASTGEN_API_KEY")
+      ->check(CheckApiKey)
+      ->type_name("KEY")
+      ->configurable(false);
   app.add_option("--system", options->system, "System message")->type_name("TEXT");
   app.add_option("--temperature", options->temperature, "0 always takes the most probable token")
       ->check(CLI::Range(0.0, kMaxTemperature))
@@ -196,13 +210,19 @@ void AddChatOptions(CLI::App& app, ChatOptions* options) {
 }
 
 // A daemon that answers, or one sentence why not.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& address) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& address,
+                                                       const std::string& api_key) {
   auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
   auto stub = fastgen::v1::Inference::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  AddApiKey(api_key, &context);
   fastgen::v1::ModelInfo info;
   const grpc::Status status = stub->GetModelInfo(&context, {}, &info);
+  if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+    return absl::UnauthenticatedError(
+        absl::StrCat(address, ": ", status.error_message(), " (--api-key, or FASTGEN_API_KEY)"));
+  }
   if (!status.ok()) {
     return absl::UnavailableError(absl::StrCat(address, ": ", status.error_message(),
                                                " (is fastgend running there?)"));
@@ -216,7 +236,7 @@ absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_opt
   std::unique_ptr<Daemon> daemon;
   std::shared_ptr<grpc::Channel> channel;
   if (!options.connect.empty()) {
-    ASSIGN_OR_RETURN(channel, Connect(options.connect));
+    ASSIGN_OR_RETURN(channel, Connect(options.connect, options.api_key));
   } else {
     LoadingBar bar;
     DaemonOptions with_bar = daemon_options;
@@ -226,7 +246,7 @@ absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_opt
     channel = daemon->channel();
   }
   auto stub = fastgen::v1::Inference::NewStub(channel);
-  AnswerStream stream(stub.get());
+  AnswerStream stream(stub.get(), options.api_key);
   interrupts.SetStream(&stream);
   Chat(options, &stream);
   interrupts.SetStream(nullptr);

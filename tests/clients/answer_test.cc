@@ -46,6 +46,19 @@ TEST_CASE("an answer is shown piece by piece and kept whole", "[clients]") {
   CHECK_FALSE(answer->interrupted);
 }
 
+TEST_CASE("the API key travels as a bearer token, and none as nothing", "[clients]") {
+  FakeDaemon daemon;
+  daemon.on_generate = [](const v1::GenerateRequest&) { return testing::AnswerScript({"hi"}); };
+  auto stub = v1::Inference::NewStub(daemon.channel());
+  REQUIRE(AnswerStream(stub.get(), "fgk_me").Run({}, [](std::string_view) {}).ok());
+  const auto metadata = daemon.last_metadata();
+  const auto found = metadata.find("authorization");
+  REQUIRE(found != metadata.end());
+  CHECK(found->second == "Bearer fgk_me");
+  REQUIRE(AnswerStream(stub.get()).Run({}, [](std::string_view) {}).ok());
+  CHECK(daemon.last_metadata().count("authorization") == 0);
+}
+
 TEST_CASE("a refusal is the daemon's code and words", "[clients]") {
   FakeDaemon daemon;
   daemon.on_generate = [](const v1::GenerateRequest&) {

@@ -121,6 +121,7 @@ MORE_THIRD_PARTY = {
     "kernels/cuda/nccl_group.cc": ["nccl"],
     "kernels/cuda/cupti_trace.cc": ["cupti"],
     "server/gateway/main.cc": ["cli11"],
+    "server/api_keys.cc": ["openssl"],
     "server/metrics.cc": ["prometheus"],
     "clients/fgbench/http_target.*": ["curl"],
     "clients/fgbench/completion_events.cc": ["boost.json"],
