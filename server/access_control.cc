@@ -21,22 +21,27 @@ constexpr size_t kMaxSecretBytes = 1024;
 
 // The only value of that metadata; "" when there is none. Two are refused: of two, a proxy in between may have checked
 // the other one.
-absl::StatusOr<absl::string_view> OnlyValue(const grpc::ServerContextBase& context,
-                                            const char* name) {
-  const auto [begin, end] = context.client_metadata().equal_range(name);
-  if (begin == end) return absl::string_view();
-  if (std::next(begin) != end) {
-    return absl::UnauthenticatedError(absl::StrCat(name, " is given more than once"));
+template <typename Metadata>
+absl::StatusOr<absl::string_view> OnlyValue(const Metadata& metadata, const char* name) {
+  absl::string_view found;
+  bool any = false;
+  for (const auto& [key, value] : metadata) {
+    if (key != name) continue;
+    if (std::exchange(any, true)) {
+      return absl::UnauthenticatedError(absl::StrCat(name, " is given more than once"));
+    }
+    found = absl::string_view(value.data(), value.size());
   }
-  return absl::string_view(begin->second.data(), begin->second.size());
+  return found;
 }
 
-absl::StatusOr<absl::string_view> SecretOf(const grpc::ServerContextBase& context) {
-  ASSIGN_OR_RETURN(absl::string_view secret, OnlyValue(context, "authorization"));
+template <typename Metadata>
+absl::StatusOr<absl::string_view> SecretOf(const Metadata& metadata) {
+  ASSIGN_OR_RETURN(absl::string_view secret, OnlyValue(metadata, "authorization"));
   if (absl::StartsWithIgnoreCase(secret, kBearer)) {
     secret = absl::StripAsciiWhitespace(secret.substr(kBearer.size()));
   } else {
-    ASSIGN_OR_RETURN(secret, OnlyValue(context, "x-api-key"));
+    ASSIGN_OR_RETURN(secret, OnlyValue(metadata, "x-api-key"));
   }
   if (secret.empty()) {
     return absl::UnauthenticatedError(
@@ -71,8 +76,14 @@ absl::Status AccessControl::Load() {
 absl::StatusOr<Caller> AccessControl::Check(const grpc::ServerContextBase& context,
                                             ScopeSet any_of) const {
   if (path_.empty()) return Caller{};
-  ASSIGN_OR_RETURN(const absl::string_view secret, SecretOf(context));
+  ASSIGN_OR_RETURN(const absl::string_view secret, SecretOf(context.client_metadata()));
   return CallerWith(FromAbsl(secret), any_of);
+}
+
+absl::Status AccessControl::CheckKey(const Headers& headers) const {
+  if (path_.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const absl::string_view secret, SecretOf(headers));
+  return CallerWith(FromAbsl(secret), {}).status();
 }
 
 absl::StatusOr<Caller> AccessControl::CallerWith(std::string_view secret, ScopeSet any_of) const {

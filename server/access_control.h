@@ -56,6 +56,10 @@ class AccessControl {
   absl::StatusOr<Caller> Check(const grpc::ServerContextBase& context, ScopeSet any_of) const;
   // The same for unary methods: nullptr when the call may go on, else the reactor that has refused it.
   grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, ScopeSet any_of) const;
+  // Whether HTTP headers (their names in lower case) show a key that is known here: what the gateway asks before it
+  // reads a body. What the key may do is decided by the call that follows.
+  using Headers = std::vector<std::pair<std::string, std::string>>;
+  absl::Status CheckKey(const Headers& headers) const;
   // Check's answer for the key itself. REQUIRES: a file of keys, loaded.
   absl::StatusOr<Caller> CallerWith(std::string_view secret, ScopeSet any_of) const;
 

@@ -20,6 +20,7 @@
 #include "server/daemon_parts.h"
 #include "server/engine_gate.h"
 #include "server/grpc_listener.h"
+#include "server/grpc_status.h"
 #include "server/in_process.h"
 #include "server/inference_service.h"
 #include "server/metrics.h"
@@ -113,6 +114,11 @@ absl::Status Daemon::State::Listen() {
   gateway_options.max_body_bytes = options.max_request_bytes;
   gateway_options.strict_model = options.strict_model;
   gateway_options.strict_fields = options.strict_fields;
+  if (!options.api_keys_path.empty()) {
+    gateway_options.check_key = [this](const AccessControl::Headers& headers) {
+      return ToGrpcStatus(access.CheckKey(headers));
+    };
+  }
   ASSIGN_OR_RETURN(gateway, parts.start_gateway(gateway_options, channel));
   http_addresses = gateway->addresses();
   gateway_accepting = true;

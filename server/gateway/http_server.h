@@ -8,10 +8,13 @@
 #pragma once
 
 #include <grpcpp/channel.h>
+#include <grpcpp/support/status.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,6 +28,10 @@ struct GatewayOptions {
   int64_t max_body_bytes = 16 << 20;
   bool strict_model = false;
   bool strict_fields = false;  // unknown fields are refused, not only named in X-Fastgen-Ignored
+
+  // Whether the key in these headers is known, asked before a request is looked at; absent: the daemon
+  // refuses the call that a request leads to.
+  std::function<grpc::Status(const std::vector<std::pair<std::string, std::string>>&)> check_key;
 
   int max_connections = 1024;  // one more is answered 503 and closed
   int64_t max_head_bytes = 64 << 10;

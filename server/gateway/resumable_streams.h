@@ -1,5 +1,5 @@
-// ResumableStreams: how the answers to requests with a resume window are written, by request id, so
-// that GET /streams/{id} can go on with one whose connection broke.
+// ResumableStreams: how the answers to requests with a resume window are written, by request id and
+// the API key that was shown, so that GET /streams/{id} can go on with one whose connection broke.
 //
 // The tokens are the daemon's, which also knows when a window has closed and whose key may read;
 // here is only what it never learns: the dialect and its options. Bounded: the oldest entry goes

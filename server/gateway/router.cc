@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -80,6 +81,23 @@ constexpr RouteRow kRoutes[] = {
     {"POST", "/update_weights", nullptr,
      "new weights for a running model are not part of this version; start another daemon"},
 };
+
+// What needs no key, where there are keys.
+bool IsPublic(const RouteRow& row) {
+  return row.path == "/health" || row.path == "/version" || row.path == "/openapi.json";
+}
+
+// An id's key among the resumable streams: whoever shows another API key means another request. The key itself is not
+// kept.
+std::string StreamKey(const HttpRequest& request, const std::string& request_id) {
+  std::string credentials;
+  for (const auto& [name, value] : request.metadata) {
+    if (name == "authorization" || name == "x-api-key") {
+      absl::StrAppend(&credentials, name, ":", value, "\n");
+    }
+  }
+  return absl::StrCat(request_id, " ", std::hash<std::string>()(credentials));
+}
 
 // In the shape of the path's dialect.
 HttpResponse ErrorFor(const HttpRequest& request, const ApiError& error,
@@ -287,6 +305,10 @@ std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
       return Answer(writer, request,
                     {.status = 501, .message = std::string(row.note), .code = "not_implemented"});
     }
+    if (options_.check_key && !IsPublic(row)) {
+      const grpc::Status known = options_.check_key(request.metadata);
+      if (!known.ok()) return Answer(writer, request, ErrorFromGrpc(known));
+    }
     if (method == "POST") {
       if (const auto error = CheckBody(request)) return Answer(writer, request, *error);
     }
@@ -315,7 +337,9 @@ std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpR
   generation->options.created = absl::ToUnixSeconds(absl::Now());
 
   const auto begin = [this, route = row.route, shape = ErrorShapeOf(request.path), generation,
-                      writer, metadata = request.metadata]() -> std::shared_ptr<Exchange> {
+                      writer, metadata = request.metadata,
+                      stream_key = StreamKey(request, generation->request_id)]()
+      -> std::shared_ptr<Exchange> {
     AnswerOptions& options = generation->options;
     if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
       const ApiError unknown = {
@@ -335,10 +359,8 @@ std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpR
     if (shape == ErrorShape::kAnthropic) headers.emplace_back("request-id", generation->request_id);
     if (generation->has_window) {
       const ResumableStream stream = {route, generation->num_answers, options, generation->names};
-      resumable_.Add(generation->request_id, stream);
-      generation->on_accepted = [this, id = generation->request_id, stream] {
-        resumable_.Set(id, stream);
-      };
+      resumable_.Add(stream_key, stream);
+      generation->on_accepted = [this, stream_key, stream] { resumable_.Set(stream_key, stream); };
     }
     std::unique_ptr<AnswerFormat> format = MakeFormat(route, options);
     auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(*generation),
@@ -357,7 +379,7 @@ std::shared_ptr<Exchange> Router::Resume(const HttpRequest& request, std::string
   // It takes the stream from its reader: not what a HEAD may do.
   if (request.method != "GET") return MethodNotAllowed(request, {"GET"}, writer);
   const std::string id(request_id);
-  std::optional<ResumableStream> stream = resumable_.Find(id);
+  std::optional<ResumableStream> stream = resumable_.Find(StreamKey(request, id));
   if (!stream.has_value()) {
     return Answer(writer, request,
                   {.status = 404,
