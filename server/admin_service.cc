@@ -43,6 +43,7 @@ grpc::ServerUnaryReactor* AdminService::GetStats(grpc::CallbackServerContext* co
 grpc::ServerUnaryReactor* AdminService::GetMetrics(grpc::CallbackServerContext* context,
                                                    const v1::GetMetricsRequest* request,
                                                    v1::Metrics* response) {
+  if (auto* refused = access_->Refuse(context, kStatsScopes)) return refused;
   const auto engine = gate_->Loaded();
   response->set_prometheus_text(metrics_->Render(engine.ok() ? *engine : nullptr));
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

@@ -122,6 +122,7 @@ TEST_CASE("every call needs a key, and one that has its scope", "[server]") {
       {"RenderChat", Unary(inference, &I::RenderChat), "infer tokenize"},
       {"GetModelInfo", Unary(inference, &I::GetModelInfo), any},
       {"GetStats", Unary(admin, &A::GetStats), "metrics admin"},
+      {"GetMetrics", Unary(admin, &A::GetMetrics), "metrics admin"},
       {"ListRequests", Unary(admin, &A::ListRequests), "admin"},
       {"StartProfile", Unary(admin, &A::StartProfile), "admin"},
       {"StopProfile", Unary(admin, &A::StopProfile), "admin"},
