@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <string>
 
+#include "server/gateway/exchange.h"
 #include "tests/server/gateway/gateway_fixture.h"
 
 namespace fastgen::gateway {
