@@ -255,10 +255,13 @@ grpc::ServerUnaryReactor* InferenceService::Plan(grpc::CallbackServerContext* co
   auto converted = Convert(context, *caller, **engine, request->request());
   if (!converted.ok()) return FinishUnary(context, converted.status());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const std::string engine_id = converted->request.request_id;
   (*engine)->Plan(std::move(converted->request),
-                  [reactor, response, engine_id = converted->request.request_id](absl::StatusOr<PlanInfo> plan) {
-                    if (plan.ok()) plan->reason = InClientsWords(plan->reason, engine_id);
-                    if (plan.ok()) ToProto(*plan, response);
+                  [reactor, response, engine_id](absl::StatusOr<PlanInfo> plan) {
+                    if (plan.ok()) {
+                      plan->reason = InClientsWords(plan->reason, engine_id);
+                      ToProto(*plan, response);
+                    }
                     reactor->Finish(ToGrpcStatus(plan.status()));
                   });
   return reactor;

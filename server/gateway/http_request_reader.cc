@@ -151,6 +151,12 @@ void HttpRequestReader::CheckHead() {
     Fail({.message = "the Host header is missing", .code = "malformed_http"});
     return;
   }
+  // Of two keys a proxy in between may have checked the other one.
+  for (const char* name : {"authorization", "x-api-key"}) {
+    if (head.count(name) <= 1) continue;
+    Fail({.message = absl::StrCat(name, " is given more than once"), .code = "invalid_value"});
+    return;
+  }
   // These travel on as gRPC metadata, where gRPC aborts the process on any other byte.
   for (const char* name : kForwardedHeaders) {
     for (const char c : Field(head, std::string_view(name))) {

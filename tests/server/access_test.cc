@@ -317,6 +317,20 @@ TEST_CASE("another's request cannot be cancelled, attached to or told from none"
   CHECK(attach("infer", "mine").ok());
 }
 
+TEST_CASE("a plan speaks of a request by its client's id", "[server]") {
+  KeyedDaemon daemon;
+  PlanInfo plan;
+  plan.reason = "request_id: \"infer r1\" is in use by a live request";
+  daemon.engine()->set_plan(plan);
+  grpc::ClientContext context;
+  daemon.Show("infer", &context);
+  v1::PlanRequest request;
+  *request.mutable_request() = Named("r1");
+  v1::PlanResponse response;
+  REQUIRE(daemon.stub()->Plan(&context, request, &response).ok());
+  CHECK(response.reason() == "request_id: \"r1\" is in use by a live request");
+}
+
 TEST_CASE("an admin ends anybody's request, and sees whose they are", "[server]") {
   KeyedDaemon daemon;
   daemon.engine()->HoldRounds();

@@ -59,6 +59,17 @@ TEST_CASE("a stranger's request is not looked at", "[gateway]") {
   CHECK(Send(gateway, "POST", "/v1/chat/completions", "Authorization: Bearer good\r\n", "{").status == 400);
 }
 
+TEST_CASE("two keys in one request are refused", "[gateway]") {
+  Gateway gateway(AskingForKeys());
+  for (const std::string name : {"Authorization", "x-api-key"}) {
+    const HttpReply reply = Send(gateway, "POST", "/v1/chat/completions",
+                                 name + ": Bearer good\r\n" + name + ": Bearer good\r\n", kChat);
+    CHECK(reply.status == 400);
+    CHECK(At(Json(reply.body), "/error/message").find(" is given more than once") != std::string::npos);
+  }
+  CHECK(gateway.daemon.requests().empty());
+}
+
 TEST_CASE("what the daemon says of a key is 401, 403 or 429", "[gateway]") {
   Gateway gateway;
   const auto reply_to = [&](grpc::Status status) {
@@ -97,6 +108,7 @@ TEST_CASE("health needs no key, whatever the daemon asks for", "[gateway]") {
 
 TEST_CASE("a stream is taken up again with the key that began it", "[gateway]") {
   Gateway gateway;
+  gateway.daemon.on_attach = [](const v1::AttachRequest&) { return testing::AnswerScript({"hi"}); };
   const std::string window = "X-Fastgen-Resume-Window: 30\r\nX-Request-Id: r1\r\nContent-Type: application/json\r\n";
   const std::string body = R"({"messages":[{"role":"user","content":"hi"}],"stream":true,"model":"of-alice"})";
   REQUIRE(Send(gateway, "POST", "/v1/chat/completions", window + "Authorization: Bearer alice\r\n", body).status == 200);
