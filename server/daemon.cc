@@ -24,6 +24,7 @@
 #include "server/in_process.h"
 #include "server/inference_service.h"
 #include "server/metrics.h"
+#include "server/transport/listen_address.h"
 
 namespace fastgen {
 namespace {
@@ -46,6 +47,38 @@ absl::Status CheckRange(const char* flag, int64_t value, int64_t low, int64_t hi
       absl::StrCat(flag, " ", value, ": must be between ", low, " and ", high));
 }
 
+// A wrong address is not refused here: binding it says why.
+absl::Status CheckExposure(const DaemonOptions& options) {
+  if (options.allow_public_without_keys || !options.api_keys_path.empty() ||
+      !options.tls.client_ca.empty()) {
+    return absl::OkStatus();
+  }
+  for (const auto* listen : {&options.grpc_listen, &options.http_listen, &options.admin_listen}) {
+    for (const std::string& address : *listen) {
+      if (!IsPublicAddress(address)) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "other machines reach ", address, " and nothing tells callers apart: give --api-keys or "
+          "--tls-client-ca, listen on 127.0.0.1, or say --allow-public-without-keys"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+GatewayOptions GatewayOptionsOf(const DaemonOptions& options) {
+  GatewayOptions gateway;
+  gateway.listen = options.http_listen;
+  gateway.tls = options.tls;
+  gateway.cors_origins = options.cors_origins;
+  gateway.max_body_bytes = options.max_request_bytes;
+  gateway.max_head_bytes = options.max_head_bytes;
+  gateway.max_connections = options.max_connections;
+  gateway.transfer_timeout = options.transfer_timeout;
+  gateway.idle_timeout = options.idle_timeout;
+  gateway.strict_model = options.strict_model;
+  gateway.strict_fields = options.strict_fields;
+  return gateway;
+}
+
 }  // namespace
 
 // Members are destroyed from the last to the first, after the engine: the listeners before the services, the gate last.
@@ -62,6 +95,7 @@ struct Daemon::State {
 
   absl::Status ReloadKeys();
   absl::Status Listen();
+  absl::Status ListenForGrpc();
   void Load(const LoadProgress& progress);
   void OnEngineFailure();
   void StartDrain();
@@ -82,7 +116,11 @@ struct Daemon::State {
   AccessControl access;
   InferenceService inference;
   AdminService admin;
-  GrpcListener listener;
+  // Without --admin-listen one server has both services. With it each has a server of its own, and the gateway's
+  // channel leads to a third, which listens nowhere and has both.
+  std::vector<GrpcListener> listeners;
+  std::vector<std::string> grpc_addresses;
+  std::vector<std::string> admin_addresses;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<HttpServer> gateway;
   std::vector<std::string> http_addresses;
@@ -102,18 +140,40 @@ absl::Status Daemon::State::ReloadKeys() {
   return absl::Status(status.code(), absl::StrCat("--api-keys ", status.message()));
 }
 
+absl::Status Daemon::State::ListenForGrpc() {
+  GrpcListenOptions main, admin_only;
+  main.max_request_bytes = admin_only.max_request_bytes = options.max_request_bytes;
+  if (options.tls.given()) {
+    ASSIGN_OR_RETURN(main.tls, TlsSource::Open(options.tls));
+  }
+  admin_only.tls = main.tls;
+  admin_only.listen = options.admin_listen;
+  admin_only.flag = "--admin-listen";
+  const bool split = !options.admin_listen.empty();
+  if (split) {
+    ASSIGN_OR_RETURN(GrpcListener hidden, StartGrpcListener(main, {&inference, &admin}));
+    listeners.push_back(std::move(hidden));
+    ASSIGN_OR_RETURN(GrpcListener for_admin, StartGrpcListener(admin_only, {&admin}));
+    admin_addresses = for_admin.addresses;
+    listeners.push_back(std::move(for_admin));
+  }
+  main.listen = options.grpc_listen;
+  const std::vector<grpc::Service*> services =
+      split ? std::vector<grpc::Service*>{&inference} : std::vector<grpc::Service*>{&inference, &admin};
+  ASSIGN_OR_RETURN(GrpcListener listener, StartGrpcListener(main, services));
+  grpc_addresses = listener.addresses;
+  listeners.push_back(std::move(listener));
+  return absl::OkStatus();
+}
+
 absl::Status Daemon::State::Listen() {
-  ASSIGN_OR_RETURN(listener, StartGrpcListener(options.grpc_listen, {&inference, &admin},
-                                               options.max_request_bytes));
+  RETURN_IF_ERROR(CheckExposure(options));
+  RETURN_IF_ERROR(ListenForGrpc());
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
-  channel = listener.server->InProcessChannel(arguments);
+  channel = listeners[0].server->InProcessChannel(arguments);
   if (options.http_listen.empty()) return absl::OkStatus();
-  GatewayOptions gateway_options;
-  gateway_options.listen = options.http_listen;
-  gateway_options.max_body_bytes = options.max_request_bytes;
-  gateway_options.strict_model = options.strict_model;
-  gateway_options.strict_fields = options.strict_fields;
+  GatewayOptions gateway_options = GatewayOptionsOf(options);
   if (!options.api_keys_path.empty()) {
     gateway_options.check_key = [this](const AccessControl::Headers& headers) {
       return ToGrpcStatus(access.CheckKey(headers));
@@ -169,7 +229,8 @@ void Daemon::State::CloseGateway() {
 
 void Daemon::State::UpdateHealth() {
   MutexLock lock(&health_mutex);
-  SetHealth(listener.server.get(), gate.phase() == EngineGate::Phase::kServing);
+  const bool serving = gate.phase() == EngineGate::Phase::kServing;
+  for (const GrpcListener& listener : listeners) SetHealth(listener.server.get(), serving);
 }
 
 Daemon::Daemon(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -205,8 +266,10 @@ const Engine& Daemon::engine() const {
 }
 
 const std::vector<std::string>& Daemon::grpc_addresses() const {
-  return state_->listener.addresses;
+  return state_->grpc_addresses;
 }
+
+const std::vector<std::string>& Daemon::admin_addresses() const { return state_->admin_addresses; }
 
 const std::vector<std::string>& Daemon::http_addresses() const { return state_->http_addresses; }
 
@@ -234,7 +297,7 @@ bool Daemon::WaitDrained(absl::Duration timeout) {
 
 void Daemon::Stop() {
   if (std::exchange(state_->stopped, true)) return;
-  if (state_->listener.server != nullptr) StartDrain();
+  if (!state_->listeners.empty()) StartDrain();
   if (state_->gateway != nullptr) state_->CloseGateway();
   const auto engine = state_->gate.Loaded();
   if (engine.ok()) (*engine)->CancelAll();
@@ -245,8 +308,8 @@ void Daemon::Stop() {
     state_->gateway->WaitIdle(kStopGrace);
     state_->gateway->Stop();
   }
-  if (state_->listener.server != nullptr) {
-    state_->listener.server->Shutdown(absl::ToChronoTime(absl::Now() + kStopGrace));
+  for (const GrpcListener& listener : state_->listeners) {
+    listener.server->Shutdown(absl::ToChronoTime(absl::Now() + kStopGrace));
   }
   if (state_->loader.joinable()) state_->loader.join();
 }

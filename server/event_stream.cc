@@ -42,6 +42,7 @@ EventStream::EventStream(EngineGate* gate, Engine* engine, LiveStreams* live_str
       fields_(converted.fields),
       limits_(limits),
       window_(converted.resume_window),
+      trace_parent_(converted.trace_parent),
       scores_prompt_(converted.request.output.echo ||
                      converted.request.output.prompt_logprobs.has_value()),
       log_(KeepFor(window_), converted.request.n, limits.resume_ring_tokens),
@@ -135,6 +136,7 @@ void EventStream::OnFinished(FinishInfo info) {
     if (!abandoned_) {
       v1::Finished finished;
       ToProto(info, engine_->model_info(), &finished);
+      finished.mutable_receipt()->set_trace_parent(trace_parent_);
       log_.Add(std::move(finished));
     }
     ended = --num_open_ == 0;

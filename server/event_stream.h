@@ -119,6 +119,7 @@ class EventStream final : public TokenSink, public std::enable_shared_from_this<
   const DeltaFields fields_;
   const StreamLimits limits_;
   const absl::Duration window_;
+  const std::string trace_parent_;
   const bool scores_prompt_;
 
   Mutex mutex_;

@@ -1,5 +1,7 @@
 #include "server/grpc_listener.h"
 
+#include <sys/stat.h>
+
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -11,7 +13,8 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
-#include "server/listen_address.h"
+#include "server/tls_credentials.h"
+#include "server/transport/listen_address.h"
 
 namespace fastgen {
 namespace {
@@ -21,6 +24,7 @@ constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 // Clients may ping that often, also without a call, as their own keepalive for long prefills.
 constexpr int kMinClientPingIntervalMs = 10'000;
+constexpr mode_t kSocketMode = 0660;
 
 // gRPC's own lines go to our log: what matters of them is said by our statuses already.
 void ForwardGrpcLog(gpr_log_func_args* args) {
@@ -55,31 +59,40 @@ void Tune(grpc::ServerBuilder* builder, int32_t max_request_bytes) {
                               kMinClientPingIntervalMs);
 }
 
+// A socket file is for this machine: it needs no TLS, and its mode says who may open it.
+std::shared_ptr<grpc::ServerCredentials> CredentialsFor(const std::string& address,
+                                                        const std::shared_ptr<TlsSource>& tls) {
+  if (tls == nullptr || UnixPath(address).has_value()) return grpc::InsecureServerCredentials();
+  return MakeTlsCredentials(tls);
+}
+
 }  // namespace
 
-absl::StatusOr<GrpcListener> StartGrpcListener(const std::vector<std::string>& listen,
-                                               const std::vector<grpc::Service*>& services,
-                                               int32_t max_request_bytes) {
+absl::StatusOr<GrpcListener> StartGrpcListener(const GrpcListenOptions& options,
+                                               const std::vector<grpc::Service*>& services) {
+  const std::vector<std::string>& listen = options.listen;
   for (const std::string& address : listen) {
-    RETURN_IF_ERROR(CheckCanListen(address, "--grpc-listen"));
+    RETURN_IF_ERROR(CheckCanListen(address, options.flag));
   }
   PrepareGrpcOnce();
   grpc::ServerBuilder builder;
-  Tune(&builder, max_request_bytes);
+  Tune(&builder, options.max_request_bytes);
+  GrpcListener listener;
   std::vector<int> ports(listen.size(), 0);
   for (size_t i = 0; i < listen.size(); ++i) {
-    builder.AddListeningPort(listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+    listener.credentials.push_back(CredentialsFor(listen[i], options.tls));
+    builder.AddListeningPort(listen[i], listener.credentials.back(), &ports[i]);
   }
   for (grpc::Service* service : services) builder.RegisterService(service);
-  GrpcListener listener;
   listener.server = builder.BuildAndStart();
   for (size_t i = 0; i < listen.size(); ++i) {
     // The address was free a moment ago: somebody was faster, or it was given twice.
     if (ports[i] == 0) {
       return absl::UnavailableError(
-          absl::StrCat("--grpc-listen ", listen[i], ": the address could not be bound"));
+          absl::StrCat(options.flag, " ", listen[i], ": the address could not be bound"));
     }
     listener.addresses.push_back(WithPort(listen[i], ports[i]));
+    if (const auto path = UnixPath(listen[i])) chmod(path->c_str(), kSocketMode);
   }
   if (listener.server == nullptr) return absl::InternalError("the gRPC server did not start");
   SetHealth(listener.server.get(), false);

@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/engine_options.h"
+#include "server/transport/tls_source.h"
 
 namespace fastgen {
 
@@ -28,7 +29,17 @@ struct DaemonOptions {
   std::string model;  // directory, .gguf file, a hub's org/name, or "": the default model
   EngineOptions engine;
   std::vector<std::string> grpc_listen;  // host:port or unix:/path; may be empty (in-process only)
-  std::vector<std::string> http_listen;  // host:port; empty: no gateway
+  std::vector<std::string> http_listen;  // host:port or unix:/path; empty: no gateway
+  std::vector<std::string> admin_listen;  // gRPC as well; when given, Admin is served there and nowhere else
+  TlsFiles tls;                           // of all TCP listeners; without them they are plain
+  // A listener that other machines reach is refused unless callers are told apart, by keys or by certificates.
+  bool allow_public_without_keys = false;
+  std::vector<std::string> cors_origins;  // pages of these may call the gateway; "*": of all
+  int32_t max_connections = 8192;         // of HTTP, open at once
+  int32_t max_head_bytes = 64 << 10;      // of an HTTP request line with its headers
+  // What an HTTP request, and each part of its answer, may take; large bodies one second more for each 64 KiB.
+  absl::Duration transfer_timeout = absl::Seconds(30);
+  absl::Duration idle_timeout = absl::Seconds(75);  // of an HTTP connection between two requests
   std::string api_keys_path;  // who may call; "": everybody (server/api_keys.h)
   bool strict_model = false;   // a request that names another model is refused with NOT_FOUND
   bool strict_fields = false;  // protobuf fields that nobody knows are refused, not only named in x-fastgen-ignored
@@ -69,6 +80,7 @@ class Daemon {
   // Addresses actually bound (port 0 resolved), "host:port" or "unix:/path".
   const std::vector<std::string>& grpc_addresses() const;
   const std::vector<std::string>& http_addresses() const;
+  const std::vector<std::string>& admin_addresses() const;
   // Not OK once the engine failed for good.
   absl::Status health() const;
 

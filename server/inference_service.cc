@@ -12,6 +12,7 @@
 #include "base/strings.h"
 #include "server/generate_reactor.h"
 #include "server/proto_convert.h"
+#include "server/trace_parent.h"
 
 namespace fastgen {
 namespace {
@@ -94,6 +95,7 @@ absl::StatusOr<ConvertedRequest> InferenceService::Convert(grpc::CallbackServerC
                                             "\""));
   }
   converted.request.deadline = DeadlineOf(*context);
+  converted.trace_parent = TraceParentOf(*context);
   if (converted.request.request_id.empty()) converted.request.request_id = DrawRequestId();
   ASSIGN_OR_RETURN(converted.request.request_id,
                    AccessControl::EngineId(caller, converted.request.request_id));

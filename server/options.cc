@@ -73,6 +73,59 @@ void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model)
       ->group("Model");
 }
 
+void AddTlsOptions(CLI::App& app, DaemonOptions* options) {
+  const auto file = [&](const char* name, std::string* path, const char* help) {
+    return app.add_option(name, *path, help)
+        ->type_name("FILE")
+        ->check(CLI::ExistingFile)
+        ->group("Listeners");
+  };
+  auto* const certificate = file("--tls-cert", &options->tls.certificate,
+                                 "PEM certificate: all TCP listeners speak TLS; reread when it changes");
+  auto* const key = file("--tls-key", &options->tls.key, "PEM key of --tls-cert, without a passphrase");
+  certificate->needs(key);
+  key->needs(certificate);
+  file("--tls-client-ca", &options->tls.client_ca,
+       "PEM certificates: clients must show a certificate that one of them signed")
+      ->needs(certificate);
+  app.add_flag("--allow-public-without-keys", options->allow_public_without_keys,
+               "Listen where other machines reach it although everybody may then call")
+      ->group("Listeners");
+}
+
+void AddHttpOptions(CLI::App& app, DaemonOptions* options) {
+  app.add_option("--cors-origin", options->cors_origins,
+                 "Web pages of this origin (https://host), or of all (*), may call; may be repeated")
+      ->type_name("ORIGIN")
+      ->allow_extra_args(false)
+      ->capture_default_str()
+      ->group("Listeners");
+  app.add_option("--max-connections", options->max_connections, "HTTP connections open at once")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Listeners");
+  app.add_option("--max-head-bytes", options->max_head_bytes,
+                 "Largest HTTP request line with its headers")
+      ->check(CLI::Range(1024, 1 << 20))
+      ->type_name("BYTES")
+      ->capture_default_str()
+      ->group("Listeners");
+  const auto seconds = [&](const char* name, absl::Duration* value, const char* help) {
+    app.add_option_function<double>(
+           name, [value](double given) { *value = absl::Seconds(given); }, help)
+        ->check(CLI::Range(0.1, 86400.0))
+        ->type_name("SECONDS")
+        ->default_str(absl::StrCat(absl::ToDoubleSeconds(*value)))
+        ->group("Listeners");
+  };
+  seconds("--transfer-timeout", &options->transfer_timeout,
+          "What an HTTP request may take to arrive, and a part of its answer to leave;\n"
+          "large ones get one second more for each 64 KiB");
+  seconds("--idle-timeout", &options->idle_timeout,
+          "How long an HTTP connection may wait for its next request");
+}
+
 void AddListenOptions(CLI::App& app, DaemonOptions* options) {
   app.add_option("--grpc-listen", options->grpc_listen,
                  "Where gRPC listens: host:port or unix:/path; may be repeated; port 0: any free")
@@ -81,11 +134,19 @@ void AddListenOptions(CLI::App& app, DaemonOptions* options) {
       ->capture_default_str()
       ->group("Listeners");
   app.add_option("--http-listen", options->http_listen,
-                 "Where the OpenAI gateway listens: host:port; may be repeated")
+                 "Where the OpenAI gateway listens: host:port or unix:/path; may be repeated")
       ->type_name("ADDR")
       ->allow_extra_args(false)  // one address a flag: what follows may be fgserve's model
       ->capture_default_str()
       ->group("Listeners");
+  app.add_option("--admin-listen", options->admin_listen,
+                 "Where the Admin service listens instead of beside Inference; may be repeated")
+      ->type_name("ADDR")
+      ->allow_extra_args(false)
+      ->capture_default_str()
+      ->group("Listeners");
+  AddTlsOptions(app, options);
+  AddHttpOptions(app, options);
   app.add_option("--max-request-bytes", options->max_request_bytes,
                  "Largest gRPC message or HTTP body that is read")
       ->check(CLI::Range(1024, 1 << 30))
@@ -327,7 +388,8 @@ std::string EffectiveOptions(const CLI::App& app) {
     if (!option->get_configurable()) continue;  // not a setting
     const std::vector<std::string> values = ValuesOf(*option);
     absl::StrAppend(&text, name, " = ");
-    if (name == "grpc-listen" || name == "http-listen") {
+    if (name == "grpc-listen" || name == "http-listen" || name == "admin-listen" ||
+        name == "cors-origin") {
       const auto quote = [](std::string* out, const std::string& value) { *out += TomlValue(value); };
       absl::StrAppend(&text, "[", absl::StrJoin(values, ", ", quote), "]");
     } else {

@@ -36,6 +36,7 @@ struct ConvertedRequest {
   GenerateRequest request;
   DeltaFields fields;
   absl::Duration resume_window;
+  std::string trace_parent;  // from the call's metadata; "": none
 };
 
 // INVALID_ARGUMENT with all violations. `defaults` stand where the sampling says nothing. `request_id` is copied as it is: empty when the client gave none.

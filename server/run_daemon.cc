@@ -26,7 +26,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/strings.h"
-#include "server/listen_address.h"
+#include "server/transport/listen_address.h"
 #include "server/loading_bar.h"
 
 namespace fastgen {
@@ -138,7 +138,16 @@ std::string HostTier(const MemoryReport& memory) {
                       memory.num_host_blocks, " blocks)");
 }
 
-void SayReady(const std::string& program, const Daemon& daemon, absl::Duration took) {
+// What curl is told before the path.
+std::string CurlTarget(const std::string& address, const TlsFiles& tls) {
+  if (const auto path = UnixPath(address)) {
+    return absl::StrCat("--unix-socket ", ShellQuoted(*path), " http://localhost");
+  }
+  return absl::StrCat(tls.given() ? "https://" : "http://", ToConnect(address));
+}
+
+void SayReady(const std::string& program, const Daemon& daemon, const DaemonOptions& options,
+              absl::Duration took) {
   const ModelInfo& model = daemon.engine().model_info();
   const MemoryReport& memory = daemon.engine().memory_report();
   Say(program, absl::StrCat("model ", model.name, " (", model.architecture, ", ", model.dtype,
@@ -155,13 +164,16 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
   if (!daemon.http_addresses().empty()) {
     absl::StrAppend(&ready, "; HTTP on ", absl::StrJoin(daemon.http_addresses(), ", "));
   }
+  if (!daemon.admin_addresses().empty()) {
+    absl::StrAppend(&ready, "; Admin on ", absl::StrJoin(daemon.admin_addresses(), ", "));
+  }
   Say(program, ready);
   if (daemon.http_addresses().empty()) return;
   std::fprintf(stderr,
-               "  curl http://%s/v1/chat/completions -H 'Content-Type: application/json' "
+               "  curl %s/v1/chat/completions -H 'Content-Type: application/json' "
                "-d '{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],"
                "\"max_tokens\":64}'\n",
-               ToConnect(daemon.http_addresses()[0]).c_str());
+               CurlTarget(daemon.http_addresses()[0], options.tls).c_str());
   if (daemon.grpc_addresses().empty()) return;
   std::fprintf(stderr, "  %s --connect %s\n", FgchatCommand().c_str(),
                ToConnect(daemon.grpc_addresses()[0]).c_str());
@@ -170,8 +182,11 @@ void SayReady(const std::string& program, const Daemon& daemon, absl::Duration t
 // A load cannot be interrupted, and its result is not wanted any more: the process ends without waiting for it. Nothing
 // was served, so this is not a drain and the exit code says so.
 [[noreturn]] void LeaveWhileLoading(const std::string& program, const Daemon& daemon) {
-  for (const std::string& address : daemon.grpc_addresses()) {
-    if (address.rfind("unix:", 0) == 0) unlink(address.c_str() + 5);
+  for (const auto* addresses :
+       {&daemon.grpc_addresses(), &daemon.http_addresses(), &daemon.admin_addresses()}) {
+    for (const std::string& address : *addresses) {
+      if (const auto path = UnixPath(address)) unlink(path->c_str());
+    }
   }
   Say(program, "stopped while loading");
   std::_Exit(1);
@@ -245,7 +260,7 @@ int RunDaemon(const std::string& program, const DaemonOptions& options,
         return 1;
       }
       load_ended = true;
-      SayReady(program, daemon, absl::Now() - start);
+      SayReady(program, daemon, options, absl::Now() - start);
     }
     if (!daemon.health().ok()) {
       SayStatus(program, daemon.health());

@@ -1,11 +1,10 @@
 #include "server/gateway/http_connection.h"
 
 #include <algorithm>
-#include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/dispatch.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
 #include <string_view>
 #include <utility>
 
@@ -13,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/strings.h"
+#include "server/gateway/cors.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/request_id.h"
 #include "server/gateway/sse.h"
@@ -34,8 +34,8 @@ constexpr size_t kBytesPerSecond = 64 << 10;
 // the answer and not a reset.
 constexpr std::chrono::seconds kLingerTime(2);
 constexpr size_t kMaxLingerBytes = 64 << 20;
-// A buffer that one large answer has grown is given back.
-constexpr size_t kMaxIdleBufferBytes = 256 << 10;
+// A buffer that one large event has grown is given back at once, all of them by an idle connection.
+constexpr size_t kMaxKeptBufferBytes = 256 << 10;
 
 std::string_view ReasonPhrase(int status) {
   switch (status) {
@@ -78,16 +78,20 @@ std::string_view ReasonPhrase(int status) {
 
 void DropContent(std::string* buffer) {
   buffer->clear();
-  if (buffer->capacity() > kMaxIdleBufferBytes) buffer->shrink_to_fit();
+  if (buffer->capacity() > kMaxKeptBufferBytes) buffer->shrink_to_fit();
+}
+
+void Free(std::string* buffer) {
+  if (buffer->empty()) std::string().swap(*buffer);
 }
 
 }  // namespace
 
-HttpConnection::HttpConnection(asio::ip::tcp::socket socket, const GatewayOptions& options,
+HttpConnection::HttpConnection(std::unique_ptr<ByteStream> stream, const GatewayOptions& options,
                                Handler handler, const std::atomic<bool>& draining, OnEnd on_end)
-    : work_(asio::make_work_guard(socket.get_executor())),
-      socket_(std::move(socket)),
-      timer_(socket_.get_executor()),
+    : work_(asio::make_work_guard(stream->executor())),
+      stream_(std::move(stream)),
+      timer_(stream_->executor()),
       options_(options),
       handler_(std::move(handler)),
       draining_(draining),
@@ -97,44 +101,68 @@ HttpConnection::HttpConnection(asio::ip::tcp::socket socket, const GatewayOption
 HttpConnection::~HttpConnection() { on_end_(this); }
 
 void HttpConnection::Start() {
-  asio::dispatch(socket_.get_executor(), [self = shared_from_this()] {
+  asio::dispatch(stream_->executor(), [self = shared_from_this()] {
     if (self->phase_ == Phase::kClosed) return;
     // Accepted while the listener closed: nobody else would tell this connection.
     if (self->draining_.load(std::memory_order_relaxed)) {
       self->Shut();
       return;
     }
-    self->SetDeadline(Clock::now() + absl::ToChronoNanoseconds(self->options_.idle_timeout));
-    self->Read();
+    if (!self->stream_->needs_handshake()) {
+      self->BeIdle();
+      return;
+    }
+    self->phase_ = Phase::kHandshake;
+    self->SetDeadline(Clock::now() + absl::ToChronoNanoseconds(self->options_.handshake_timeout));
+    self->stream_->Handshake(self);
   });
 }
 
+void HttpConnection::OnHandshake(const error_code& error) {
+  if (phase_ != Phase::kHandshake) return;
+  if (error) {
+    Shut();
+  } else {
+    BeIdle();
+  }
+}
+
+void HttpConnection::BeIdle() {
+  phase_ = Phase::kIdle;
+  num_blank_bytes_ = 0;
+  for (std::string* buffer : {&input_, &head_, &pending_, &writing_, &frame_}) Free(buffer);
+  SetDeadline(Clock::now() + absl::ToChronoNanoseconds(options_.idle_timeout));
+  Advance();
+}
+
 void HttpConnection::Refuse() {
-  asio::dispatch(socket_.get_executor(), [self = shared_from_this()] {
-    self->phase_ = Phase::kBusy;
-    self->keep_alive_ = false;
-    self->Respond(
-        ErrorResponse({.status = 503,
+  asio::dispatch(stream_->executor(), [self = shared_from_this()] {
+    if (self->phase_ == Phase::kClosed) return;
+    if (self->stream_->needs_handshake()) {
+      self->Shut();
+      return;
+    }
+    self->RefuseInput({.status = 503,
                        .message = absl::StrCat("more than ", self->options_.max_connections,
                                                " connections are open"),
                        .code = "too_many_connections",
-                       .retry_after_s = 1}));
+                       .retry_after_s = 1});
   });
 }
 
 void HttpConnection::Close() {
-  asio::dispatch(socket_.get_executor(), [self = shared_from_this()] { self->Shut(); });
+  asio::dispatch(stream_->executor(), [self = shared_from_this()] { self->Shut(); });
 }
 
 void HttpConnection::CloseWhenIdle() {
-  asio::dispatch(socket_.get_executor(), [self = shared_from_this()] {
-    if (self->phase_ == Phase::kIdle) self->Shut();
+  asio::dispatch(stream_->executor(), [self = shared_from_this()] {
+    if (self->phase_ == Phase::kIdle || self->phase_ == Phase::kHandshake) self->Shut();
     if (self->phase_ == Phase::kReading) self->SetDeadline(self->ReadDeadline());
   });
 }
 
 void HttpConnection::Post(std::function<void()> task) {
-  asio::post(socket_.get_executor(), std::move(task));
+  asio::post(stream_->executor(), std::move(task));
 }
 
 // ---- reading
@@ -143,24 +171,30 @@ void HttpConnection::Read() {
   if (read_outstanding_ || phase_ == Phase::kClosed) return;
   if (phase_ == Phase::kBusy && input_.size() >= kMaxReadAheadBytes) return;
   read_outstanding_ = true;
-  const bool body =
-      reader_.state() == HttpRequestReader::State::kBody || phase_ == Phase::kLingering;
-  chunk_.resize(body ? kBodyReadBytes : kHeadReadBytes);
-  socket_.async_read_some(asio::buffer(chunk_),
-                          [self = shared_from_this()](const error_code& error, size_t num_bytes) {
-                            self->OnRead(error, num_bytes);
-                          });
+  stream_->WaitReadable(shared_from_this());
 }
 
-void HttpConnection::OnRead(const error_code& error, size_t num_bytes) {
+void HttpConnection::OnReadable(const error_code& waited) {
   read_outstanding_ = false;
   if (phase_ == Phase::kClosed) return;
-  if (error) {
+  char bytes[kBodyReadBytes];  // not zeroed: only what was read is looked at
+  const bool body =
+      reader_.state() == HttpRequestReader::State::kBody || phase_ == Phase::kLingering;
+  error_code error = waited;
+  size_t num_bytes = 0;
+  if (!error) num_bytes = stream_->ReadSome(bytes, body ? kBodyReadBytes : kHeadReadBytes, &error);
+  if (error == asio::error::would_block) {
+    Read();
+  } else if (error) {
     Shut();
-    return;
+  } else {
+    OnBytes({bytes, num_bytes});
   }
+}
+
+void HttpConnection::OnBytes(std::string_view bytes) {
   if (phase_ == Phase::kLingering) {
-    num_bytes_in_ += num_bytes;
+    num_bytes_in_ += bytes.size();
     if (num_bytes_in_ > kMaxLingerBytes) {
       Shut();
     } else {
@@ -168,20 +202,45 @@ void HttpConnection::OnRead(const error_code& error, size_t num_bytes) {
     }
     return;
   }
-  input_.append(chunk_, 0, num_bytes);
+  input_ += bytes;
   if (phase_ == Phase::kBusy) {
     Read();
     return;
   }
-  num_bytes_in_ += num_bytes;
+  num_bytes_in_ += bytes.size();
   Advance();
 }
 
+// Some clients end a body with an empty line too many: that begins no request, and earns no time.
+void HttpConnection::SkipBlankLines() {
+  const size_t num_blank = std::min(input_.find_first_not_of("\r\n"), input_.size());
+  num_blank_bytes_ += num_blank;
+  input_.erase(0, num_blank);
+}
+
+// Answers what is no request, or not a whole one; the connection ends with it.
+void HttpConnection::RefuseInput(const ApiError& error) {
+  phase_ = Phase::kBusy;
+  keep_alive_ = false;
+  head_only_ = false;
+  Respond(ErrorResponse(error, ErrorShapeOf(reader_.path()), ""));
+}
+
 void HttpConnection::Advance() {
-  if (phase_ == Phase::kIdle && !input_.empty()) {
-    phase_ = Phase::kReading;
-    request_start_ = Clock::now();
-    num_bytes_in_ = input_.size();
+  if (phase_ == Phase::kIdle) {
+    SkipBlankLines();
+    if (num_blank_bytes_ > static_cast<size_t>(options_.max_head_bytes)) {
+      RefuseInput({.status = 431,
+                   .message = absl::StrCat("more than ", options_.max_head_bytes,
+                                           " bytes of empty lines"),
+                   .code = "head_too_large"});
+      return;
+    }
+    if (!input_.empty()) {
+      phase_ = Phase::kReading;
+      request_start_ = Clock::now();
+      num_bytes_in_ = input_.size();
+    }
   }
   if (phase_ == Phase::kReading) {
     input_.erase(0, reader_.Feed(input_));
@@ -190,22 +249,16 @@ void HttpConnection::Advance() {
       return;
     }
     if (reader_.state() == HttpRequestReader::State::kFailed) {
-      phase_ = Phase::kBusy;
-      keep_alive_ = false;
-      head_only_ = false;
-      RespondError(reader_.error());
+      RefuseInput(reader_.error());
       return;
     }
     // The parser takes body bytes as they come: what it leaves is an unfinished chunk head or trailer, and it sets no
     // bound on those.
     if (reader_.state() == HttpRequestReader::State::kBody &&
         input_.size() > static_cast<size_t>(options_.max_head_bytes)) {
-      phase_ = Phase::kBusy;
-      keep_alive_ = false;
-      head_only_ = false;
-      RespondError({.status = 431,
-                    .message = "a chunk's head or trailer is too large",
-                    .code = "head_too_large"});
+      RefuseInput({.status = 431,
+                   .message = "a chunk's head or trailer is too large",
+                   .code = "head_too_large"});
       return;
     }
     if (reader_.TakeContinueWish()) {
@@ -225,6 +278,7 @@ void HttpConnection::Dispatch() {
   keep_alive_ = request.keep_alive;
   chunked_allowed_ = request.chunked_allowed;
   head_only_ = request.method == "HEAD";
+  cors_headers_ = CorsHeaders(options_.cors_origins, request);
   Read();
   std::shared_ptr<Exchange> exchange = handler_(std::move(request), shared_from_this());
   if (phase_ == Phase::kBusy && !answer_ended_) exchange_ = std::move(exchange);
@@ -246,6 +300,7 @@ void HttpConnection::AppendHead(int status, const Headers& headers, std::string*
     absl::StrAppend(out, "X-Request-Id: ", request_id_.empty() ? NewRequestId() : request_id_,
                     "\r\n");
   }
+  out->append(cors_headers_);
   if (!keep_alive_) {
     out->append("Connection: close\r\n");
   } else if (!chunked_allowed_) {
@@ -266,11 +321,6 @@ void HttpConnection::Respond(HttpResponse response) {
   head_ += "\r\n";
   if (!head_only_) pending_ = std::move(response.body);
   Write();
-}
-
-// Of a request that was not read to its end.
-void HttpConnection::RespondError(const ApiError& error) {
-  Respond(ErrorResponse(error, ErrorShapeOf(reader_.path()), ""));
 }
 
 void HttpConnection::StartEvents(const Headers& headers) {
@@ -332,11 +382,9 @@ void HttpConnection::Write() {
   last_write_ = Clock::now();
   write_deadline_ = last_write_ + TransferTime(frame_.size() + writing_.size());
   if (phase_ == Phase::kBusy && !watch_for_silence_) SetDeadline(write_deadline_);
-  const std::array<asio::const_buffer, 3> buffers = {asio::buffer(frame_), asio::buffer(writing_),
+  const ByteStream::Pieces pieces = {asio::buffer(frame_), asio::buffer(writing_),
                                                      asio::const_buffer(tail.data(), tail.size())};
-  asio::async_write(socket_, buffers, [self = shared_from_this()](const error_code& error, size_t) {
-    self->OnWritten(error);
-  });
+  stream_->Write(pieces, shared_from_this());
 }
 
 void HttpConnection::OnWritten(const error_code& error) {
@@ -361,22 +409,20 @@ void HttpConnection::OnWritten(const error_code& error) {
 void HttpConnection::FinishAnswer() {
   exchange_.reset();
   request_id_.clear();
+  cors_headers_.clear();
   answer_started_ = answer_ended_ = watch_for_silence_ = false;
   body_ = Body::kWhole;
   if (!keep_alive_ || draining_.load(std::memory_order_relaxed)) {
     Linger();
     return;
   }
-  phase_ = Phase::kIdle;
-  SetDeadline(Clock::now() + absl::ToChronoNanoseconds(options_.idle_timeout));
-  Advance();
+  BeIdle();
 }
 
 // ---- the end
 
 void HttpConnection::Linger() {
-  error_code ignored;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  stream_->EndSending();
   phase_ = Phase::kLingering;
   num_bytes_in_ = 0;
   input_.clear();
@@ -387,8 +433,7 @@ void HttpConnection::Linger() {
 void HttpConnection::Shut() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
-  error_code ignored;
-  socket_.close(ignored);
+  stream_->Close();
   timer_.cancel();
   if (std::shared_ptr<Exchange> exchange = std::move(exchange_)) exchange->OnDisconnect();
 }
@@ -421,6 +466,7 @@ void HttpConnection::OnTimer() {
   switch (phase_) {
     case Phase::kClosed:
       return;
+    case Phase::kHandshake:
     case Phase::kIdle:
     case Phase::kLingering:
       Shut();
@@ -430,12 +476,9 @@ void HttpConnection::OnTimer() {
         Shut();
         return;
       }
-      phase_ = Phase::kBusy;
-      keep_alive_ = false;
-      head_only_ = false;
-      RespondError({.status = 408,
-                    .message = "the request did not arrive in time",
-                    .code = "request_timeout"});
+      RefuseInput({.status = 408,
+                   .message = "the request did not arrive in time",
+                   .code = "request_timeout"});
       return;
     case Phase::kBusy:
       if (write_outstanding_ && now >= write_deadline_) {

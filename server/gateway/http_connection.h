@@ -1,12 +1,13 @@
-// HttpConnection: one client's socket; reads one request at a time, hands it to the router, writes
+// HttpConnection: one client's connection, plain or TLS; reads one request at a time, hands it to the router, writes
 // the answer.
 //
 // One read is always outstanding, also while an answer is written: that is how a client that went
 // away is noticed at once. Bytes read then are the next request's (pipelining) and wait, up to a
-// bound, until this answer is complete. Answers are double-buffered: events appended while a write
+// bound, until this answer is complete. A connection that waits holds no buffer. Answers are double-buffered: events appended while a write
 // is under way leave together with the next write.
 // Invariants: 1. at most one read and one write outstanding; 2. an Exchange is told OnDisconnect at
-// most once, and nothing after; 3. every phase but kBusy has a deadline, and so has each write.
+// most once, and nothing after; 3. every phase but kBusy has a deadline, and so has each write; 4. an
+// idle connection is closed by a drain at once, whatever blank lines it sends.
 // Thread rule: its own strand, except Post, Close and CloseWhenIdle, which any thread may call.
 // Tested by tests/server/gateway/http_server_test.cc.
 #pragma once
@@ -14,13 +15,14 @@
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
+#include "server/gateway/byte_stream.h"
 #include "server/gateway/exchange.h"
 #include "server/gateway/http_request_reader.h"
 #include "server/gateway/http_server.h"
@@ -28,6 +30,7 @@
 namespace fastgen::gateway {
 
 class HttpConnection final : public ResponseWriter,
+                             public ByteStream::User,
                              public std::enable_shared_from_this<HttpConnection> {
  public:
   using Clock = std::chrono::steady_clock;
@@ -36,14 +39,14 @@ class HttpConnection final : public ResponseWriter,
       std::function<std::shared_ptr<Exchange>(HttpRequest, std::shared_ptr<ResponseWriter>)>;
   using OnEnd = std::function<void(HttpConnection*)>;
 
-  // `draining`: answers carry "Connection: close". The socket's executor is this connection's
+  // `draining`: answers carry "Connection: close". The stream's executor is this connection's
   // strand.
-  HttpConnection(boost::asio::ip::tcp::socket socket, const GatewayOptions& options,
+  HttpConnection(std::unique_ptr<ByteStream> stream, const GatewayOptions& options,
                  Handler handler, const std::atomic<bool>& draining, OnEnd on_end);
   ~HttpConnection() override;
 
   void Start();
-  // Answers 503 and closes: there are too many connections.
+  // Closes: there are too many connections. Says so with 503 where that costs no handshake.
   void Refuse();
   void Close();
   void CloseWhenIdle();
@@ -59,17 +62,21 @@ class HttpConnection final : public ResponseWriter,
   void Post(std::function<void()> task) override;
 
  private:
-  enum class Phase { kIdle, kReading, kBusy, kLingering, kClosed };
+  enum class Phase { kHandshake, kIdle, kReading, kBusy, kLingering, kClosed };
   enum class Body { kWhole, kChunked, kUntilClose };
 
   void Read();
-  void OnRead(const boost::system::error_code& error, size_t num_bytes);
+  void OnHandshake(const boost::system::error_code& error) override;
+  void OnReadable(const boost::system::error_code& error) override;
+  void OnBytes(std::string_view bytes);
   void Advance();
+  void BeIdle();
+  void SkipBlankLines();
+  void RefuseInput(const ApiError& error);
   void Dispatch();
-  void RespondError(const ApiError& error);
   void AppendHead(int status, const Headers& headers, std::string* out);
   void Write();
-  void OnWritten(const boost::system::error_code& error);
+  void OnWritten(const boost::system::error_code& error) override;
   void FinishAnswer();
   void Linger();
   void Shut();
@@ -80,7 +87,7 @@ class HttpConnection final : public ResponseWriter,
 
   // First, so that the I/O context lives until all other members are gone.
   boost::asio::executor_work_guard<boost::asio::any_io_executor> work_;
-  boost::asio::ip::tcp::socket socket_;
+  const std::unique_ptr<ByteStream> stream_;
   boost::asio::steady_timer timer_;
   const GatewayOptions& options_;
   const Handler handler_;
@@ -89,14 +96,15 @@ class HttpConnection final : public ResponseWriter,
 
   Phase phase_ = Phase::kIdle;
   HttpRequestReader reader_;
-  std::string chunk_;  // where the outstanding read puts its bytes
   std::string input_;  // read and not yet consumed
   bool read_outstanding_ = false;
   Clock::time_point request_start_;
-  size_t num_bytes_in_ = 0;  // of the request being read, or discarded while lingering
+  size_t num_bytes_in_ = 0;     // of the request being read, or discarded while lingering
+  size_t num_blank_bytes_ = 0;  // that came while idle
 
   std::shared_ptr<Exchange> exchange_;
   std::string request_id_;  // sent back unless the handler names one
+  std::string cors_headers_;  // of this answer, whole lines
   bool keep_alive_ = true;
   bool chunked_allowed_ = true;
   bool head_only_ = false;

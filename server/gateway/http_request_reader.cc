@@ -75,9 +75,10 @@ HttpRequestReader::~HttpRequestReader() = default;
 
 void HttpRequestReader::Reset() {
   parser_ = std::make_unique<Parser>();
+  request_ = {};
   parser_->beast.header_limit(static_cast<uint32_t>(max_head_bytes_));
   parser_->beast.body_limit(static_cast<uint64_t>(max_body_bytes_));
-  parser_->beast.eager(true);
+  parser_->beast.eager(false);  // the head alone at first, so that it is read before trailers join it
   state_ = State::kHead;
   continue_wish_ = false;
   num_blank_bytes_ = 0;
@@ -132,13 +133,62 @@ size_t HttpRequestReader::Feed(std::string_view bytes) {
     } else {
       if (state_ == State::kHead && parser_->beast.is_header_done()) {
         state_ = State::kBody;
-        CheckHead();
+        const std::string_view taken = bytes.substr(consumed - used, used);
+        CheckLines(taken.substr(0, taken.find("\r\n\r\n")));
+        if (state_ == State::kBody) CheckHead();
+        if (state_ == State::kBody) ReadHead();
+        parser_->beast.eager(true);
       }
       if (state_ == State::kBody && parser_->beast.is_done()) state_ = State::kDone;
     }
     if (used == 0 || state_ == State::kDone || state_ == State::kFailed) break;
   }
   return consumed;
+}
+
+// `head`: request line and headers, without the empty line. Beast unfolds what is folded, and forgets it.
+void HttpRequestReader::CheckLines(std::string_view head) {
+  const auto refuse = [this](std::string_view what) {
+    Fail({.message = absl::StrCat("malformed HTTP: ", ToAbsl(what)), .code = "malformed_http"});
+  };
+  for (size_t i = 0; i < head.size(); ++i) {
+    const bool line_end = head[i] == '\r' && i + 1 < head.size() && head[i + 1] == '\n';
+    if (!line_end && (head[i] == '\r' || head[i] == '\n' || head[i] == '\0')) {
+      return refuse("a control character in the head");
+    }
+    if (!line_end) continue;
+    const std::string_view next = head.substr(i + 2);
+    if (!next.empty() && (next[0] == ' ' || next[0] == '\t')) return refuse("a folded header line");
+    const size_t colon = next.find(':');
+    if (colon != std::string_view::npos && colon > 0 &&
+        (next[colon - 1] == ' ' || next[colon - 1] == '\t')) {
+      return refuse("space before a colon");
+    }
+    ++i;
+  }
+}
+
+void HttpRequestReader::CheckFraming() {
+  const auto& head = parser_->beast.get();
+  const auto refuse = [this](std::string_view what) {
+    Fail({.message = absl::StrCat("malformed HTTP: ", ToAbsl(what)), .code = "malformed_http"});
+  };
+  if (head.count(http::field::host) > 1) return refuse("more than one Host");
+  if (head.count(http::field::content_length) > 1) return refuse("more than one Content-Length");
+  // Beast takes a list of equal ones.
+  if (Field(head, http::field::content_length).find_first_not_of("0123456789") != std::string::npos) {
+    return refuse("the Content-Length is not a number");
+  }
+  const size_t num_encodings = head.count(http::field::transfer_encoding);
+  if (num_encodings == 0) return;
+  if (head.version() < 11) return refuse("Transfer-Encoding in HTTP/1.0");
+  if (head.count(http::field::content_length) > 0) {
+    return refuse("both Content-Length and Transfer-Encoding");
+  }
+  if (num_encodings > 1 ||
+      !absl::EqualsIgnoreCase(Field(head, http::field::transfer_encoding), "chunked")) {
+    return refuse("the only Transfer-Encoding is chunked");
+  }
 }
 
 void HttpRequestReader::CheckHead() {
@@ -151,6 +201,8 @@ void HttpRequestReader::CheckHead() {
     Fail({.message = "the Host header is missing", .code = "malformed_http"});
     return;
   }
+  CheckFraming();
+  if (state_ == State::kFailed) return;
   // Of two keys a proxy in between may have checked the other one.
   for (const char* name : {"authorization", "x-api-key"}) {
     if (head.count(name) <= 1) continue;
@@ -183,25 +235,31 @@ std::string HttpRequestReader::path() const {
   return PathOf({target.data(), target.size()}).value_or("");
 }
 
+void HttpRequestReader::ReadHead() {
+  const auto& head = parser_->beast.get();
+  request_.method.assign(head.method_string().data(), head.method_string().size());
+  // A path that cannot be decoded matches no route.
+  request_.path = PathOf({head.target().data(), head.target().size()}).value_or("");
+  request_.content_type = Field(head, http::field::content_type);
+  request_.content_encoding = Field(head, http::field::content_encoding);
+  request_.request_id = Field(head, "X-Request-Id");
+  request_.resume_window = Field(head, "X-Fastgen-Resume-Window");
+  request_.last_event_id = Field(head, "Last-Event-ID");
+  request_.origin = Field(head, http::field::origin);
+  request_.preflight_method = Field(head, http::field::access_control_request_method);
+  request_.preflight_headers = Field(head, http::field::access_control_request_headers);
+  for (const char* name : kForwardedHeaders) {
+    std::string value = Field(head, std::string_view(name));
+    if (!value.empty()) request_.metadata.emplace_back(name, std::move(value));
+  }
+  request_.keep_alive = head.keep_alive();
+  request_.chunked_allowed = head.version() >= 11;
+}
+
 HttpRequest HttpRequestReader::TakeRequest() {
   CHECK(state_ == State::kDone);
-  auto message = parser_->beast.release();
-  HttpRequest request;
-  request.method.assign(message.method_string().data(), message.method_string().size());
-  // A path that cannot be decoded matches no route.
-  request.path = PathOf({message.target().data(), message.target().size()}).value_or("");
-  request.content_type = Field(message, http::field::content_type);
-  request.content_encoding = Field(message, http::field::content_encoding);
-  request.request_id = Field(message, "X-Request-Id");
-  request.resume_window = Field(message, "X-Fastgen-Resume-Window");
-  request.last_event_id = Field(message, "Last-Event-ID");
-  for (const char* name : kForwardedHeaders) {
-    std::string value = Field(message, std::string_view(name));
-    if (!value.empty()) request.metadata.emplace_back(name, std::move(value));
-  }
-  request.keep_alive = message.keep_alive();
-  request.chunked_allowed = message.version() >= 11;
-  request.body = std::move(message.body());
+  HttpRequest request = std::exchange(request_, {});
+  request.body = std::move(parser_->beast.get().body());
   Reset();
   return request;
 }

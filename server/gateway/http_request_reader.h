@@ -3,6 +3,9 @@
 // Feed takes bytes as they come and says how many it consumed; what is left belongs to the next
 // request (pipelining). While the head is incomplete nothing is consumed: the caller keeps the
 // bytes and feeds them again with more, which the head's limit bounds.
+// Where a proxy before this server might see other borders between requests than Beast does, the
+// request is refused: folded lines, bare CR or LF, space before a colon, two Hosts or lengths, a
+// Transfer-Encoding that is not exactly "chunked" (RFC 9112, 2.2, 5.1, 5.2, 6).
 // Invariants: 1. never throws, whatever the bytes; 2. after kFailed, only the error may be asked
 // for.
 // Thread rule: one thread at a time.
@@ -42,7 +45,11 @@ class HttpRequestReader {
  private:
   struct Parser;
   void Fail(ApiError error);
+  void CheckLines(std::string_view head);
   void CheckHead();
+  void CheckFraming();
+  // Before the body: Beast puts a chunked body's trailers among the headers, which they must not become.
+  void ReadHead();
   void Reset();
 
   const int64_t max_head_bytes_;
@@ -51,6 +58,7 @@ class HttpRequestReader {
   bool continue_wish_ = false;
   int64_t num_blank_bytes_ = 0;  // empty lines before the request line
   ApiError error_;
+  HttpRequest request_;  // all but the body, once the head is there
   std::unique_ptr<Parser> parser_;
 };
 

@@ -1,15 +1,13 @@
 #include "server/gateway/http_server.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-#include <charconv>
-#include <chrono>
+#include <limits>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -23,48 +21,34 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "base/strings.h"
+#include "server/gateway/cors.h"
 #include "server/gateway/daemon.h"
+#include "server/gateway/http_acceptor.h"
 #include "server/gateway/http_connection.h"
 #include "server/gateway/router.h"
 
 namespace fastgen {
 namespace asio = boost::asio;
-using boost::system::error_code;
 using gateway::HttpConnection;
-using Tcp = asio::ip::tcp;
 
 namespace {
 
-struct HostPort {
-  std::string host;
-  std::string port;
-};
+// Connections beyond the limit that are being told so; further ones are closed without a word.
+constexpr size_t kMaxRefusals = 64;
+// Files, listeners, gRPC's own connections.
+constexpr rlim_t kOtherDescriptors = 1024;
 
-// "127.0.0.1:5678", "localhost:0", "[::1]:5678".
-absl::StatusOr<HostPort> ParseAddress(const std::string& address) {
-  const auto invalid = [&] {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", address, "' is not an address: host:port is expected"));
-  };
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon == 0) return invalid();
-  HostPort parts = {address.substr(0, colon), address.substr(colon + 1)};
-  if (parts.host.front() == '[' && parts.host.back() == ']') {
-    parts.host = parts.host.substr(1, parts.host.size() - 2);
-  } else if (parts.host.find(':') != std::string::npos) {
-    return invalid();
+void RaiseFileLimit(int max_connections) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = static_cast<rlim_t>(max_connections) + kOtherDescriptors;
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < wanted) {
+    LogWarning(absl::StrCat("at most ", limit.rlim_cur, " files may be open (ulimit -n -H); ",
+                            max_connections, " connections need ", wanted));
   }
-  int port = -1;
-  const char* const end = parts.port.data() + parts.port.size();
-  const auto parsed = std::from_chars(parts.port.data(), end, port);
-  if (parsed.ec != std::errc() || parsed.ptr != end || port < 0 || port > 65535) return invalid();
-  return parts;
-}
-
-std::string AddressText(const Tcp::endpoint& endpoint) {
-  const std::string host = endpoint.address().to_string();
-  return endpoint.address().is_v6() ? absl::StrCat("[", host, "]:", endpoint.port())
-                                    : absl::StrCat(host, ":", endpoint.port());
 }
 
 gateway::DaemonStubs MakeStubs(const std::shared_ptr<grpc::Channel>& channel) {
@@ -89,24 +73,14 @@ class BeastServer final : public HttpServer {
   void Stop() override;
 
  private:
-  struct Listener {
-    explicit Listener(asio::io_context& context)
-        : acceptor(asio::make_strand(context)), retry(acceptor.get_executor()) {}
-    Tcp::acceptor acceptor;
-    asio::steady_timer retry;
-  };
-
-  absl::Status Bind(const std::string& address);
-  void Accept(Listener* listener);
-  void OnAccept(Listener* listener, const error_code& error, Tcp::socket socket);
-  void Open(Tcp::socket socket);
+  void Open(std::unique_ptr<gateway::ByteStream> stream);
   std::vector<std::shared_ptr<HttpConnection>> Connections();
 
   const GatewayOptions options_;
   asio::io_context context_;
   gateway::Router router_;
   std::vector<std::string> addresses_;
-  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::vector<std::unique_ptr<gateway::HttpAcceptor>> acceptors_;
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
   std::vector<std::thread> threads_;
   std::atomic<bool> draining_ = false;
@@ -121,74 +95,38 @@ class BeastServer final : public HttpServer {
 absl::Status BeastServer::Listen() {
   if (options_.listen.empty())
     return absl::InvalidArgumentError("no address to listen on was given");
-  for (const std::string& address : options_.listen) RETURN_IF_ERROR(Bind(address));
+  for (const std::string& origin : options_.cors_origins) {
+    if (gateway::IsOrigin(origin)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--cors-origin '", origin, "' is not scheme://host[:port] without a path, nor '*'"));
+  }
+  std::shared_ptr<TlsSource> tls;
+  if (options_.tls.given()) {
+    ASSIGN_OR_RETURN(tls, TlsSource::Open(options_.tls));
+  }
+  for (const std::string& address : options_.listen) {
+    auto acceptor = std::make_unique<gateway::HttpAcceptor>(&context_, tls);
+    RETURN_IF_ERROR(acceptor->Bind(address));
+    addresses_.push_back(acceptor->address());
+    acceptors_.push_back(std::move(acceptor));
+  }
   return absl::OkStatus();
-}
-
-absl::Status BeastServer::Bind(const std::string& address) {
-  ASSIGN_OR_RETURN(const HostPort parts, ParseAddress(address));
-  error_code error;
-  Tcp::resolver resolver(context_);
-  const auto endpoints = resolver.resolve(parts.host, parts.port, Tcp::resolver::passive, error);
-  if (error || endpoints.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", address, "' is not an address: ", error.message()));
-  }
-  for (const auto& entry : endpoints) {
-    auto listener = std::make_unique<Listener>(context_);
-    Tcp::acceptor& acceptor = listener->acceptor;
-    const Tcp::endpoint endpoint = entry.endpoint();
-    acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor.bind(endpoint, error);
-    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-    if (error) continue;
-    addresses_.push_back(AddressText(acceptor.local_endpoint()));
-    listeners_.push_back(std::move(listener));
-    return absl::OkStatus();
-  }
-  return absl::UnavailableError(absl::StrCat("cannot listen on ", address, ": ", error.message()));
 }
 
 void BeastServer::Run() {
   work_.emplace(asio::make_work_guard(context_));
-  for (const auto& listener : listeners_) {
-    asio::post(listener->acceptor.get_executor(), [this, raw = listener.get()] { Accept(raw); });
+  for (const auto& acceptor : acceptors_) {
+    acceptor->Start(
+        [this](std::unique_ptr<gateway::ByteStream> stream) { Open(std::move(stream)); });
   }
   for (int i = 0; i < std::max(options_.num_threads, 1); ++i) {
     threads_.emplace_back([this] { context_.run(); });
   }
 }
 
-void BeastServer::Accept(Listener* listener) {
-  if (!listener->acceptor.is_open()) return;
-  listener->acceptor.async_accept(asio::make_strand(context_),
-                                  [this, listener](const error_code& error, Tcp::socket socket) {
-                                    OnAccept(listener, error, std::move(socket));
-                                  });
-}
-
-void BeastServer::OnAccept(Listener* listener, const error_code& error, Tcp::socket socket) {
-  if (!listener->acceptor.is_open()) return;
-  if (!error) {
-    Open(std::move(socket));
-    Accept(listener);
-    return;
-  }
-  // Out of descriptors, most likely: connections wait in the backlog meanwhile.
-  LogWarning(absl::StrCat("cannot accept a connection: ", error.message()));
-  listener->retry.expires_after(std::chrono::milliseconds(100));
-  listener->retry.async_wait([this, listener](const error_code& cancelled) {
-    if (!cancelled) Accept(listener);
-  });
-}
-
-void BeastServer::Open(Tcp::socket socket) {
-  error_code ignored;
-  socket.set_option(Tcp::no_delay(true), ignored);
-  socket.set_option(asio::socket_base::keep_alive(true), ignored);
+void BeastServer::Open(std::unique_ptr<gateway::ByteStream> stream) {
   auto connection = std::make_shared<HttpConnection>(
-      std::move(socket), options_,
+      std::move(stream), options_,
       [this](gateway::HttpRequest request, std::shared_ptr<gateway::ResponseWriter> writer) {
         return router_.Route(std::move(request), std::move(writer));
       },
@@ -198,18 +136,19 @@ void BeastServer::Open(Tcp::socket socket) {
         connections_.erase(ended);
         if (connections_.empty()) none_open_.SignalAll();
       });
-  bool full = false;
+  size_t num_open = 0;
   {
     MutexLock lock(&mutex_);
-    if (stopping_) return;
-    full = connections_.size() >= static_cast<size_t>(options_.max_connections);
-    connections_.emplace(connection.get(), connection);
+    num_open = connections_.size();
+    if (!stopping_) connections_.emplace(connection.get(), connection);
+    if (stopping_) num_open = std::numeric_limits<size_t>::max();
   }
-  if (full) {
-    connection->Refuse();
-  } else {
+  const size_t max_open = static_cast<size_t>(options_.max_connections);
+  if (num_open < max_open) {
     connection->Start();
-  }
+  } else if (num_open - max_open < kMaxRefusals) {
+    connection->Refuse();
+  }  // else it closes here
 }
 
 std::vector<std::shared_ptr<HttpConnection>> BeastServer::Connections() {
@@ -223,12 +162,8 @@ std::vector<std::shared_ptr<HttpConnection>> BeastServer::Connections() {
 
 void BeastServer::StopAccepting() {
   draining_.store(true);
-  for (const auto& listener : listeners_) {
-    asio::post(listener->acceptor.get_executor(), [raw = listener.get()] {
-      error_code ignored;
-      raw->acceptor.close(ignored);
-      raw->retry.cancel();
-    });
+  for (const auto& acceptor : acceptors_) {
+    asio::post(acceptor->executor(), [raw = acceptor.get()] { raw->Close(); });
   }
   for (const auto& connection : Connections()) connection->CloseWhenIdle();
 }
@@ -253,14 +188,15 @@ void BeastServer::Stop() {
   }
   // A connection accepted before its listener closed may still be on its way here: closing goes
   // through the listener's strand, after the accept that is under way.
-  for (const auto& listener : listeners_) {
-    asio::post(listener->acceptor.get_executor(), [this] {
+  for (const auto& acceptor : acceptors_) {
+    asio::post(acceptor->executor(), [this] {
       for (const auto& connection : Connections()) connection->Close();
     });
   }
   work_.reset();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  acceptors_.clear();
   router_.daemon().live_calls->WaitForNone();
 }
 
@@ -269,6 +205,7 @@ void BeastServer::Stop() {
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
     const GatewayOptions& options, std::shared_ptr<grpc::Channel> channel) {
   CHECK(channel != nullptr);
+  RaiseFileLimit(options.max_connections);
   auto server = std::make_unique<BeastServer>(options, channel);
   RETURN_IF_ERROR(server->Listen());
   server->Run();

@@ -19,11 +19,14 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/transport/tls_source.h"
 
 namespace fastgen {
 
 struct GatewayOptions {
-  std::vector<std::string> listen;  // host:port; port 0: any free one
+  std::vector<std::string> listen;  // host:port or unix:/path; port 0: any free one
+  TlsFiles tls;                     // of all TCP addresses; without them they are plain
+  std::vector<std::string> cors_origins;  // "*" for all; empty: CORS is off
   int num_threads = 1;
   int64_t max_body_bytes = 16 << 20;
   bool strict_model = false;
@@ -33,11 +36,12 @@ struct GatewayOptions {
   // refuses the call that a request leads to.
   std::function<grpc::Status(const std::vector<std::pair<std::string, std::string>>&)> check_key;
 
-  int max_connections = 1024;  // one more is answered 503 and closed
+  int max_connections = 8192;  // one more is answered 503 and closed
   int64_t max_head_bytes = 64 << 10;
   // A request must arrive within this, plus one second for each 64 KiB of it; an answer must leave
   // alike.
   absl::Duration transfer_timeout = absl::Seconds(30);
+  absl::Duration handshake_timeout = absl::Seconds(10);  // of TLS
   absl::Duration idle_timeout = absl::Seconds(75);  // between two requests of one connection
   absl::Duration keep_alive_interval =
       absl::Seconds(15);  // of silence in a stream, then a comment line
@@ -46,12 +50,13 @@ struct GatewayOptions {
 class HttpServer {
  public:
   // Binds and serves. UNAVAILABLE naming the address when it is taken; INVALID_ARGUMENT when it is
-  // not an address.
+  // not an address, or a file of `tls` is not what it should be. Raises the process's limit on open
+  // files to what max_connections needs, as far as it may.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const GatewayOptions& options,
                                                            std::shared_ptr<grpc::Channel> channel);
   virtual ~HttpServer() = default;
 
-  // "host:port" as bound.
+  // "host:port" or "unix:/path" as bound.
   virtual const std::vector<std::string>& addresses() const = 0;
   // Closes the listeners and idle connections; answers under way go on.
   virtual void StopAccepting() = 0;

@@ -1,6 +1,8 @@
 // fastgen-gateway: the HTTP gateway as a process of its own, before a daemon elsewhere.
 //
-//   fastgen-gateway --listen 0.0.0.0:5678 --connect 10.0.0.2:5679
+//   fastgen-gateway --listen 127.0.0.1:5678 --connect 10.0.0.2:5679
+//   fastgen-gateway --listen 0.0.0.0:443 --tls-cert site.pem --tls-key site.key --allow-public-without-keys
+//       --connect 10.0.0.2:5679 --connect-ca daemon-ca.pem
 // SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once,
 // with exit code 1.
 // Thread rule: main only waits for signals.
@@ -14,42 +16,97 @@
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "server/gateway/http_server.h"
+#include "server/transport/listen_address.h"
+#include "server/transport/tls_source.h"
 
 namespace {
 
 struct Flags {
   fastgen::GatewayOptions gateway;
   std::string connect = "127.0.0.1:5679";
+  // Of the connection to the daemon; PEM files.
+  std::string connect_ca;
+  std::string connect_certificate;
+  std::string connect_key;
+  bool allow_public_without_keys = false;
+  double transfer_timeout_s = absl::ToDoubleSeconds(gateway.transfer_timeout);
+  double idle_timeout_s = absl::ToDoubleSeconds(gateway.idle_timeout);
   double drain_timeout_s = 30;
 };
+
+void AddTlsFlags(CLI::App* app, Flags* flags) {
+  const auto file = [&](const char* name, std::string* path, const char* help) {
+    return app->add_option(name, *path, help)->check(CLI::ExistingFile);
+  };
+  auto* const certificate = file("--tls-cert", &flags->gateway.tls.certificate,
+                                 "PEM certificate: serve HTTPS; reread when it changes");
+  auto* const key = file("--tls-key", &flags->gateway.tls.key, "PEM key of --tls-cert");
+  certificate->needs(key);
+  key->needs(certificate);
+  file("--tls-client-ca", &flags->gateway.tls.client_ca,
+       "PEM certificates: clients must show a certificate that one of them signed")
+      ->needs(certificate);
+  app->add_flag("--allow-public-without-keys", flags->allow_public_without_keys,
+                "listen where other machines reach it: keys travel on, and the daemon checks its own");
+  auto* const ca = file("--connect-ca", &flags->connect_ca,
+                        "PEM certificates that the daemon's is signed by: connect by TLS");
+  auto* const own = file("--connect-cert", &flags->connect_certificate,
+                         "PEM certificate to show the daemon");
+  auto* const own_key = file("--connect-key", &flags->connect_key, "PEM key of --connect-cert");
+  own->needs(ca);
+  own->needs(own_key);
+  own_key->needs(own);
+}
+
+void AddLimitFlags(CLI::App* app, Flags* flags) {
+  app->add_option("--max-body-bytes", flags->gateway.max_body_bytes, "largest request body")
+      ->check(CLI::Range(int64_t{1} << 10, int64_t{1} << 30))
+      ->capture_default_str();
+  app->add_option("--max-head-bytes", flags->gateway.max_head_bytes,
+                  "largest request line with its headers")
+      ->check(CLI::Range(int64_t{1} << 10, int64_t{1} << 20))
+      ->capture_default_str();
+  app->add_option("--max-connections", flags->gateway.max_connections, "connections open at once")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app->add_option("--transfer-timeout", flags->transfer_timeout_s,
+                  "seconds that a request may take to arrive, and a part of its answer to leave")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  app->add_option("--idle-timeout", flags->idle_timeout_s,
+                  "seconds that a connection may wait for its next request")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+}
 
 void AddFlags(CLI::App* app, Flags* flags) {
   app->set_version_flag("--version", "fastgen-gateway " FASTGEN_VERSION,
                         "Print the version and exit");
   flags->gateway.listen = {"127.0.0.1:5678"};
   app->add_option("--listen", flags->gateway.listen,
-                  "host:port to serve HTTP on; may be given several times")
+                  "host:port or unix:/path to serve HTTP on; may be given several times")
       ->capture_default_str();
   app->add_option("--connect", flags->connect, "the daemon's gRPC address: host:port or unix:/path")
       ->capture_default_str();
   app->add_option("--threads", flags->gateway.num_threads, "I/O threads")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  app->add_option("--max-body-bytes", flags->gateway.max_body_bytes, "largest request body")
-      ->check(CLI::Range(int64_t{1} << 10, int64_t{1} << 30))
-      ->capture_default_str();
-  app->add_option("--max-connections", flags->gateway.max_connections, "connections open at once")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+  AddTlsFlags(app, flags);
+  AddLimitFlags(app, flags);
+  app->add_option("--cors-origin", flags->gateway.cors_origins,
+                  "web pages of this origin, or of all (*), may call; may be given several times");
   app->add_flag("--strict-model", flags->gateway.strict_model,
                 "refuse every model name but the served one");
   app->add_flag("--strict", flags->gateway.strict_fields,
@@ -69,6 +126,45 @@ bool Drain(fastgen::HttpServer* server, double timeout_s, const sigset_t& signal
     if (sigtimedwait(&signals, nullptr, &no_wait) > 0) return false;
   }
   return true;
+}
+
+// No keys are checked here. A wrong address is not refused here: binding it says why.
+absl::Status CheckExposure(const Flags& flags) {
+  if (flags.allow_public_without_keys || !flags.gateway.tls.client_ca.empty()) {
+    return absl::OkStatus();
+  }
+  for (const std::string& address : flags.gateway.listen) {
+    if (!fastgen::IsPublicAddress(address)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "other machines reach ", address, " and this program checks no keys: give --tls-client-ca, "
+        "listen on 127.0.0.1, or say --allow-public-without-keys where the daemon has --api-keys"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const Flags& flags) {
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (!flags.connect_ca.empty()) {
+    grpc::SslCredentialsOptions tls;
+    ASSIGN_OR_RETURN(tls.pem_root_certs, fastgen::ReadPemFile(flags.connect_ca, "--connect-ca"));
+    if (!flags.connect_certificate.empty()) {
+      ASSIGN_OR_RETURN(tls.pem_cert_chain,
+                       fastgen::ReadPemFile(flags.connect_certificate, "--connect-cert"));
+      ASSIGN_OR_RETURN(tls.pem_private_key, fastgen::ReadPemFile(flags.connect_key, "--connect-key"));
+    }
+    credentials = grpc::SslCredentials(tls);
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  return grpc::CreateCustomChannel(flags.connect, credentials, arguments);
+}
+
+absl::StatusOr<std::unique_ptr<fastgen::HttpServer>> Start(Flags* flags) {
+  flags->gateway.transfer_timeout = absl::Seconds(flags->transfer_timeout_s);
+  flags->gateway.idle_timeout = absl::Seconds(flags->idle_timeout_s);
+  RETURN_IF_ERROR(CheckExposure(*flags));
+  ASSIGN_OR_RETURN(auto channel, Connect(*flags));
+  return fastgen::HttpServer::Start(flags->gateway, std::move(channel));
 }
 
 // The exit code when the program ends here: after --help, --version or a mistake.
@@ -101,11 +197,7 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  auto channel =
-      grpc::CreateCustomChannel(flags.connect, grpc::InsecureChannelCredentials(), arguments);
-  auto server = fastgen::HttpServer::Start(flags.gateway, channel);
+  auto server = Start(&flags);
   if (!server.ok()) {
     std::fprintf(stderr, "fastgen-gateway: %s\n", std::string(server.status().message()).c_str());
     return 1;

@@ -97,6 +97,36 @@ TEST_CASE("each flag reaches its option", "[server]") {
   CHECK(options.engine.deadline_margin == absl::Milliseconds(35));
 }
 
+TEST_CASE("each flag of the listeners reaches its option", "[server]") {
+  const TempFile pem("");
+  const Parsed parsed = Parse({"--admin-listen", "127.0.0.1:3", "--admin-listen", "unix:/a",
+                               "--tls-cert", pem.path().c_str(), "--tls-key", pem.path().c_str(),
+                               "--tls-client-ca", pem.path().c_str(), "--allow-public-without-keys",
+                               "--cors-origin", "https://a", "--cors-origin", "*",
+                               "--max-connections", "7", "--max-head-bytes", "2048",
+                               "--transfer-timeout", "1.5", "--idle-timeout", "2"});
+  REQUIRE_FALSE(parsed.code.has_value());
+  const DaemonOptions& options = parsed.options;
+  CHECK(options.admin_listen == std::vector<std::string>{"127.0.0.1:3", "unix:/a"});
+  CHECK(options.tls.certificate == pem.path());
+  CHECK(options.tls.key == pem.path());
+  CHECK(options.tls.client_ca == pem.path());
+  CHECK(options.allow_public_without_keys);
+  CHECK(options.cors_origins == std::vector<std::string>{"https://a", "*"});
+  CHECK(options.max_connections == 7);
+  CHECK(options.max_head_bytes == 2048);
+  CHECK(options.transfer_timeout == absl::Milliseconds(1500));
+  CHECK(options.idle_timeout == absl::Seconds(2));
+}
+
+TEST_CASE("half a TLS pair is a usage error", "[server]") {
+  const TempFile pem("");
+  CHECK(Parse({"--tls-cert", pem.path().c_str()}).code == 1);
+  CHECK(Parse({"--tls-key", pem.path().c_str()}).code == 1);
+  CHECK(Parse({"--tls-client-ca", pem.path().c_str()}).code == 1);
+  CHECK(Parse({"--tls-cert", "/no/such/file", "--tls-key", pem.path().c_str()}).code == 1);
+}
+
 TEST_CASE("the model may be positional", "[server]") {
   CHECK(Parse({"m.gguf"}, ModelArgument::kPositional).options.model == "m.gguf");
   CHECK(Parse({"--model", "m.gguf"}, ModelArgument::kPositional).options.model == "m.gguf");

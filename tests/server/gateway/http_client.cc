@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,6 +54,10 @@ std::vector<std::pair<std::string, std::string>> HttpReply::named_events() const
 }
 
 HttpClient::HttpClient(const std::string& address, int receive_buffer_bytes) {
+  if (address.rfind("unix:", 0) == 0) {
+    ConnectUnix(address.substr(5));
+    return;
+  }
   const size_t colon = address.rfind(':');
   sockaddr_in to = {};
   to.sin_family = AF_INET;
@@ -64,6 +69,14 @@ HttpClient::HttpClient(const std::string& address, int receive_buffer_bytes) {
   }
   const int one = 1;
   setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  if (connect(socket_, reinterpret_cast<sockaddr*>(&to), sizeof(to)) != 0) Close();
+}
+
+void HttpClient::ConnectUnix(const std::string& path) {
+  sockaddr_un to = {};
+  to.sun_family = AF_UNIX;
+  path.copy(to.sun_path, sizeof(to.sun_path) - 1);
+  socket_ = socket(AF_UNIX, SOCK_STREAM, 0);
   if (connect(socket_, reinterpret_cast<sockaddr*>(&to), sizeof(to)) != 0) Close();
 }
 

@@ -29,7 +29,7 @@ struct HttpReply {
 
 class HttpClient {
  public:
-  // `address`: "127.0.0.1:port". `receive_buffer_bytes` > 0 makes a slow reader slow.
+  // `address`: "127.0.0.1:port" or "unix:/path". `receive_buffer_bytes` > 0 makes a slow reader slow.
   explicit HttpClient(const std::string& address, int receive_buffer_bytes = 0);
   ~HttpClient();
   HttpClient(const HttpClient&) = delete;
@@ -53,6 +53,7 @@ class HttpClient {
                               const std::string& headers = "");
 
  private:
+  void ConnectUnix(const std::string& path);
   // Appends what has come to `input_`; false at the end or when the time is up.
   bool Fill(absl::Time deadline);
   bool FillUntil(std::string_view text, absl::Time deadline);

@@ -1,8 +1,13 @@
+#include <sys/stat.h>
+
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "tests/server/gateway/gateway_fixture.h"
+#include "tests/testing/certificates.h"
 
 namespace fastgen::gateway {
 namespace {
@@ -233,7 +238,7 @@ TEST_CASE("a request that dribbles in is given up", "[gateway]") {
 
 TEST_CASE("empty lines are no way to stay connected", "[gateway]") {
   GatewayOptions options;
-  options.transfer_timeout = absl::Milliseconds(300);
+  options.idle_timeout = absl::Milliseconds(300);
   options.max_head_bytes = 8 << 10;
   Gateway gateway(options);
   // Fast enough to earn time, if they counted as a transfer.
@@ -247,10 +252,23 @@ TEST_CASE("empty lines are no way to stay connected", "[gateway]") {
       absl::SleepFor(absl::Milliseconds(20));
     }
   });
-  CHECK(slow.Read().status == 408);
+  CHECK(slow.Read().status == 0);  // they begin no request that could be answered
   sender.join();
   CHECK(fast.Read().status == 431);
   CHECK(absl::Now() - start < absl::Seconds(5));
+}
+
+TEST_CASE("empty lines hold up no drain, and are passed over between requests", "[gateway]") {
+  Gateway gateway;
+  HttpClient client(gateway.address());
+  for (int i = 0; i < 3; ++i) {
+    client.Send("\r\n\r\n");
+    CHECK(client.Get("/version").status == 200);
+    client.Send("\r\n");
+  }
+  gateway.server->StopAccepting();
+  CHECK(client.ReadToEnd(absl::Seconds(5)));
+  CHECK(gateway.server->WaitIdle(absl::Seconds(5)));
 }
 
 TEST_CASE("a body that trickles in does not hold up a drain", "[gateway]") {
@@ -293,6 +311,39 @@ TEST_CASE("connections beyond the limit are told so", "[gateway]") {
   CHECK(reply.status == 503);
   CHECK(reply.header("retry-after") == "1");
   CHECK(first.Get("/version").status == 200);
+  // A crowd of them is not even told.
+  std::vector<std::unique_ptr<HttpClient>> crowd;
+  for (int i = 0; i < 200; ++i) crowd.push_back(std::make_unique<HttpClient>(gateway.address()));
+  for (const auto& client : crowd) CHECK(client->ReadToEnd(absl::Seconds(20)));
+  CHECK(first.Get("/version").status == 200);
+}
+
+TEST_CASE("a socket file serves HTTP, for its owner and group", "[gateway]") {
+  const testing::PemFolder folder;
+  const std::string path = folder.path() + "/http";
+  GatewayOptions options;
+  options.listen = {"unix:" + path, "127.0.0.1:0"};
+  {
+    Gateway gateway(options);
+    CHECK(gateway.address() == "unix:" + path);
+    struct stat made = {};
+    REQUIRE(stat(path.c_str(), &made) == 0);
+    CHECK(S_ISSOCK(made.st_mode));
+    CHECK((made.st_mode & 0777) == 0660);
+    HttpClient client(gateway.address());
+    CHECK(client.Get("/version").status == 200);
+    CHECK(client.Post("/completions", R"({"prompt":"x","stream":true})").events().size() == 4);
+    // A second server does not take it away.
+    options.listen = {"unix:" + path};
+    const absl::Status taken = HttpServer::Start(options, gateway.daemon.channel()).status();
+    CHECK(taken.code() == absl::StatusCode::kUnavailable);
+    CHECK(client.Get("/version").status == 200);
+  }
+  CHECK_FALSE(std::filesystem::exists(path));
+  std::ofstream(path) << "mine";
+  Gateway other;
+  CHECK_FALSE(HttpServer::Start(options, other.daemon.channel()).ok());
+  CHECK(std::filesystem::is_regular_file(path));
 }
 
 TEST_CASE("keys and trace context travel as metadata", "[gateway]") {
@@ -333,7 +384,7 @@ TEST_CASE("bad and taken addresses are named", "[gateway]") {
     return HttpServer::Start(options, gateway.daemon.channel()).status();
   };
   for (const char* bad :
-       {"", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", ":5", "::1:5"}) {
+       {"", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", ":5", "::1:5", "unix:"}) {
     INFO(bad);
     CHECK(start(bad).code() == absl::StatusCode::kInvalidArgument);
   }

@@ -1,6 +1,7 @@
-#include "server/listen_address.h"
+#include "server/transport/listen_address.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -36,8 +37,8 @@ absl::Status Refuse(const std::string& flag, const std::string& address, const s
   return absl::InvalidArgumentError(absl::StrCat(flag, " ", address, ": ", why));
 }
 
-absl::Status CheckUnixPath(const std::string& address, const std::string& flag) {
-  const std::string path = address.substr(sizeof(kUnixPrefix) - 1);
+absl::Status CheckUnixPath(const std::string& path, const std::string& address,
+                           const std::string& flag) {
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(name.sun_path)) {
@@ -58,21 +59,6 @@ absl::Status CheckUnixPath(const std::string& address, const std::string& flag) 
         absl::StrCat(flag, " ", address, ": the socket is taken by another process"));
   }
   return absl::OkStatus();  // left behind by a process that is gone
-}
-
-// Splits at the last colon; the brackets of a v6 address are taken off.
-bool SplitHostPort(const std::string& address, std::string* host, std::string* port) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return false;
-  *host = address.substr(0, colon);
-  *port = address.substr(colon + 1);
-  if (host->size() >= 2 && host->front() == '[' && host->back() == ']') {
-    *host = host->substr(1, host->size() - 2);
-  } else if (host->find(':') != std::string::npos) {
-    return false;
-  }
-  int number = -1;
-  return !host->empty() && absl::SimpleAtoi(*port, &number) && number >= 0 && number <= 65535;
 }
 
 // 0, or the errno of the attempt.
@@ -100,21 +86,71 @@ absl::Status TryBindAny(const addrinfo* found, const std::string& address,
   return absl::UnavailableError(absl::StrCat(flag, " ", address, ": ", std::strerror(error)));
 }
 
-}  // namespace
-
-absl::Status CheckCanListen(const std::string& address, const std::string& flag) {
-  if (address.rfind(kUnixPrefix, 0) == 0) return CheckUnixPath(address, flag);
-  std::string host;
-  std::string port;
-  if (!SplitHostPort(address, &host, &port)) {
-    return Refuse(flag, address, "is not host:port, [v6 address]:port or unix:/path");
-  }
+// What the host stands for; getaddrinfo's error, or 0. The caller frees `*found`.
+int Resolve(const HostPort& parts, addrinfo** found) {
   addrinfo hints = {};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
+  return getaddrinfo(parts.host.c_str(), parts.port.c_str(), &hints, found);
+}
+
+bool IsLoopback(const sockaddr* name) {
+  if (name->sa_family == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(name);
+    return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+  }
+  if (name->sa_family != AF_INET6) return false;
+  const in6_addr& v6 = reinterpret_cast<const sockaddr_in6*>(name)->sin6_addr;
+  return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
+}
+
+}  // namespace
+
+std::optional<HostPort> SplitHostPort(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos) return std::nullopt;
+  HostPort parts = {address.substr(0, colon), address.substr(colon + 1)};
+  std::string& host = parts.host;
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string::npos) {
+    return std::nullopt;
+  }
+  int number = -1;
+  if (host.empty() || !absl::SimpleAtoi(parts.port, &number) || number < 0 || number > 65535) {
+    return std::nullopt;
+  }
+  return parts;
+}
+
+std::optional<std::string> UnixPath(const std::string& address) {
+  if (address.rfind(kUnixPrefix, 0) != 0) return std::nullopt;
+  return address.substr(sizeof(kUnixPrefix) - 1);
+}
+
+bool IsPublicAddress(const std::string& address) {
+  const auto parts = SplitHostPort(address);
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found);
+  if (UnixPath(address).has_value() || !parts.has_value() || Resolve(*parts, &found) != 0) {
+    return false;
+  }
+  bool is_public = false;
+  for (const addrinfo* info = found; info != nullptr; info = info->ai_next) {
+    is_public = is_public || !IsLoopback(info->ai_addr);
+  }
+  freeaddrinfo(found);
+  return is_public;
+}
+
+absl::Status CheckCanListen(const std::string& address, const std::string& flag) {
+  if (const auto path = UnixPath(address)) return CheckUnixPath(*path, address, flag);
+  const auto parts = SplitHostPort(address);
+  if (!parts.has_value()) {
+    return Refuse(flag, address, "is not host:port, [v6 address]:port or unix:/path");
+  }
+  addrinfo* found = nullptr;
+  const int error = Resolve(*parts, &found);
   if (error != 0) return Refuse(flag, address, gai_strerror(error));
   const absl::Status status = TryBindAny(found, address, flag);
   freeaddrinfo(found);
