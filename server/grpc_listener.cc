@@ -1,13 +1,12 @@
 #include "server/grpc_listener.h"
 
-#include <sys/stat.h>
-
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
+#include <sys/stat.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -19,7 +18,8 @@
 namespace fastgen {
 namespace {
 
-// A peer that does not answer a ping for 20 s is gone: its streams are cancelled and their blocks freed.
+// A peer that does not answer a ping for 20 s is gone: its streams are cancelled and their blocks
+// freed.
 constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 // Clients may ping that often, also without a call, as their own keepalive for long prefills.
@@ -36,7 +36,8 @@ void PrepareGrpcOnce() {
   static const bool prepared = [] {
     gpr_set_log_function(ForwardGrpcLog);
     grpc::EnableDefaultHealthCheckService(true);
-    // Called by name, so that the linker keeps the library, whose own static initialiser would do the same.
+    // Called by name, so that the linker keeps the library, whose own static initialiser would do
+    // the same.
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     return true;
   }();

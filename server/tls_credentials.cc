@@ -21,7 +21,7 @@ class TlsCredentials final : public grpc::ServerCredentials {
   }
   ~TlsCredentials() override { grpc_server_credentials_release(credentials_); }
 
-  // Keys are read by server/auth, whatever the transport.
+  // Keys are server/access_control.h's, whatever the transport.
   void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
 
  private:
@@ -37,7 +37,8 @@ class TlsCredentials final : public grpc::ServerCredentials {
       return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     }
     const grpc_ssl_pem_key_cert_pair pair = {material->key.c_str(), material->certificate.c_str()};
-    // gRPC aborts without any; where clients are not asked for a certificate it trusts nobody by it.
+    // gRPC aborts without any; where clients are not asked for a certificate it trusts nobody by
+    // it.
     const std::string& roots =
         material->client_ca.empty() ? material->certificate : material->client_ca;
     *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);

@@ -9,9 +9,8 @@ constexpr size_t kLength = 55;  // of version 00
 constexpr size_t kMaxLength = 512;
 
 bool IsLowerHex(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-  });
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 bool IsId(std::string_view text) {

@@ -19,11 +19,11 @@ bool IsTokenByte(char c) {
          std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
 }
 
-// Clients send headers of their own with each call: what a page asks for is allowed, if it is a list of names.
+// Clients send headers of their own with each call: what a page asks for is allowed, if it is a
+// list of names.
 std::string_view AllowedHeaders(std::string_view asked) {
-  const bool is_list = std::all_of(asked.begin(), asked.end(), [](char c) {
-    return IsTokenByte(c) || c == ',' || c == ' ';
-  });
+  const bool is_list = std::all_of(asked.begin(), asked.end(),
+                                   [](char c) { return IsTokenByte(c) || c == ',' || c == ' '; });
   return asked.empty() || asked.size() > kMaxEchoedBytes || !is_list ? kUsualHeaders : asked;
 }
 
@@ -34,15 +34,16 @@ std::string CorsHeaders(const std::vector<std::string>& origins, const HttpReque
   const bool any = std::find(origins.begin(), origins.end(), "*") != origins.end();
   // Caches must not show one page what another one was answered.
   std::string lines = any ? "" : "Vary: Origin\r\n";
-  if (!any && std::find(origins.begin(), origins.end(), request.origin) == origins.end()) return lines;
+  if (!any && std::find(origins.begin(), origins.end(), request.origin) == origins.end())
+    return lines;
   if (request.origin.empty()) return lines;
   absl::StrAppend(&lines, "Access-Control-Allow-Origin: ", any ? "*" : request.origin, "\r\n");
   if (request.method != "OPTIONS" || request.preflight_method.empty()) {
-    lines +=
-        "Access-Control-Expose-Headers: X-Request-Id, X-Fastgen-Ignored, Retry-After\r\n";
+    lines += "Access-Control-Expose-Headers: X-Request-Id, X-Fastgen-Ignored, Retry-After\r\n";
     return lines;
   }
-  lines += "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Headers: ";
+  lines +=
+      "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\nAccess-Control-Allow-Headers: ";
   lines += AllowedHeaders(request.preflight_headers);
   lines += "\r\nAccess-Control-Max-Age: 600\r\n";
   return lines;

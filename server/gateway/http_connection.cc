@@ -230,10 +230,10 @@ void HttpConnection::Advance() {
   if (phase_ == Phase::kIdle) {
     SkipBlankLines();
     if (num_blank_bytes_ > static_cast<size_t>(options_.max_head_bytes)) {
-      RefuseInput({.status = 431,
-                   .message = absl::StrCat("more than ", options_.max_head_bytes,
-                                           " bytes of empty lines"),
-                   .code = "head_too_large"});
+      RefuseInput(
+          {.status = 431,
+           .message = absl::StrCat("more than ", options_.max_head_bytes, " bytes of empty lines"),
+           .code = "head_too_large"});
       return;
     }
     if (!input_.empty()) {
@@ -252,8 +252,8 @@ void HttpConnection::Advance() {
       RefuseInput(reader_.error());
       return;
     }
-    // The parser takes body bytes as they come: what it leaves is an unfinished chunk head or trailer, and it sets no
-    // bound on those.
+    // The parser takes body bytes as they come: what it leaves is an unfinished chunk head or
+    // trailer, and it sets no bound on those.
     if (reader_.state() == HttpRequestReader::State::kBody &&
         input_.size() > static_cast<size_t>(options_.max_head_bytes)) {
       RefuseInput({.status = 431,
@@ -383,7 +383,7 @@ void HttpConnection::Write() {
   write_deadline_ = last_write_ + TransferTime(frame_.size() + writing_.size());
   if (phase_ == Phase::kBusy && !watch_for_silence_) SetDeadline(write_deadline_);
   const ByteStream::Pieces pieces = {asio::buffer(frame_), asio::buffer(writing_),
-                                                     asio::const_buffer(tail.data(), tail.size())};
+                                     asio::const_buffer(tail.data(), tail.size())};
   stream_->Write(pieces, shared_from_this());
 }
 
@@ -445,8 +445,8 @@ HttpConnection::Clock::duration HttpConnection::TransferTime(size_t num_bytes) c
          std::chrono::milliseconds(num_bytes * 1000 / kBytesPerSecond);
 }
 
-// A large body gets the time that it needs, as long as nobody waits for the end; a head, or whatever else stands before
-// a body, does not earn time by growing.
+// A large body gets the time that it needs, as long as nobody waits for the end; a head, or
+// whatever else stands before a body, does not earn time by growing.
 HttpConnection::Clock::time_point HttpConnection::ReadDeadline() const {
   const bool body = reader_.state() == HttpRequestReader::State::kBody;
   const bool patient = body && !draining_.load(std::memory_order_relaxed);

@@ -1,15 +1,15 @@
-// HttpConnection: one client's connection, plain or TLS; reads one request at a time, hands it to the router, writes
-// the answer.
+// HttpConnection: one client's connection, plain or TLS; reads one request at a time, hands it to
+// the router, writes the answer.
 //
 // One read is always outstanding, also while an answer is written: that is how a client that went
 // away is noticed at once. Bytes read then are the next request's (pipelining) and wait, up to a
-// bound, until this answer is complete. A connection that waits holds no buffer. Answers are double-buffered: events appended while a write
-// is under way leave together with the next write.
+// bound, until this answer is complete. A connection that waits holds no buffer. Answers are
+// double-buffered: events appended while a write is under way leave together with the next write.
 // Invariants: 1. at most one read and one write outstanding; 2. an Exchange is told OnDisconnect at
-// most once, and nothing after; 3. every phase but kBusy has a deadline, and so has each write; 4. an
-// idle connection is closed by a drain at once, whatever blank lines it sends.
-// Thread rule: its own strand, except Post, Close and CloseWhenIdle, which any thread may call.
-// Tested by tests/server/gateway/http_server_test.cc.
+// most once, and nothing after; 3. every phase but kBusy has a deadline, and so has each write; 4.
+// an idle connection is closed by a drain at once, whatever blank lines it sends. Thread rule: its
+// own strand, except Post, Close and CloseWhenIdle, which any thread may call. Tested by
+// tests/server/gateway/http_server_test.cc.
 #pragma once
 
 #include <atomic>
@@ -41,8 +41,8 @@ class HttpConnection final : public ResponseWriter,
 
   // `draining`: answers carry "Connection: close". The stream's executor is this connection's
   // strand.
-  HttpConnection(std::unique_ptr<ByteStream> stream, const GatewayOptions& options,
-                 Handler handler, const std::atomic<bool>& draining, OnEnd on_end);
+  HttpConnection(std::unique_ptr<ByteStream> stream, const GatewayOptions& options, Handler handler,
+                 const std::atomic<bool>& draining, OnEnd on_end);
   ~HttpConnection() override;
 
   void Start();
@@ -103,7 +103,7 @@ class HttpConnection final : public ResponseWriter,
   size_t num_blank_bytes_ = 0;  // that came while idle
 
   std::shared_ptr<Exchange> exchange_;
-  std::string request_id_;  // sent back unless the handler names one
+  std::string request_id_;    // sent back unless the handler names one
   std::string cors_headers_;  // of this answer, whole lines
   bool keep_alive_ = true;
   bool chunked_allowed_ = true;

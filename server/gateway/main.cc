@@ -1,7 +1,8 @@
 // fastgen-gateway: the HTTP gateway as a process of its own, before a daemon elsewhere.
 //
 //   fastgen-gateway --listen 127.0.0.1:5678 --connect 10.0.0.2:5679
-//   fastgen-gateway --listen 0.0.0.0:443 --tls-cert site.pem --tls-key site.key --allow-public-without-keys
+//   fastgen-gateway --listen 0.0.0.0:443 --tls-cert site.pem --tls-key site.key
+//   --allow-public-without-keys
 //       --connect 10.0.0.2:5679 --connect-ca daemon-ca.pem
 // SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once,
 // with exit code 1.
@@ -58,12 +59,13 @@ void AddTlsFlags(CLI::App* app, Flags* flags) {
   file("--tls-client-ca", &flags->gateway.tls.client_ca,
        "PEM certificates: clients must show a certificate that one of them signed")
       ->needs(certificate);
-  app->add_flag("--allow-public-without-keys", flags->allow_public_without_keys,
-                "listen where other machines reach it: keys travel on, and the daemon checks its own");
+  app->add_flag(
+      "--allow-public-without-keys", flags->allow_public_without_keys,
+      "listen where other machines reach it: keys travel on, and the daemon checks its own");
   auto* const ca = file("--connect-ca", &flags->connect_ca,
                         "PEM certificates that the daemon's is signed by: connect by TLS");
-  auto* const own = file("--connect-cert", &flags->connect_certificate,
-                         "PEM certificate to show the daemon");
+  auto* const own =
+      file("--connect-cert", &flags->connect_certificate, "PEM certificate to show the daemon");
   auto* const own_key = file("--connect-key", &flags->connect_key, "PEM key of --connect-cert");
   own->needs(ca);
   own->needs(own_key);
@@ -136,7 +138,8 @@ absl::Status CheckExposure(const Flags& flags) {
   for (const std::string& address : flags.gateway.listen) {
     if (!fastgen::IsPublicAddress(address)) continue;
     return absl::InvalidArgumentError(absl::StrCat(
-        "other machines reach ", address, " and this program checks no keys: give --tls-client-ca, "
+        "other machines reach ", address,
+        " and this program checks no keys: give --tls-client-ca, "
         "listen on 127.0.0.1, or say --allow-public-without-keys where the daemon has --api-keys"));
   }
   return absl::OkStatus();
@@ -150,7 +153,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const Flags& flags) {
     if (!flags.connect_certificate.empty()) {
       ASSIGN_OR_RETURN(tls.pem_cert_chain,
                        fastgen::ReadPemFile(flags.connect_certificate, "--connect-cert"));
-      ASSIGN_OR_RETURN(tls.pem_private_key, fastgen::ReadPemFile(flags.connect_key, "--connect-key"));
+      ASSIGN_OR_RETURN(tls.pem_private_key,
+                       fastgen::ReadPemFile(flags.connect_key, "--connect-key"));
     }
     credentials = grpc::SslCredentials(tls);
   }

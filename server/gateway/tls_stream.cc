@@ -1,6 +1,6 @@
-// TLS by OpenSSL directly over the non-blocking socket, not by asio::ssl: that keeps four buffers of 17 KB for every
-// connection, where OpenSSL alone gives its own back as soon as nothing is under way. The socket is reached through a
-// BIO of our own, because OpenSSL's raises SIGPIPE.
+// TLS by OpenSSL directly over the non-blocking socket, not by asio::ssl: that keeps four buffers
+// of 17 KB for every connection, where OpenSSL alone gives its own back as soon as nothing is under
+// way. The socket is reached through a BIO of our own, because OpenSSL's raises SIGPIPE.
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -31,9 +31,7 @@ constexpr std::string_view kSpokePlain =
     R"({"error":{"message":"this port speaks HTTPS","type":"invalid_request_error","param":null,)"
     R"("code":"https_required"}})";
 
-int Descriptor(BIO* bio) {
-  return static_cast<int>(reinterpret_cast<intptr_t>(BIO_get_data(bio)));
-}
+int Descriptor(BIO* bio) { return static_cast<int>(reinterpret_cast<intptr_t>(BIO_get_data(bio))); }
 
 int SocketWrite(BIO* bio, const char* data, int num_bytes) {
   BIO_clear_retry_flags(bio);
@@ -91,7 +89,8 @@ class TlsStream final : public ByteStream {
   }
 
  private:
-  // What the latest call on `ssl_`, which gave `result`, waits for; an error that is not waiting goes to `*error`.
+  // What the latest call on `ssl_`, which gave `result`, waits for; an error that is not waiting
+  // goes to `*error`.
   enum class Wants { kRead, kWrite, kNothing };
   Wants After(int result, ErrorCode* error);
   void Push(UserPtr user);
@@ -99,9 +98,9 @@ class TlsStream final : public ByteStream {
 
   Socket socket_;
   SSL* const ssl_;
-  bool ready_ = false;   // the handshake is done and nothing fatal came since
+  bool ready_ = false;             // the handshake is done and nothing fatal came since
   bool read_wants_write_ = false;  // a new key of the client's must be answered first
-  std::string out_;      // of the outstanding write
+  std::string out_;                // of the outstanding write
   size_t num_pushed_ = 0;
 };
 
@@ -147,7 +146,8 @@ void TlsStream::Handshake(UserPtr user) {
                      });
 }
 
-// What the client has sent is taken first, or closing would reset the connection and lose the answer.
+// What the client has sent is taken first, or closing would reset the connection and lose the
+// answer.
 void TlsStream::AnswerPlain() {
   char dropped[4096];
   while (recv(socket_.native_handle(), dropped, sizeof(dropped), 0) > 0) {

@@ -70,7 +70,8 @@ int TryBind(const addrinfo& info) {
   return bind(probe.fd(), info.ai_addr, info.ai_addrlen) == 0 ? 0 : errno;
 }
 
-// A name may stand for several addresses ("localhost"): one that this machine lacks is skipped, as gRPC does.
+// A name may stand for several addresses ("localhost"): one that this machine lacks is skipped, as
+// gRPC does.
 absl::Status TryBindAny(const addrinfo* found, const std::string& address,
                         const std::string& flag) {
   int error = EADDRNOTAVAIL;

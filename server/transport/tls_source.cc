@@ -67,7 +67,8 @@ std::vector<Certificate> Certificates(const std::string& pem) {
   return found;
 }
 
-// Chooses HTTP/1.1 from what the client offers; a client that offers other protocols only is refused.
+// Chooses HTTP/1.1 from what the client offers; a client that offers other protocols only is
+// refused.
 int ChooseProtocol(SSL*, const unsigned char** chosen, unsigned char* num_bytes,
                    const unsigned char* offered, unsigned num_offered_bytes, void*) {
   static constexpr unsigned char kHttp11[] = "\x08http/1.1";
@@ -196,8 +197,8 @@ std::vector<TlsSource::Stamp> TlsSource::Stamps() const {
       stamps.emplace_back();
       continue;
     }
-    stamps.push_back({found.st_dev, found.st_ino, found.st_mtim.tv_sec, found.st_mtim.tv_nsec,
-                      found.st_size});
+    stamps.push_back(
+        {found.st_dev, found.st_ino, found.st_mtim.tv_sec, found.st_mtim.tv_nsec, found.st_size});
   }
   return stamps;
 }
@@ -205,8 +206,8 @@ std::vector<TlsSource::Stamp> TlsSource::Stamps() const {
 void TlsSource::Reload() {
   auto loaded = Load(files_);
   if (!loaded.ok()) {
-    LogWarning(FromAbsl(absl::StrCat("TLS goes on with the certificate that it has: ",
-                                     loaded.status().message())));
+    LogWarning(FromAbsl(
+        absl::StrCat("TLS goes on with the certificate that it has: ", loaded.status().message())));
     return;
   }
   if (loaded->certificate == material_->certificate && loaded->key == material_->key &&

@@ -1,11 +1,12 @@
-// TlsSource: the certificate, its key and the client CA that TLS listeners show, kept in step with their files.
+// TlsSource: the certificate, its key and the client CA that TLS listeners show, kept in step with
+// their files.
 //
-// No thread and no signal: whoever begins a handshake asks Current, which looks at the files at most once a second and
-// reads them when one has changed. What is read is tried as a whole first (the key belongs to the certificate, the CA
-// holds certificates); a pair that is not good leaves the one before in force and logs one line. So two files that are
-// replaced one after the other are taken when the second is there.
-// Thread rule: any thread.
-// Tested by tests/server/transport/tls_source_test.cc and tests/e2e/test_tls.py.
+// No thread and no signal: whoever begins a handshake asks Current, which looks at the files at
+// most once a second and reads them when one has changed. What is read is tried as a whole first
+// (the key belongs to the certificate, the CA holds certificates); a pair that is not good leaves
+// the one before in force and logs one line. So two files that are replaced one after the other are
+// taken when the second is there. Thread rule: any thread. Tested by
+// tests/server/transport/tls_source_test.cc and tests/e2e/test_tls.py.
 #pragma once
 
 #include <chrono>
@@ -22,7 +23,8 @@ struct ssl_ctx_st;  // OpenSSL's SSL_CTX
 
 namespace fastgen {
 
-// PEM files. Without a client CA clients need no certificate; with one they must show one that it signed.
+// PEM files. Without a client CA clients need no certificate; with one they must show one that it
+// signed.
 struct TlsFiles {
   std::string certificate;  // the server's first, then those that lead to its CA
   std::string key;          // without a passphrase

@@ -10,7 +10,7 @@ import threading
 import time
 
 import grpc
-import httpx
+import httpx2 as httpx  # what the openai client speaks through
 import pytest
 
 from daemon import Daemon, free_port, refused
@@ -116,7 +116,7 @@ def test_pages_are_let_in_by_name_only():
         assert "authorization" in headers["Access-Control-Allow-Headers"]
         status, headers, _ = daemon.request("OPTIONS", "/v1/chat/completions", headers={**ask, "Origin": "https://b.example"})
         assert "Access-Control-Allow-Origin" not in headers
-    refused("--cors-origin", "app.example", words=("--cors-origin", "app.example"))
+    refused("--http-listen", f"127.0.0.1:{free_port()}", "--cors-origin", "app.example", words=("--cors-origin", "app.example"))
 
 
 def test_no_page_is_let_in_by_default(daemon):

@@ -8,7 +8,7 @@ import threading
 import time
 
 import grpc
-import httpx
+import httpx2 as httpx  # what the openai client speaks through
 import pytest
 from openai import APIConnectionError, OpenAI
 

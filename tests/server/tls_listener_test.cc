@@ -1,9 +1,8 @@
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <thread>
-
-#include <sys/stat.h>
 
 #include "fastgen/v1/admin.grpc.pb.h"
 #include "server/in_process.h"
@@ -142,7 +141,8 @@ TEST_CASE("a public address without keys is refused until it is said", "[server]
   const auto start = [](const DaemonOptions& options) {
     return Daemon::StartWith(options, nullptr, PartsWith(std::make_unique<FakeEngine>())).status();
   };
-  for (auto listen : {&DaemonOptions::grpc_listen, &DaemonOptions::http_listen, &DaemonOptions::admin_listen}) {
+  for (auto listen :
+       {&DaemonOptions::grpc_listen, &DaemonOptions::http_listen, &DaemonOptions::admin_listen}) {
     for (const char* address : {"0.0.0.0:0", "[::]:0"}) {
       DaemonOptions options;
       options.*listen = {"unix:" + folder.path() + "/s", address};

@@ -39,12 +39,14 @@ TEST_CASE("a page of a named origin may ask, with its key", "[gateway]") {
   options.cors_origins = {"https://a.example", "http://localhost:3000"};
   Gateway gateway(options);
   HttpClient client(gateway.address());
-  const HttpReply preflight = Ask(client, "OPTIONS /v1/chat/completions",
-                                  "Origin: http://localhost:3000\r\nAccess-Control-Request-Method: POST\r\n"
-                                  "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n");
+  const HttpReply preflight =
+      Ask(client, "OPTIONS /v1/chat/completions",
+          "Origin: http://localhost:3000\r\nAccess-Control-Request-Method: POST\r\n"
+          "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n");
   CHECK(preflight.status == 204);
   CHECK(preflight.header("access-control-allow-origin") == "http://localhost:3000");
-  CHECK(preflight.header("access-control-allow-headers") == "authorization,content-type,x-stainless-os");
+  CHECK(preflight.header("access-control-allow-headers") ==
+        "authorization,content-type,x-stainless-os");
   CHECK(preflight.header("access-control-allow-methods").find("POST") != std::string::npos);
   CHECK(preflight.header("access-control-allow-credentials").empty());
   CHECK(preflight.header("vary") == "Origin");
@@ -63,15 +65,16 @@ TEST_CASE("other origins get nothing but Vary", "[gateway]") {
   options.cors_origins = {"https://a.example"};
   Gateway gateway(options);
   HttpClient client(gateway.address());
-  for (const char* origin : {"https://b.example", "https://a.example.evil", "http://a.example", "null", ""}) {
+  for (const char* origin :
+       {"https://b.example", "https://a.example.evil", "http://a.example", "null", ""}) {
     INFO(origin);
     const HttpReply reply = Ask(client, "GET /version", std::string("Origin: ") + origin + "\r\n");
     CHECK(reply.header("access-control-allow-origin").empty());
     CHECK(reply.header("vary") == "Origin");
   }
   // The next answer on the connection does not inherit what the one before had.
-  CHECK(Ask(client, "GET /version", "Origin: https://a.example\r\n").header("access-control-allow-origin") ==
-        "https://a.example");
+  CHECK(Ask(client, "GET /version", "Origin: https://a.example\r\n")
+            .header("access-control-allow-origin") == "https://a.example");
   CHECK(Ask(client, "GET /version", "").header("access-control-allow-origin").empty());
 }
 
@@ -84,18 +87,20 @@ TEST_CASE("a star allows every page, without naming it", "[gateway]") {
   CHECK(reply.header("access-control-allow-origin") == "*");
   CHECK(reply.header("vary").empty());
   // What is not a list of names is not sent back.
-  const HttpReply preflight = Ask(client, "OPTIONS /version",
-                                  "Origin: https://any.example\r\nAccess-Control-Request-Method: GET\r\n"
-                                  "Access-Control-Request-Headers: a;b\r\n");
+  const HttpReply preflight =
+      Ask(client, "OPTIONS /version",
+          "Origin: https://any.example\r\nAccess-Control-Request-Method: GET\r\n"
+          "Access-Control-Request-Headers: a;b\r\n");
   CHECK(preflight.header("access-control-allow-headers").find("Authorization") == 0);
 }
 
 TEST_CASE("an origin is a scheme and a host", "[gateway]") {
-  for (const char* good : {"*", "null", "https://a", "http://localhost:3000", "http://[::1]:80", "app://x"}) {
+  for (const char* good :
+       {"*", "null", "https://a", "http://localhost:3000", "http://[::1]:80", "app://x"}) {
     CHECK(IsOrigin(good));
   }
-  for (const char* bad : {"", "a.example", "https://", "://a", "https://a/", "https://a/b", "https://a b",
-                          "https://a\r\nX: y", "https://a,https://b"}) {
+  for (const char* bad : {"", "a.example", "https://", "://a", "https://a/", "https://a/b",
+                          "https://a b", "https://a\r\nX: y", "https://a,https://b"}) {
     CHECK_FALSE(IsOrigin(bad));
   }
 }

@@ -80,7 +80,8 @@ class TlsClient {
     return name;
   }
   bool Send(std::string_view bytes) {
-    return SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())) == static_cast<int>(bytes.size());
+    return SSL_write(ssl_, bytes.data(), static_cast<int>(bytes.size())) ==
+           static_cast<int>(bytes.size());
   }
   // All that comes until `text` or the end.
   std::string ReadUntil(const std::string& text) {
@@ -131,16 +132,19 @@ class TlsClient {
 
 struct TlsGateway {
   explicit TlsGateway(bool asks_clients = false, GatewayOptions options = {}) {
-    options.tls = folder.Write(authority.Issue("first"), asks_clients ? authority.certificate() : "");
+    options.tls =
+        folder.Write(authority.Issue("first"), asks_clients ? authority.certificate() : "");
     gateway = std::make_unique<Gateway>(options);
   }
   TlsClient Connect(const TlsClient::Wish& wish = {}) {
     return TlsClient(gateway->address(), authority.certificate(), wish);
   }
-  // Whether a request is answered: with TLS 1.3 a client learns only then that its certificate was refused.
+  // Whether a request is answered: with TLS 1.3 a client learns only then that its certificate was
+  // refused.
   bool Serves(const TlsClient::Wish& wish = {}) {
     TlsClient client = Connect(wish);
-    return client.connected() && client.Send(kGet) && client.ReadUntil("}").find("200 OK") != std::string::npos;
+    return client.connected() && client.Send(kGet) &&
+           client.ReadUntil("}").find("200 OK") != std::string::npos;
   }
 
   TestAuthority authority{"ours"};
@@ -191,7 +195,8 @@ TEST_CASE("the end of a connection is said, not cut", "[gateway]") {
   CHECK(client.EndsCleanly());
 }
 
-TEST_CASE("TLS 1.2 is spoken, 1.1 is not; a client that wants HTTP/2 only is refused", "[gateway]") {
+TEST_CASE("TLS 1.2 is spoken, 1.1 is not; a client that wants HTTP/2 only is refused",
+          "[gateway]") {
   TlsGateway tls;
   TlsClient::Wish wish;
   wish.max_version = TLS1_2_VERSION;
@@ -247,9 +252,10 @@ TEST_CASE("plain HTTP on a TLS port is told so, and garbage ends", "[gateway]") 
   const testing::HttpReply reply = plain.Read();
   CHECK(reply.status == 400);
   CHECK(reply.body.find("HTTPS") != std::string::npos);
-  for (const std::string& bytes :
-       {std::string(100, '\0'), std::string(5000, 'x'), std::string("\x16\x03\x01\xff\xff") + std::string(70000, 'y'),
-        std::string("\x16\x03\x03\x00\x04\x01\x00\x00\x00", 9), std::string("\x80\x2e\x01\x03\x01") + std::string(60, 'z')}) {
+  for (const std::string& bytes : {std::string(100, '\0'), std::string(5000, 'x'),
+                                   std::string("\x16\x03\x01\xff\xff") + std::string(70000, 'y'),
+                                   std::string("\x16\x03\x03\x00\x04\x01\x00\x00\x00", 9),
+                                   std::string("\x80\x2e\x01\x03\x01") + std::string(60, 'z')}) {
     HttpClient garbage(tls.gateway->address());
     garbage.Send(bytes);
     CHECK(garbage.ReadToEnd(absl::Seconds(15)));

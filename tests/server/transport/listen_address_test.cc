@@ -6,9 +6,9 @@ namespace fastgen {
 namespace {
 
 TEST_CASE("what is not an address is refused with the flag and the value", "[transport]") {
-  for (const char* address : {"", "localhost", "127.0.0.1", "127.0.0.1:", ":80", "127.0.0.1:65536",
-                              "127.0.0.1:-1", "::1:80", "127.0.0.1:http", "unix:",
-                              "256.256.256.256:80", "not an address"}) {
+  for (const char* address :
+       {"", "localhost", "127.0.0.1", "127.0.0.1:", ":80", "127.0.0.1:65536", "127.0.0.1:-1",
+        "::1:80", "127.0.0.1:http", "unix:", "256.256.256.256:80", "not an address"}) {
     INFO(address);
     const absl::Status status = CheckCanListen(address, "--grpc-listen");
     CHECK(status.code() == absl::StatusCode::kInvalidArgument);
@@ -29,9 +29,11 @@ TEST_CASE("an address of another machine is refused", "[transport]") {
   CHECK(CheckCanListen("192.0.2.1:80", "f").code() == absl::StatusCode::kUnavailable);
 }
 
-TEST_CASE("addresses that other machines reach are told from those of this machine", "[transport]") {
-  for (const char* address : {"127.0.0.1:80", "127.9.9.9:0", "[::1]:80", "[::ffff:127.0.0.1]:80",
-                              "localhost:80", "unix:/s", "not an address", "no.such.host.invalid:80"}) {
+TEST_CASE("addresses that other machines reach are told from those of this machine",
+          "[transport]") {
+  for (const char* address :
+       {"127.0.0.1:80", "127.9.9.9:0", "[::1]:80", "[::ffff:127.0.0.1]:80", "localhost:80",
+        "unix:/s", "not an address", "no.such.host.invalid:80"}) {
     INFO(address);
     CHECK_FALSE(IsPublicAddress(address));
   }
