@@ -2,7 +2,9 @@
 //
 // Tuned for few cores: the callback API brings its own small set of threads (at least two, at most
 // one for every two cores), so the synchronous side, which serves reflection only, is held to one
-// poller. Thread rule: the owner's thread. Tested by tests/server/in_process_test.cc.
+// poller.
+// Thread rule: the owner's thread.
+// Tested by tests/server/in_process_test.cc.
 #pragma once
 
 #include <grpcpp/security/server_credentials.h>

@@ -3,8 +3,10 @@
 //
 // gRPC's own file watcher drops the old certificate before it has tried the new one (1.51), so a
 // bad pair would end all handshakes; here a pair is tried by TlsSource, and gRPC asks for it at
-// every handshake. Ownership: the credentials must outlive the servers built with them. Thread
-// rule: any thread. Tested by tests/server/tls_listener_test.cc and tests/e2e/test_tls.py.
+// every handshake.
+// Ownership: the credentials must outlive the servers built with them.
+// Thread rule: any thread.
+// Tested by tests/server/tls_listener_test.cc and tests/e2e/test_tls.py.
 #pragma once
 
 #include <grpcpp/security/server_credentials.h>

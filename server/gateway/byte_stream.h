@@ -3,10 +3,12 @@
 //
 // Reading is in two steps, "tell me when there is something" and "give me what there is", so that a
 // connection which waits holds no buffer. Writing is one step; the bytes stay the caller's until
-// OnWritten. Invariants: 1. at most one WaitReadable and one Write are outstanding; 2. a User is
-// never called from inside a call to the stream, except by Handshake for an error; 3. after Close
-// every outstanding call ends with an error. Thread rule: the executor, which is a strand. Tested
-// by tests/server/gateway/http_server_test.cc and http_tls_test.cc.
+// OnWritten.
+// Invariants: 1. at most one WaitReadable and one Write are outstanding; 2. a User is never called
+// from inside a call to the stream, except by Handshake for an error; 3. after Close every
+// outstanding call ends with an error.
+// Thread rule: the executor, which is a strand.
+// Tested by tests/server/gateway/http_server_test.cc and http_tls_test.cc.
 #pragma once
 
 #include <array>

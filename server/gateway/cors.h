@@ -4,7 +4,9 @@
 // A request whose Origin is allowed is answered with that origin; a preflight (OPTIONS with
 // Access-Control-Request-Method, which carries no key) also with the methods and headers that may
 // follow. Credentials of the browser (cookies) are not allowed: keys travel in headers that the
-// page sets itself. Thread rule: pure, any thread. Tested by tests/server/gateway/cors_test.cc.
+// page sets itself.
+// Thread rule: pure, any thread.
+// Tested by tests/server/gateway/cors_test.cc.
 #pragma once
 
 #include <string>

@@ -3,9 +3,10 @@
 // TCP addresses speak TLS when there is a certificate; unix sockets never do: who may open the file
 // is decided by its mode (0660), and they do not leave the machine. A socket file that a process
 // left behind is replaced; one that is answered is not. The file is removed with the acceptor,
-// unless somebody else has put his there. Thread rule: Bind and the destructor from one thread
-// while no I/O runs; the rest on the acceptor's strand. Tested by
-// tests/server/gateway/http_server_test.cc and tests/e2e/test_http_transport.py.
+// unless somebody else has put his there.
+// Thread rule: Bind and the destructor from one thread while no I/O runs; the rest on the
+// acceptor's strand.
+// Tested by tests/server/gateway/http_server_test.cc and tests/e2e/test_http_transport.py.
 #pragma once
 
 #include <sys/types.h>

@@ -7,9 +7,9 @@
 // double-buffered: events appended while a write is under way leave together with the next write.
 // Invariants: 1. at most one read and one write outstanding; 2. an Exchange is told OnDisconnect at
 // most once, and nothing after; 3. every phase but kBusy has a deadline, and so has each write; 4.
-// an idle connection is closed by a drain at once, whatever blank lines it sends. Thread rule: its
-// own strand, except Post, Close and CloseWhenIdle, which any thread may call. Tested by
-// tests/server/gateway/http_server_test.cc.
+// an idle connection is closed by a drain at once, whatever blank lines it sends.
+// Thread rule: its own strand, except Post, Close and CloseWhenIdle, which any thread may call.
+// Tested by tests/server/gateway/http_server_test.cc.
 #pragma once
 
 #include <atomic>

@@ -2,8 +2,7 @@
 //
 //   fastgen-gateway --listen 127.0.0.1:5678 --connect 10.0.0.2:5679
 //   fastgen-gateway --listen 0.0.0.0:443 --tls-cert site.pem --tls-key site.key
-//   --allow-public-without-keys
-//       --connect 10.0.0.2:5679 --connect-ca daemon-ca.pem
+//       --tls-client-ca clients.pem --connect 10.0.0.2:5679 --connect-ca daemon-ca.pem
 // SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once,
 // with exit code 1.
 // Thread rule: main only waits for signals.

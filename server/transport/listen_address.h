@@ -2,7 +2,9 @@
 //
 // gRPC says only that a port could not be bound, not why, and takes a unix socket away from a
 // living server. So each address is tried here first, and the answer is one sentence with the
-// reason. Thread rule: any thread. Tested by tests/server/transport/listen_address_test.cc.
+// reason.
+// Thread rule: any thread.
+// Tested by tests/server/transport/listen_address_test.cc.
 #pragma once
 
 #include <optional>

@@ -5,8 +5,9 @@
 // most once a second and reads them when one has changed. What is read is tried as a whole first
 // (the key belongs to the certificate, the CA holds certificates); a pair that is not good leaves
 // the one before in force and logs one line. So two files that are replaced one after the other are
-// taken when the second is there. Thread rule: any thread. Tested by
-// tests/server/transport/tls_source_test.cc and tests/e2e/test_tls.py.
+// taken when the second is there.
+// Thread rule: any thread.
+// Tested by tests/server/transport/tls_source_test.cc and tests/e2e/test_tls.py.
 #pragma once
 
 #include <chrono>
