@@ -95,6 +95,13 @@ ModelInfo MakeModelInfo(const EngineOptions& options, const Checkpoint& checkpoi
   info.weights_hash = checkpoint.Hash();
   info.bos_id = config.bos_id.has_value() ? config.bos_id : text.tokenizer->bos_id();
   info.eos_ids = EosIds(config, text);
+  const auto bytes_of = [&](int32_t id) {
+    return id >= 0 && id < text.tokenizer->vocab_size()
+               ? std::string(text.tokenizer->TokenBytes(id))
+               : std::string();
+  };
+  if (info.bos_id.has_value()) info.bos_token = bytes_of(*info.bos_id);
+  if (!info.eos_ids.empty()) info.eos_token = bytes_of(info.eos_ids.front());
   info.has_chat_template = text.chat_template.ok();
   if (options.generation_config) info.sampling_defaults = config.sampling_defaults;
   return info;

@@ -41,6 +41,8 @@ struct ModelInfo {
   std::string weights_hash;    // hex; of names, shapes and bytes sampled as documented in engine/model/weights.h
   std::optional<int32_t> bos_id;
   std::vector<int32_t> eos_ids;
+  std::string bos_token;  // the bytes of bos_id and of the first of eos_ids; "" without them
+  std::string eos_token;
   bool has_chat_template = false;
   std::string tool_call_parser = "none";  // what reads its answers, when that is asked for
   std::string reasoning_parser = "none";

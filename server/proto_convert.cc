@@ -491,6 +491,8 @@ void ToProto(const ModelInfo& info, const MemoryReport& memory, v1::ModelInfo* p
   proto->set_weights_hash(info.weights_hash);
   if (info.bos_id.has_value()) proto->set_bos_id(*info.bos_id);
   proto->mutable_eos_ids()->Assign(info.eos_ids.begin(), info.eos_ids.end());
+  proto->set_bos_token(info.bos_token);
+  proto->set_eos_token(info.eos_token);
   proto->set_has_chat_template(info.has_chat_template);
   proto->set_tool_call_parser(info.tool_call_parser);
   proto->set_reasoning_parser(info.reasoning_parser);

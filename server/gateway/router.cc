@@ -70,6 +70,7 @@ constexpr RouteRow kRoutes[] = {
     {"GET", "/metrics", &GetMetrics, ""},
     {"POST", "/tokenize", &PostTokenize, ""},
     {"POST", "/detokenize", &PostDetokenize, ""},
+    {"GET", "/tokenizer_info", &GetTokenizerInfo, ""},
     {"POST", "/cancel", &PostCancel, ""},
     {"GET", "/streams/", &ResumeStream, ""},
     {"GET", "/openapi.json", nullptr, "the OpenAPI description is not part of this version"},

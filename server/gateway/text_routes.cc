@@ -145,6 +145,14 @@ std::shared_ptr<Exchange> AnswerRendered(Router& router, const HttpRequest& requ
                     });
 }
 
+void AppendTokenOrNull(const std::string& token, std::string* json) {
+  if (token.empty()) {
+    json->append("null");
+  } else {
+    AppendJsonString(token, json);
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& request,
@@ -197,6 +205,22 @@ std::shared_ptr<Exchange> CountChatTokens(Router& router, const HttpRequest& req
   return AnswerRendered(router, request, writer, [](const v1::RenderChatResponse& response) {
     return absl::StrCat(
         "{\"object\":\"response.input_tokens\",\"input_tokens\":", response.ids_size(), "}");
+  });
+}
+
+std::shared_ptr<Exchange> GetTokenizerInfo(Router& router, const HttpRequest& request,
+                                           std::string_view tail, Writer writer) {
+  return FetchModelInfo(router, request, writer, [writer](const v1::ModelInfo& info) {
+    std::string json = "{\"bos_token\":";
+    AppendTokenOrNull(info.bos_token(), &json);
+    json += ",\"eos_token\":";
+    AppendTokenOrNull(info.eos_token(), &json);
+    // Nothing is padded here: clients that want a token for it take the end of text.
+    json += ",\"pad_token\":";
+    AppendTokenOrNull(info.eos_token(), &json);
+    absl::StrAppend(&json, ",\"vocab_size\":", info.vocab_size(),
+                    ",\"model_max_length\":", info.context_length(), "}");
+    RespondJson(writer, std::move(json));
   });
 }
 

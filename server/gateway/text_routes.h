@@ -24,6 +24,10 @@ std::shared_ptr<Exchange> ApplyTemplate(Router& router, const HttpRequest& reque
 std::shared_ptr<Exchange> CountChatTokens(Router& router, const HttpRequest& request,
                                           std::string_view tail,
                                           std::shared_ptr<ResponseWriter> writer);
+// The names of the special tokens, as lm-eval's remote tokenizer asks for them.
+std::shared_ptr<Exchange> GetTokenizerInfo(Router& router, const HttpRequest& request,
+                                           std::string_view tail,
+                                           std::shared_ptr<ResponseWriter> writer);
 std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& request,
                                          std::string_view tail,
                                          std::shared_ptr<ResponseWriter> writer);

@@ -99,6 +99,7 @@ def test_model_info_tells_what_is_loaded(stub, pb):
     info = stub.GetModelInfo(pb.inference.GetModelInfoRequest())
     assert info.architecture == "LlamaForCausalLM" and info.vocab_size == 49152 and info.dtype == "Q4_1"
     assert info.context_length > 0 and list(info.eos_ids) == [2, 0] and info.has_chat_template
+    assert info.bos_token == b"<|im_start|>" and info.eos_token == b"<|im_end|>"
     assert info.num_blocks > 0 and info.kv_bytes > 0 and info.weights_bytes > 0
 
 

@@ -98,6 +98,7 @@ TEST_CASE("a GGUF file and a directory of the same model give the same answer", 
   CHECK(info.vocab_size == TinyText::kVocab);
   CHECK(info.context_length == 256);
   CHECK(info.has_chat_template);
+  CHECK(!info.eos_token.empty());
   CHECK(std::find(info.eos_ids.begin(), info.eos_ids.end(), TinyText::kEnd) != info.eos_ids.end());
   CHECK((*from_gguf)->memory_report().num_blocks > 0);
   CHECK((*from_gguf)->memory_report().block_size == 16);

@@ -278,6 +278,7 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
     response->set_name("tiny/model");
     response->set_context_length(2048);
     response->set_build("fastgen 1.2 (ab)");
+    response->set_eos_token("</s>");
     response->set_weights_hash("0123456789abcdef0123");
     return Reply<v1::ModelInfo>(context, daemon_->unary_status);
   }

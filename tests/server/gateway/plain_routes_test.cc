@@ -94,6 +94,13 @@ TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
   CHECK(gateway.Post("/tokenize", R"({"messages":[]})").status == 400);
 }
 
+TEST_CASE("the special tokens are told by name", "[gateway]") {
+  Gateway gateway;
+  CHECK(gateway.Get("/tokenizer_info").body ==
+        R"({"bos_token":null,"eos_token":"</s>","pad_token":"</s>","vocab_size":0,)"
+        R"("model_max_length":2048})");
+}
+
 TEST_CASE("a conversation's prompt is told as text and as a count", "[gateway]") {
   Gateway gateway;
   const std::string body = R"({"messages":[{"role":"user","content":"x"}],"model":"m"})";
