@@ -65,12 +65,13 @@ absl::StatusOr<std::shared_ptr<const Grammar>> GrammarCache::CompileNow(
     bool is_there ABSL_GUARDED_BY(mutex) = false;
     absl::StatusOr<std::shared_ptr<const Grammar>> grammar ABSL_GUARDED_BY(mutex);
   } answer;
-  Compile(structural_tag, markers, [&answer](absl::StatusOr<std::shared_ptr<const Grammar>> grammar) {
-    MutexLock lock(&answer.mutex);
-    answer.grammar = std::move(grammar);
-    answer.is_there = true;
-    answer.changed.Signal();
-  });
+  Compile(structural_tag, markers,
+          [&answer](absl::StatusOr<std::shared_ptr<const Grammar>> grammar) {
+            MutexLock lock(&answer.mutex);
+            answer.grammar = std::move(grammar);
+            answer.is_there = true;
+            answer.changed.Signal();
+          });
   MutexLock lock(&answer.mutex);
   while (!answer.is_there) answer.changed.Wait(&answer.mutex);
   return std::move(answer.grammar);
@@ -129,9 +130,9 @@ absl::StatusOr<std::shared_ptr<const GrammarCompiler>> GrammarCache::CompilerFor
   if (compiler != nullptr) return compiler;
   const std::vector<int32_t> shown =
       markers == Markers::kShown ? call_markers_ : std::vector<int32_t>();
-  ASSIGN_OR_RETURN(std::unique_ptr<GrammarCompiler> made,
-                   GrammarCompiler::Create(
-                       MakeGrammarVocabulary(*tokenizer_, num_tokens_, end_ids_, shown)));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<GrammarCompiler> made,
+      GrammarCompiler::Create(MakeGrammarVocabulary(*tokenizer_, num_tokens_, end_ids_, shown)));
   compiler = std::move(made);
   return compiler;
 }

@@ -1,14 +1,13 @@
 // GrammarCache: compiles constraints on threads of its own and keeps what it has compiled.
 //
-// A compilation takes from a millisecond to the limit of ten seconds, and cannot be interrupted but by its budget
-// (grammar_budget.h). So callers are never kept: `done` is called from a compiling thread, or at once for what is
-// cached. Equal tags are compiled once. At most kNumThreads compilations run and kMaxQueued wait; beyond, and for what
-// has waited longer than kMaxWait, the answer is RESOURCE_EXHAUSTED. Least recently used grammars leave first when all
-// together exceed kMaxBytes.
-// The model's vocabulary is prepared for the library at the first use: twice where tool calls have special tokens, as
-// those may stand in calls only.
-// Thread rule: any thread. `done` must not block for long.
-// Tested by tests/engine/grammar_cache_test.cc.
+// A compilation takes from a millisecond to the limit of ten seconds, and cannot be interrupted but
+// by its budget (grammar_budget.h). So callers are never kept: `done` is called from a compiling
+// thread, or at once for what is cached. Equal tags are compiled once. At most kNumThreads
+// compilations run and kMaxQueued wait; beyond, and for what has waited longer than kMaxWait, the
+// answer is RESOURCE_EXHAUSTED. Least recently used grammars leave first when all together exceed
+// kMaxBytes. The model's vocabulary is prepared for the library at the first use: twice where tool
+// calls have special tokens, as those may stand in calls only. Thread rule: any thread. `done` must
+// not block for long. Tested by tests/engine/grammar_cache_test.cc.
 #pragma once
 
 #include <array>
@@ -39,11 +38,13 @@ class GrammarCache {
 
   using Done = std::function<void(absl::StatusOr<std::shared_ptr<const Grammar>>)>;
 
-  // `tokenizer` must outlive the object. `call_markers`: special tokens that calls of tools are written with.
+  // `tokenizer` must outlive the object. `call_markers`: special tokens that calls of tools are
+  // written with.
   GrammarCache(const Tokenizer* tokenizer, int32_t num_tokens, std::vector<int32_t> end_ids,
                std::vector<int32_t> call_markers);
   ~GrammarCache();
-  // From now on, and for what waits, the answer is UNAVAILABLE; returns when no `done` is still to be called.
+  // From now on, and for what waits, the answer is UNAVAILABLE; returns when no `done` is still to
+  // be called.
   void Stop();
 
   enum class Markers { kHidden, kShown };
@@ -77,7 +78,8 @@ class GrammarCache {
   const std::vector<int32_t> call_markers_;
 
   Mutex compilers_mutex_;
-  std::array<std::shared_ptr<const GrammarCompiler>, 2> compilers_ ABSL_GUARDED_BY(compilers_mutex_);
+  std::array<std::shared_ptr<const GrammarCompiler>, 2> compilers_
+      ABSL_GUARDED_BY(compilers_mutex_);
 
   Mutex mutex_;
   CondVar has_work_;

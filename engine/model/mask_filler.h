@@ -1,10 +1,11 @@
-// MaskFiller: follows the constrained sequences, by slot, and computes their next masks beside the forward pass.
+// MaskFiller: follows the constrained sequences, by slot, and computes their next masks beside the
+// forward pass.
 //
-// A token that is sampled at the end of one step decides the mask at the end of the next; in between the device is busy.
-// So the executor hands the token over at once (Push), a worker thread feeds the matcher and fills the mask, and the
-// executor takes it just before it samples (Wait). What the worker has not begun by then the executor does itself.
-// Errors of a matcher stay with its slot until the next Start. The first constraint starts the thread; without one
-// there is none.
+// A token that is sampled at the end of one step decides the mask at the end of the next; in
+// between the device is busy. So the executor hands the token over at once (Push), a worker thread
+// feeds the matcher and fills the mask, and the executor takes it just before it samples (Wait).
+// What the worker has not begun by then the executor does itself. Errors of a matcher stay with its
+// slot until the next Start. The first constraint starts the thread; without one there is none.
 // Thread rule: one thread, the executor's; the worker is the object's own.
 // Tested by tests/engine/model/mask_filler_test.cc.
 #pragma once
@@ -26,19 +27,21 @@ class MaskFiller {
   MaskFiller(int32_t num_slots, int64_t vocab);
   ~MaskFiller();
 
-  // A sequence that samples under `constraint` begins in `slot`; `output` is what it has sampled so far.
+  // A sequence that samples under `constraint` begins in `slot`; `output` is what it has sampled so
+  // far.
   void Start(int32_t slot, std::shared_ptr<const TokenConstraint> constraint,
              absl::Span<const int32_t> output);
   // It has sampled `token`. REQUIRES: a Wait since the last Start or Push.
   void Push(int32_t slot, int32_t token);
-  // The bits of the tokens that may come next, once they are known; the span holds until the next Start or Push.
+  // The bits of the tokens that may come next, once they are known; the span holds until the next
+  // Start or Push.
   absl::Status Wait(int32_t slot, absl::Span<uint32_t>* mask);
 
  private:
   enum class State { kIdle, kQueued, kRunning };
   struct Slot {
-    State state = State::kIdle;  // guarded by mutex_; the rest belongs to whoever made it kRunning, or, when kIdle, to
-                                 // the executor
+    State state = State::kIdle;  // guarded by mutex_; the rest belongs to whoever made it kRunning,
+                                 // or, when kIdle, to the executor
     std::shared_ptr<const TokenConstraint> constraint;
     std::unique_ptr<TokenMatcher> matcher;
     std::vector<int32_t> tokens;  // to be accepted
@@ -55,8 +58,8 @@ class MaskFiller {
   const size_t num_words_;
   std::vector<Slot> slots_;
   Mutex mutex_;
-  CondVar has_work_;  // queue_ is not empty, or stopping_
-  CondVar has_done_;  // a slot went from kRunning to kIdle
+  CondVar has_work_;                                    // queue_ is not empty, or stopping_
+  CondVar has_done_;                                    // a slot went from kRunning to kIdle
   std::vector<int32_t> queue_ ABSL_GUARDED_BY(mutex_);  // may name slots that are no longer kQueued
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it uses everything above

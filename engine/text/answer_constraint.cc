@@ -48,8 +48,8 @@ Opening MatchOpening(std::string_view text) {
 
 class AnswerMatcher final : public TokenMatcher {
  public:
-  AnswerMatcher(std::shared_ptr<const AnswerVocabulary> vocabulary, std::unique_ptr<GrammarMatcher> grammar,
-                const AnswerConstraintOptions& options)
+  AnswerMatcher(std::shared_ptr<const AnswerVocabulary> vocabulary,
+                std::unique_ptr<GrammarMatcher> grammar, const AnswerConstraintOptions& options)
       : owner_(std::move(vocabulary)),
         vocabulary_(*owner_),
         grammar_(std::move(grammar)),
@@ -72,7 +72,8 @@ class AnswerMatcher final : public TokenMatcher {
   absl::Status AcceptReasoning(std::string_view text);
   absl::Status AcceptBlanks(int32_t token);
   absl::Status AcceptGrammar(int32_t token);
-  // The bytes of `text` behind the closing tag that it completes after `matched` bytes of it; nullopt when it does not.
+  // The bytes of `text` behind the closing tag that it completes after `matched` bytes of it;
+  // nullopt when it does not.
   static std::optional<std::string_view> AfterClosing(std::string_view text, size_t* matched);
 
   const std::shared_ptr<const AnswerVocabulary> owner_;
@@ -119,7 +120,8 @@ absl::Status AnswerMatcher::FillGrammar(absl::Span<uint32_t> mask) {
   if (!avoids_end_ || !grammar_->is_whole()) return absl::OkStatus();
   const std::vector<int32_t>& end_ids = vocabulary_.end_ids();
   for (int32_t token : end_ids) Clear(token, mask);
-  const bool goes_on = std::any_of(mask.begin(), mask.end(), [](uint32_t word) { return word != 0; });
+  const bool goes_on =
+      std::any_of(mask.begin(), mask.end(), [](uint32_t word) { return word != 0; });
   if (goes_on) return absl::OkStatus();
   for (int32_t token : end_ids) Set(token, mask);
   return absl::OkStatus();
@@ -137,8 +139,8 @@ absl::Status AnswerMatcher::FillStart(absl::Span<uint32_t> mask) {
   std::string text;
   for (int32_t token = 0; token < vocabulary_.num_tokens(); ++token) {
     const std::string_view piece = vocabulary_.Text(token);
-    if (piece.empty() || (!IsBlank(piece.front()) && kOpeningTag.find(piece.front()) ==
-                                                         std::string_view::npos)) {
+    if (piece.empty() ||
+        (!IsBlank(piece.front()) && kOpeningTag.find(piece.front()) == std::string_view::npos)) {
       continue;
     }
     text = start_;
@@ -218,8 +220,8 @@ absl::Status AnswerMatcher::AcceptStart(int32_t token) {
   if (opening == Opening::kNo) {
     phase_ = Phase::kAnswer;
     if (fits_grammar_) return AcceptGrammar(token);
-    return absl::InternalError(
-        absl::StrCat("token ", token, " does not fit the constraint after ", num_tokens_, " tokens"));
+    return absl::InternalError(absl::StrCat("token ", token, " does not fit the constraint after ",
+                                            num_tokens_, " tokens"));
   }
   if (!fits_grammar_) return absl::OkStatus();
   ASSIGN_OR_RETURN(fits_grammar_, grammar_->Accept(token));
@@ -238,7 +240,8 @@ absl::Status AnswerMatcher::AcceptBlanks(int32_t token) {
     phase_ = Phase::kAnswer;
     return absl::OkStatus();
   }
-  if (text.empty() || !WithoutLeadingBlanks(text).empty() || ++num_blank_tokens_ > kMaxBlankTokens) {
+  if (text.empty() || !WithoutLeadingBlanks(text).empty() ||
+      ++num_blank_tokens_ > kMaxBlankTokens) {
     return absl::InternalError(absl::StrCat("token ", token, " does not fit the constraint after ",
                                             num_tokens_, " tokens"));
   }

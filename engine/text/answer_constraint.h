@@ -1,13 +1,14 @@
-// AnswerConstraint: a grammar as the executor follows it: over a whole answer, reasoning and end included.
+// AnswerConstraint: a grammar as the executor follows it: over a whole answer, reasoning and end
+// included.
 //
-// Reasoning that is kept apart is free and comes before what the grammar describes. Two automata run beside each other
-// until it is known which of them the answer follows: the opening tag, while the text so far may still become it, and
-// the grammar. Inside the reasoning every text token is allowed, no end token is, and the closing tag ends it; then
-// blanks are free, as the parser drops them, and the grammar begins.
-// With `avoids_end` an end token is allowed only when nothing else is (ignore_eos: the answer goes on while it can).
-// Invariants: 1. what was accepted is at any time a beginning of an allowed answer; 2. an end token is allowed only when
-// the answer is whole.
-// Thread rule: AnswerVocabulary, AnswerConstraint: immutable, any thread. A matcher: one thread at a time.
+// Reasoning that is kept apart is free and comes before what the grammar describes. Two automata
+// run beside each other until it is known which of them the answer follows: the opening tag, while
+// the text so far may still become it, and the grammar. Inside the reasoning every text token is
+// allowed, no end token is, and the closing tag ends it; then blanks are free, as the parser drops
+// them, and the grammar begins. With `avoids_end` an end token is allowed only when nothing else is
+// (ignore_eos: the answer goes on while it can). Invariants: 1. what was accepted is at any time a
+// beginning of an allowed answer; 2. an end token is allowed only when the answer is whole. Thread
+// rule: AnswerVocabulary, AnswerConstraint: immutable, any thread. A matcher: one thread at a time.
 // Tested by tests/engine/text/answer_constraint_test.cc.
 #pragma once
 
@@ -44,7 +45,8 @@ class AnswerVocabulary {
   }
   // [num_words] tokens with a text.
   absl::Span<const uint32_t> text_mask() const { return text_mask_; }
-  // Those of blanks only, of a first space, and those with '>' before their end, which may close a tag and go on.
+  // Those of blanks only, of a first space, and those with '>' before their end, which may close a
+  // tag and go on.
   absl::Span<const int32_t> blank_tokens() const { return blank_tokens_; }
   absl::Span<const int32_t> space_first_tokens() const { return space_first_tokens_; }
   absl::Span<const int32_t> inner_angle_tokens() const { return inner_angle_tokens_; }

@@ -19,7 +19,8 @@ namespace {
 thread_local std::string* warnings = nullptr;
 
 constexpr size_t kMaxMessageBytes = 400;
-// Of one matcher: what an output of some ten thousand tokens takes under a grammar that is not ambiguous, many times.
+// Of one matcher: what an output of some ten thousand tokens takes under a grammar that is not
+// ambiguous, many times.
 constexpr int64_t kMaxMatcherBytes = 256 << 20;
 constexpr std::chrono::milliseconds kMaxMatchTime = std::chrono::seconds(1);
 
@@ -174,9 +175,8 @@ absl::StatusOr<std::unique_ptr<GrammarMatcher>> GrammarMatcher::Create(
   std::unique_ptr<Parts> parts;
   const GrammarBudget::Limits limits{kMaxMatchTime, kMaxMatcherBytes};
   GrammarBudget budget(limits);
-  const absl::Status status = RunWithin(&budget, limits, [&] {
-    parts = std::make_unique<Parts>(grammar->parts_->compiled);
-  });
+  const absl::Status status = RunWithin(
+      &budget, limits, [&] { parts = std::make_unique<Parts>(grammar->parts_->compiled); });
   if (!status.ok()) return status;
   return std::unique_ptr<GrammarMatcher>(new GrammarMatcher(std::move(grammar), std::move(parts)));
 }

@@ -1,12 +1,14 @@
-// Grammar: the only door to xgrammar. A structural tag, the library's JSON form of all that a grammar may be, is compiled
-// against a model's vocabulary; a matcher then follows an output token by token and tells which tokens may come next.
+// Grammar: the only door to xgrammar. A structural tag, the library's JSON form of all that a
+// grammar may be, is compiled against a model's vocabulary; a matcher then follows an output token
+// by token and tells which tokens may come next.
 //
-// Sources are untrusted and so is what they do to the library: its exceptions become absl::Status, what it would warn
-// about (a keyword that it ignores) is an error, as an answer must not look constrained where it is not, and each call
-// has a GrammarBudget. Depth and size of a source are for the caller to bound (engine/text/structural_tag.h). What no
-// grammar may choose (special tokens, holes) has the text "" in the vocabulary.
-// Thread rule: compiler and grammar: any thread, immutable. A matcher: one thread at a time.
-// Tested by tests/engine/text/grammar_test.cc; fuzzed by tests/fuzz/grammar_fuzzer.cc.
+// Sources are untrusted and so is what they do to the library: its exceptions become absl::Status,
+// what it would warn about (a keyword that it ignores) is an error, as an answer must not look
+// constrained where it is not, and each call has a GrammarBudget. Depth and size of a source are
+// for the caller to bound (engine/text/structural_tag.h). What no grammar may choose (special
+// tokens, holes) has the text "" in the vocabulary. Thread rule: compiler and grammar: any thread,
+// immutable. A matcher: one thread at a time. Tested by tests/engine/text/grammar_test.cc; fuzzed
+// by tests/fuzz/grammar_fuzzer.cc.
 #pragma once
 
 #include <cstdint>

@@ -109,8 +109,8 @@ absl::Status PatternRewriter::Open() {
 absl::Status PatternRewriter::Literal(char c) {
   const auto byte = static_cast<unsigned char>(c);
   if (c == '"' || byte < 0x20) return Bad("it asks for a character that JSON escapes");
-  // Names of the grammar library's own syntax cannot come about inside quotes; what means something in a regex is
-  // escaped again.
+  // Names of the grammar library's own syntax cannot come about inside quotes; what means something
+  // in a regex is escaped again.
   constexpr std::string_view kSpecial = "^$.*+?()[]{}|/\\-";
   if (kSpecial.find(c) != std::string_view::npos) out_ += '\\';
   out_ += c;
@@ -125,9 +125,11 @@ absl::StatusOr<char> PatternRewriter::EscapedCharacter(char c) {
       const char digit = Take();
       const bool is_letter = (digit >= 'a' && digit <= 'f') || (digit >= 'A' && digit <= 'F');
       if (!IsDigit(digit) && !is_letter) return Bad("an escape of a character is not finished");
-      value = value * 16 + static_cast<uint32_t>(IsDigit(digit) ? digit - '0' : (digit | 32) - 'a' + 10);
+      value = value * 16 +
+              static_cast<uint32_t>(IsDigit(digit) ? digit - '0' : (digit | 32) - 'a' + 10);
     }
-    if (value < 0x20 || value > 0x7e) return Bad("escapes of characters other than ASCII are not supported");
+    if (value < 0x20 || value > 0x7e)
+      return Bad("escapes of characters other than ASCII are not supported");
     return static_cast<char>(value);
   }
   constexpr std::string_view kPunctuation = "^$.*+?()[]{}|/-_ ,:;!@#%&=~<>'`";
@@ -178,7 +180,8 @@ absl::Status PatternRewriter::ClassEscape(bool is_negated) {
     // It is left out anyway.
   } else {
     ASSIGN_OR_RETURN(const char character, EscapedCharacter(c));
-    if (character == '"' || character == '\\') return Bad("it asks for a character that JSON escapes");
+    if (character == '"' || character == '\\')
+      return Bad("it asks for a character that JSON escapes");
     if (character == ']' || character == '-' || character == '^' || character == '[') out_ += '\\';
     out_ += character;
   }
@@ -253,8 +256,8 @@ absl::Status PatternRewriter::Quantifier() {
 
 absl::StatusOr<std::string> PatternInJsonString(std::string_view pattern) {
   if (pattern.size() > kMaxPatternBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(pattern.size(), " bytes exceed the limit of ",
-                                                   kMaxPatternBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat(pattern.size(), " bytes exceed the limit of ", kMaxPatternBytes));
   }
   return PatternRewriter(pattern).Rewrite();
 }

@@ -28,12 +28,20 @@ constexpr std::string_view kArrayKeywords[] = {"items",    "prefixItems", "addit
 constexpr std::string_view kObjectKeywords[] = {
     "properties",    "required",      "additionalProperties", "patternProperties",
     "propertyNames", "minProperties", "maxProperties",        "unevaluatedProperties"};
-constexpr std::string_view kUnsupported[] = {
-    "not",           "if",           "then",        "else",        "dependentRequired",
-    "dependentSchemas", "dependencies", "contains", "minContains", "maxContains",
-    "$dynamicRef",   "$recursiveRef"};
-constexpr std::string_view kTypes[] = {"string", "number",  "integer", "boolean",
-                                       "null",   "array", "object"};
+constexpr std::string_view kUnsupported[] = {"not",
+                                             "if",
+                                             "then",
+                                             "else",
+                                             "dependentRequired",
+                                             "dependentSchemas",
+                                             "dependencies",
+                                             "contains",
+                                             "minContains",
+                                             "maxContains",
+                                             "$dynamicRef",
+                                             "$recursiveRef"};
+constexpr std::string_view kTypes[] = {"string", "number", "integer", "boolean",
+                                       "null",   "array",  "object"};
 // Formats whose strings hold nothing that JSON escapes.
 constexpr std::string_view kFormats[] = {"date", "time", "date-time", "duration",
                                          "ipv4", "ipv6", "uuid"};
@@ -60,14 +68,21 @@ void Put(std::string_view key, value what, object* to) {
 // Whether an instance is of `type`, as JSON Schema means it.
 bool IsOfType(const value& instance, std::string_view type) {
   switch (instance.kind()) {
-    case boost::json::kind::null: return type == "null";
-    case boost::json::kind::bool_: return type == "boolean";
+    case boost::json::kind::null:
+      return type == "null";
+    case boost::json::kind::bool_:
+      return type == "boolean";
     case boost::json::kind::int64:
-    case boost::json::kind::uint64: return type == "number" || type == "integer";
-    case boost::json::kind::double_: return type == "number";
-    case boost::json::kind::string: return type == "string";
-    case boost::json::kind::array: return type == "array";
-    case boost::json::kind::object: return type == "object";
+    case boost::json::kind::uint64:
+      return type == "number" || type == "integer";
+    case boost::json::kind::double_:
+      return type == "number";
+    case boost::json::kind::string:
+      return type == "string";
+    case boost::json::kind::array:
+      return type == "array";
+    case boost::json::kind::object:
+      return type == "object";
   }
   return false;
 }
@@ -202,15 +217,17 @@ absl::StatusOr<value> SchemaWriter::WriteValues(const object& schema, const std:
   if (only == nullptr) {
     values = listed->get_array();
   } else {
-    const bool is_listed = listed == nullptr || std::find(listed->get_array().begin(), listed->get_array().end(),
-                                                          *only) != listed->get_array().end();
+    const bool is_listed =
+        listed == nullptr || std::find(listed->get_array().begin(), listed->get_array().end(),
+                                       *only) != listed->get_array().end();
     if (is_listed) values.push_back(*only);
   }
   ASSIGN_OR_RETURN(const std::vector<std::string> types, TypesOf(schema, place));
   array kept;
   for (const value& one : values) {
-    const bool fits = types.empty() || std::any_of(types.begin(), types.end(),
-                                                   [&](const std::string& type) { return IsOfType(one, type); });
+    const bool fits =
+        types.empty() || std::any_of(types.begin(), types.end(),
+                                     [&](const std::string& type) { return IsOfType(one, type); });
     if (fits) kept.push_back(one);
   }
   if (kept.empty()) return Bad(place, "no value is allowed");
@@ -233,8 +250,9 @@ absl::StatusOr<value> SchemaWriter::WriteChoice(const object& schema, std::strin
   }
   array written;
   for (size_t i = 0; i < options.size(); ++i) {
-    ASSIGN_OR_RETURN(value option, Write(options[i], absl::StrCat(place, "/", ToAbsl(keyword), "/", i),
-                                         depth + 1));
+    ASSIGN_OR_RETURN(
+        value option,
+        Write(options[i], absl::StrCat(place, "/", ToAbsl(keyword), "/", i), depth + 1));
     written.push_back(std::move(option));
   }
   if (written.size() == 1) return std::move(written[0]);
@@ -265,7 +283,8 @@ absl::StatusOr<std::vector<std::string>> SchemaWriter::TypesOf(const object& sch
     RETURN_IF_ERROR(add(*type));
     return types;
   }
-  // Without one, a keyword of a type asks for it: fewer outputs than the schema allows, but none that it does not.
+  // Without one, a keyword of a type asks for it: fewer outputs than the schema allows, but none
+  // that it does not.
   const auto has_any = [&](const auto& keywords) {
     return std::any_of(std::begin(keywords), std::end(keywords),
                        [&](std::string_view key) { return Find(schema, key) != nullptr; });
@@ -409,9 +428,10 @@ absl::Status SchemaWriter::WriteProperties(const object& schema, const std::stri
     if (!properties->is_object()) return Bad(place, "properties is not an object");
     for (const auto& member : properties->get_object()) {
       const std::string_view name = ToStd(member.key());
-      ASSIGN_OR_RETURN(value property,
-                       Write(member.value(), absl::StrCat(place, "/properties/", ToAbsl(name.substr(0, 64))),
-                             depth + 1));
+      ASSIGN_OR_RETURN(
+          value property,
+          Write(member.value(), absl::StrCat(place, "/properties/", ToAbsl(name.substr(0, 64))),
+                depth + 1));
       Put(name, std::move(property), &written);
     }
   }
@@ -429,7 +449,8 @@ absl::Status SchemaWriter::WriteProperties(const object& schema, const std::stri
       }
       value property = value(object());
       if (additional != nullptr) {
-        ASSIGN_OR_RETURN(property, Write(*additional, absl::StrCat(place, "/additionalProperties"), depth + 1));
+        ASSIGN_OR_RETURN(
+            property, Write(*additional, absl::StrCat(place, "/additionalProperties"), depth + 1));
       }
       Put(ToStd(name.get_string()), std::move(property), &written);
     }
@@ -453,16 +474,20 @@ absl::Status SchemaWriter::WriteObject(const object& schema, const std::string& 
                    Count(schema, "maxProperties", kMaxLength, place));
   const bool has_counts = min_properties.value_or(0) > 0 || max_properties.has_value();
   if ((patterns != nullptr || names != nullptr) && has_properties) {
-    return Bad(place, "patternProperties and propertyNames beside named properties are not supported");
+    return Bad(place,
+               "patternProperties and propertyNames beside named properties are not supported");
   }
   if (patterns != nullptr) {
     if (!patterns->is_object() || patterns->get_object().size() != 1 || names != nullptr) {
-      return Bad(place, "patternProperties of more than one pattern, or beside propertyNames, is not supported");
+      return Bad(
+          place,
+          "patternProperties of more than one pattern, or beside propertyNames, is not supported");
     }
     const auto& member = *patterns->get_object().begin();
     auto pattern = PatternInJsonString(ToStd(member.key()));
     if (!pattern.ok()) return Bad(place, "patternProperties: ", pattern.status().message());
-    ASSIGN_OR_RETURN(value property, Write(member.value(), absl::StrCat(place, "/patternProperties"), depth + 1));
+    ASSIGN_OR_RETURN(value property,
+                     Write(member.value(), absl::StrCat(place, "/patternProperties"), depth + 1));
     object written;
     Put(*pattern, std::move(property), &written);
     Put("patternProperties", std::move(written), out);
@@ -472,17 +497,21 @@ absl::Status SchemaWriter::WriteObject(const object& schema, const std::string& 
     if (!names->is_object()) return Bad(place, "propertyNames is not an object");
     Put("type", value("string"), &name);
     RETURN_IF_ERROR(WriteString(names->get_object(), absl::StrCat(place, "/propertyNames"), &name));
-    if (additional != nullptr) return Bad(place, "propertyNames beside additionalProperties is not supported");
+    if (additional != nullptr)
+      return Bad(place, "propertyNames beside additionalProperties is not supported");
     Put("propertyNames", std::move(name), out);
     Put("additionalProperties", value(true), out);
   } else if (additional == nullptr) {
     // Named properties only, unless more are needed.
-    const int64_t num_named = has_properties ? static_cast<int64_t>(Find(*out, "properties")->get_object().size()) : 0;
-    Put("additionalProperties", value(!has_properties || min_properties.value_or(0) > num_named), out);
+    const int64_t num_named =
+        has_properties ? static_cast<int64_t>(Find(*out, "properties")->get_object().size()) : 0;
+    Put("additionalProperties", value(!has_properties || min_properties.value_or(0) > num_named),
+        out);
   } else if (additional->is_bool()) {
     Put("additionalProperties", *additional, out);
   } else {
-    ASSIGN_OR_RETURN(value written, Write(*additional, absl::StrCat(place, "/additionalProperties"), depth + 1));
+    ASSIGN_OR_RETURN(value written,
+                     Write(*additional, absl::StrCat(place, "/additionalProperties"), depth + 1));
     Put("additionalProperties", std::move(written), out);
   }
   if (!has_counts) return absl::OkStatus();
@@ -500,9 +529,10 @@ absl::Status WriteDefinitions(const value& root, SchemaWriter* writer, value* ou
     object written;
     for (const auto& member : definitions->get_object()) {
       const std::string_view name = ToStd(member.key());
-      ASSIGN_OR_RETURN(value schema,
-                       writer->Write(member.value(),
-                                     absl::StrCat("#/", ToAbsl(key), "/", ToAbsl(name.substr(0, 64))), 1));
+      ASSIGN_OR_RETURN(
+          value schema,
+          writer->Write(member.value(),
+                        absl::StrCat("#/", ToAbsl(key), "/", ToAbsl(name.substr(0, 64))), 1));
       Put(name, std::move(schema), &written);
     }
     Put(key, std::move(written), &out->get_object());
@@ -528,7 +558,8 @@ absl::StatusOr<value> ParseUntrustedJson(std::string_view text, size_t max_bytes
   boost::json::parse_options options;
   options.max_depth = kMaxSchemaDepth;
   boost::json::error_code error;
-  value parsed = boost::json::parse(boost::json::string_view(text.data(), text.size()), error, {}, options);
+  value parsed =
+      boost::json::parse(boost::json::string_view(text.data(), text.size()), error, {}, options);
   if (error) return absl::InvalidArgumentError(absl::StrCat("it is not JSON: ", error.message()));
   return parsed;
 }

@@ -1,8 +1,7 @@
 #include "engine/text/structural_tag.h"
 
-#include <boost/json.hpp>
-
 #include <algorithm>
+#include <boost/json.hpp>
 #include <string_view>
 #include <utility>
 
@@ -51,7 +50,8 @@ value Or(array elements) {
 }
 
 value Schema(value schema) {
-  // Blanks between the parts are bounded: a model at a high temperature may go on with them for ever.
+  // Blanks between the parts are bounded: a model at a high temperature may go on with them for
+  // ever.
   return object({{"type", "json_schema"},
                  {"json_schema", std::move(schema)},
                  {"max_whitespace_cnt", kMaxWhitespace}});
@@ -85,8 +85,8 @@ bool NamesTokens(std::string_view text) {
   return false;
 }
 
-// Refuses the library's own additions to the language: the above, and attributes of rules, of which it leaves some to
-// whoever samples.
+// Refuses the library's own additions to the language: the above, and attributes of rules, of which
+// it leaves some to whoever samples.
 absl::Status CheckGrammar(std::string_view field, std::string_view text) {
   RETURN_IF_ERROR(CheckSource(field, text));
   bool in_quotes = false;
@@ -137,7 +137,8 @@ absl::StatusOr<value> ChoiceElement(const std::vector<std::string>& choices) {
   for (size_t i = 0; i < choices.size(); ++i) {
     num_bytes += choices[i].size();
     if (num_bytes > kMaxConstraintBytes) {
-      return Bad(kField, "the choices exceed the limit of ", kMaxConstraintBytes, " bytes together");
+      return Bad(kField, "the choices exceed the limit of ", kMaxConstraintBytes,
+                 " bytes together");
     }
     RETURN_IF_ERROR(CheckSource(kField, choices[i]));
     if (i > 0) grammar += " | ";
@@ -159,10 +160,12 @@ absl::Status NormalizeTag(int depth, value* tag) {
   if (type != nullptr && type->is_string() && type->get_string() == "json_schema") {
     const value* style = members.if_contains("style");
     if (style != nullptr && !(style->is_string() && style->get_string() == "json")) {
-      return absl::InvalidArgumentError("a json_schema of another style than \"json\" is not supported");
+      return absl::InvalidArgumentError(
+          "a json_schema of another style than \"json\" is not supported");
     }
     if (members.contains("excludes") || members.contains("any_order")) {
-      return absl::InvalidArgumentError("excludes and any_order of a json_schema are not supported");
+      return absl::InvalidArgumentError(
+          "excludes and any_order of a json_schema are not supported");
     }
     value* schema = members.if_contains("json_schema");
     if (schema == nullptr) return absl::InvalidArgumentError("a json_schema has no schema");
@@ -215,7 +218,8 @@ absl::StatusOr<Tool> ReadTool(std::string_view json, const std::string& place) {
   Tool tool;
   tool.name = std::string(ToStd(name->get_string()));
   if (tool.name.size() > kMaxToolNameBytes) {
-    return Bad(place, "a name of ", tool.name.size(), " bytes exceeds the limit of ", kMaxToolNameBytes);
+    return Bad(place, "a name of ", tool.name.size(), " bytes exceeds the limit of ",
+               kMaxToolNameBytes);
   }
   const value* parameters = function->get_object().if_contains("parameters");
   value schema = parameters == nullptr || parameters->is_null() ? value(object()) : *parameters;
@@ -238,7 +242,8 @@ absl::StatusOr<std::vector<Tool>> ReadTools(const std::vector<std::string>& tool
     ASSIGN_OR_RETURN(Tool tool, ReadTool(tools_json[i], absl::StrCat("chat.tools_json[", i, "]")));
     if (name.empty() || tool.name == name) tools.push_back(std::move(tool));
   }
-  if (tools.empty()) return Bad("constraint.tool_calls.name", "no tool is called \"", name.substr(0, 128), "\"");
+  if (tools.empty())
+    return Bad("constraint.tool_calls.name", "no tool is called \"", name.substr(0, 128), "\"");
   return tools;
 }
 
@@ -247,11 +252,13 @@ value CallElement(const std::vector<Tool>& tools, const ToolCallStyle& style) {
   array calls;
   for (const Tool& tool : tools) {
     if (style.has_args_token) {
-      calls.push_back(Sequence({Text(absl::StrCat("[TOOL_CALLS]", tool.name, "[ARGS]")), Schema(tool.parameters)}));
+      calls.push_back(Sequence(
+          {Text(absl::StrCat("[TOOL_CALLS]", tool.name, "[ARGS]")), Schema(tool.parameters)}));
       continue;
     }
     const std::string name = boost::json::serialize(value(ToJson(tool.name)));
-    const char* arguments = style.format == ToolCallFormat::kLlama3Json ? "parameters" : "arguments";
+    const char* arguments =
+        style.format == ToolCallFormat::kLlama3Json ? "parameters" : "arguments";
     std::string begin = absl::StrCat("{\"name\": ", name, ", \"", arguments, "\": ");
     std::string end = "}";
     if (style.format == ToolCallFormat::kHermes) {
@@ -311,7 +318,8 @@ absl::StatusOr<value> ToolCallsElement(const Constraint& constraint,
                                        const ToolCallStyle& style, std::string_view field) {
   if (style.format == ToolCallFormat::kNone) {
     return absl::FailedPreconditionError(absl::StrCat(
-        ToAbsl(field), ": no parser is known for this model's tool calls; --tool-call-parser names one"));
+        ToAbsl(field),
+        ": no parser is known for this model's tool calls; --tool-call-parser names one"));
   }
   ASSIGN_OR_RETURN(const std::vector<Tool> tools, ReadTools(tools_json, constraint.tool, field));
   const NumCalls num_calls = constraint.single ? NumCalls::kOne : NumCalls::kOneOrMore;
@@ -350,14 +358,22 @@ absl::StatusOr<value> MakeElement(const Constraint& constraint,
 
 std::string NameOf(Constraint::Kind kind) {
   switch (kind) {
-    case Constraint::Kind::kJsonSchema: return "json_schema";
-    case Constraint::Kind::kJsonObject: return "json_object";
-    case Constraint::Kind::kRegex: return "regex";
-    case Constraint::Kind::kChoice: return "choice";
-    case Constraint::Kind::kGrammar: return "grammar";
-    case Constraint::Kind::kStructuralTag: return "structural_tag";
-    case Constraint::Kind::kToolCalls: return "tool_calls";
-    case Constraint::Kind::kNone: break;
+    case Constraint::Kind::kJsonSchema:
+      return "json_schema";
+    case Constraint::Kind::kJsonObject:
+      return "json_object";
+    case Constraint::Kind::kRegex:
+      return "regex";
+    case Constraint::Kind::kChoice:
+      return "choice";
+    case Constraint::Kind::kGrammar:
+      return "grammar";
+    case Constraint::Kind::kStructuralTag:
+      return "structural_tag";
+    case Constraint::Kind::kToolCalls:
+      return "tool_calls";
+    case Constraint::Kind::kNone:
+      break;
   }
   return "none";
 }
@@ -372,7 +388,8 @@ absl::StatusOr<std::string> MakeStructuralTag(const Constraint& constraint,
     }
     Constraint calls;
     calls.kind = Constraint::Kind::kToolCalls;
-    ASSIGN_OR_RETURN(value element, ToolCallsElement(calls, tools_json, style, "constraint.or_tool_calls"));
+    ASSIGN_OR_RETURN(value element,
+                     ToolCallsElement(calls, tools_json, style, "constraint.or_tool_calls"));
     format = Or({std::move(format), std::move(element)});
   }
   return boost::json::serialize(

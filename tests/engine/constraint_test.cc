@@ -1,7 +1,7 @@
-// Constrained answers of a real, tiny model: always a beginning of what is allowed, whole when they end by STOP, the
-// same alone and in a crowd that preempts; and what is refused, or ends, with which words.
+// Constrained answers of a real, tiny model: always a beginning of what is allowed, whole when they
+// end by STOP, the same alone and in a crowd that preempts; and what is refused, or ends, with
+// which words.
 #include <boost/json.hpp>
-
 #include <functional>
 #include <memory>
 #include <regex>
@@ -49,7 +49,8 @@ std::unique_ptr<Engine> MakeTiny(const std::filesystem::path& directory, int64_t
   return *std::move(engine);
 }
 
-GenerateRequest Ask(std::string id, Constraint constraint, uint64_t seed, int32_t max_tokens = 100) {
+GenerateRequest Ask(std::string id, Constraint constraint, uint64_t seed,
+                    int32_t max_tokens = 100) {
   GenerateRequest request;
   request.request_id = std::move(id);
   request.prompt = TextPrompt{"hi there " + std::to_string(seed)};
@@ -89,34 +90,43 @@ struct Property {
 
 std::vector<Property> Properties() {
   const auto matches = [](const char* pattern) {
-    return [regex = std::regex(pattern)](const std::string& text) { return std::regex_match(text, regex); };
+    return [regex = std::regex(pattern)](const std::string& text) {
+      return std::regex_match(text, regex);
+    };
   };
   std::vector<Property> properties;
-  properties.push_back({Make(Kind::kRegex, "[a-f]{2,6}(-[0-9]+)?"), matches("[a-f]{2,6}(-[0-9]+)?")});
-  properties.push_back({Make(Kind::kGrammar, "root ::= \"(\" root? \")\" | [xyz]"), [](const std::string& text) {
-                          int depth = 0;
-                          for (char c : text) {
-                            depth += c == '(' ? 1 : c == ')' ? -1 : 0;
-                            if (depth < 0) return false;
-                          }
-                          return depth == 0;
-                        }});
+  properties.push_back(
+      {Make(Kind::kRegex, "[a-f]{2,6}(-[0-9]+)?"), matches("[a-f]{2,6}(-[0-9]+)?")});
+  properties.push_back(
+      {Make(Kind::kGrammar, "root ::= \"(\" root? \")\" | [xyz]"), [](const std::string& text) {
+         int depth = 0;
+         for (char c : text) {
+           depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+           if (depth < 0) return false;
+         }
+         return depth == 0;
+       }});
   properties.push_back({Make(Kind::kJsonObject, ""), IsJson});
-  properties.push_back({Make(Kind::kJsonSchema, R"({"type":"array","items":{"type":"integer","minimum":-3,"maximum":250},
-      "minItems":1,"maxItems":4})"), [](const std::string& text) {
-                          boost::json::error_code error;
-                          const boost::json::value value = boost::json::parse(text, error);
-                          if (error || !value.is_array() || value.get_array().empty() ||
-                              value.get_array().size() > 4) {
-                            return false;
-                          }
-                          for (const auto& item : value.get_array()) {
-                            if (!item.is_int64() || item.get_int64() < -3 || item.get_int64() > 250) return false;
-                          }
-                          return true;
-                        }});
-  properties.push_back({Make(Kind::kJsonSchema, R"({"type":"object","properties":{"k":{"type":"string","maxLength":6},
-      "on":{"type":"boolean"}},"required":["k","on"]})"), [](const std::string& text) {
+  properties.push_back(
+      {Make(Kind::kJsonSchema,
+            R"({"type":"array","items":{"type":"integer","minimum":-3,"maximum":250},
+      "minItems":1,"maxItems":4})"),
+       [](const std::string& text) {
+         boost::json::error_code error;
+         const boost::json::value value = boost::json::parse(text, error);
+         if (error || !value.is_array() || value.get_array().empty() ||
+             value.get_array().size() > 4) {
+           return false;
+         }
+         for (const auto& item : value.get_array()) {
+           if (!item.is_int64() || item.get_int64() < -3 || item.get_int64() > 250) return false;
+         }
+         return true;
+       }});
+  properties.push_back({Make(Kind::kJsonSchema,
+                             R"({"type":"object","properties":{"k":{"type":"string","maxLength":6},
+      "on":{"type":"boolean"}},"required":["k","on"]})"),
+                        [](const std::string& text) {
                           boost::json::error_code error;
                           const boost::json::value value = boost::json::parse(text, error);
                           return !error && value.is_object() && value.get_object().size() == 2 &&
@@ -143,7 +153,8 @@ TEST_CASE("whole answers keep their constraint, among free ones and under preemp
   std::vector<std::shared_ptr<RecordingSink>> free_sinks;
   for (int i = 0; i < 90; ++i) {
     const Property& property = properties[static_cast<size_t>(i) % properties.size()];
-    running.push_back({Start(engine.get(), Ask("c" + std::to_string(i), property.constraint, i)), &property});
+    running.push_back(
+        {Start(engine.get(), Ask("c" + std::to_string(i), property.constraint, i)), &property});
     if (i % 3 == 0) {
       free_sinks.push_back(Start(engine.get(), Ask("f" + std::to_string(i), Constraint(), i)));
     }
@@ -152,7 +163,8 @@ TEST_CASE("whole answers keep their constraint, among free ones and under preemp
   for (const Running& run : running) {
     const RecordingSink::Record record = run.sink->WaitForEnd();
     REQUIRE(record.finished.has_value());
-    INFO(NameOf(run.property->constraint.kind) << ": " << record.text() << " " << record.finished->error);
+    INFO(NameOf(run.property->constraint.kind)
+         << ": " << record.text() << " " << record.finished->error);
     CHECK(record.finished->reason != FinishReason::kError);
     if (record.finished->reason != FinishReason::kStop) continue;
     ++num_whole;

@@ -17,7 +17,8 @@ namespace {
 using testing::FakeTokenizer;
 
 std::string Regex(const std::string& pattern) {
-  return "{\"type\":\"structural_tag\",\"format\":{\"type\":\"regex\",\"pattern\":\"" + pattern + "\"}}";
+  return "{\"type\":\"structural_tag\",\"format\":{\"type\":\"regex\",\"pattern\":\"" + pattern +
+         "\"}}";
 }
 
 TEST_CASE("equal sources are compiled once, and errors are not kept", "[engine]") {
@@ -56,7 +57,8 @@ TEST_CASE("every caller is answered once, also when the cache ends", "[engine]")
 
 TEST_CASE("a marker of calls is text where calls are meant, and there only", "[engine]") {
   const FakeTokenizer tokenizer;
-  GrammarCache cache(&tokenizer, tokenizer.vocab_size(), {FakeTokenizer::kEos}, {FakeTokenizer::kBos});
+  GrammarCache cache(&tokenizer, tokenizer.vocab_size(), {FakeTokenizer::kEos},
+                     {FakeTokenizer::kBos});
   for (const auto markers : {GrammarCache::Markers::kHidden, GrammarCache::Markers::kShown}) {
     const auto grammar = cache.CompileNow(Regex("<bos>x"), markers);
     REQUIRE(grammar.ok());

@@ -1,5 +1,5 @@
-// Any text as any kind of constraint: it is refused, or compiled within its budget and followed for a while, and what the
-// mask allows is accepted.
+// Any text as any kind of constraint: it is refused, or compiled within its budget and followed for
+// a while, and what the mask allows is accepted.
 //
 // The first byte chooses the kind, the second seeds the tokens; the rest is the source.
 #include <cstddef>

@@ -29,7 +29,8 @@ TEST_CASE("a regex is kept over the whole answer", "[text]") {
 TEST_CASE("an answer is one of the choices, whatever characters they are made of", "[text]") {
   const GrammarUnderTest under_test;
   Constraint choice = MakeConstraint(Kind::kChoice);
-  choice.choices = {"yes", "yes, \"really\"", "n\\o\n\t", "\xc3\xa9t\xc3\xa9 \xe2\x82\xac", "[a-z]* | x"};
+  choice.choices = {"yes", "yes, \"really\"", "n\\o\n\t", "\xc3\xa9t\xc3\xa9 \xe2\x82\xac",
+                    "[a-z]* | x"};
   for (const std::string& text : choice.choices) CHECK(under_test.IsWhole(choice, text));
   CHECK(under_test.FitOf(choice, "no") == Fit::kNo);
   CHECK(under_test.FitOf(choice, "") == Fit::kBeginning);
@@ -105,7 +106,8 @@ TEST_CASE("a hostile source is refused, or compiled within its budget", "[text]"
   std::string groups(5'000, '(');
   groups += "a" + std::string(5'000, ')');
   std::string chain;
-  for (int i = 0; i < 6'000; ++i) chain += "r" + std::to_string(i) + "::=r" + std::to_string(i + 1) + "\n";
+  for (int i = 0; i < 6'000; ++i)
+    chain += "r" + std::to_string(i) + "::=r" + std::to_string(i + 1) + "\n";
   chain = "root::=r0\n" + chain + "r6000::=\"a\"";
   std::string optional_chain;
   for (int i = 0; i < 4'000; ++i) {
@@ -116,8 +118,9 @@ TEST_CASE("a hostile source is refused, or compiled within its budget", "[text]"
   for (int i = 0; i < 2'000; ++i) stars = "(" + stars + ")*";
   std::string references = "{\"$ref\":\"#/$defs/r0\",\"$defs\":{";
   for (int i = 0; i < 1'500; ++i) {
-    references += "\"r" + std::to_string(i) + "\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/r" +
-                  std::to_string(i + 1) + "\"}},";
+    references += "\"r" + std::to_string(i) +
+                  "\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/r" + std::to_string(i + 1) +
+                  "\"}},";
   }
   references += "\"r1500\":{\"type\":\"null\"}}}";
   std::string alternatives = "a";
@@ -132,8 +135,9 @@ TEST_CASE("a hostile source is refused, or compiled within its budget", "[text]"
       MakeConstraint(Kind::kJsonSchema, "{\"items\":" + deep),
       MakeConstraint(Kind::kJsonSchema, huge_enum),
       MakeConstraint(Kind::kJsonSchema, R"({"$ref":"#"})"),
-      MakeConstraint(Kind::kJsonSchema,
-                     R"({"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}})"),
+      MakeConstraint(
+          Kind::kJsonSchema,
+          R"({"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}})"),
       MakeConstraint(Kind::kJsonSchema, R"({"type":"string","maxLength":1000000})"),
       MakeConstraint(Kind::kJsonSchema, std::string("{\0}", 3)),
       MakeConstraint(Kind::kRegex, "a{1,1000000}"),
@@ -160,7 +164,8 @@ TEST_CASE("a hostile source is refused, or compiled within its budget", "[text]"
     INFO(NameOf(source.kind) << " " << source.text.substr(0, 60));
     const auto grammar = under_test.Compile(source, {}, {}, limits);
     if (!grammar.ok()) {
-      CHECK((absl::IsInvalidArgument(grammar.status()) || absl::IsResourceExhausted(grammar.status())));
+      CHECK((absl::IsInvalidArgument(grammar.status()) ||
+             absl::IsResourceExhausted(grammar.status())));
       CHECK(grammar.status().message().size() < 1000);
       continue;
     }
@@ -168,15 +173,19 @@ TEST_CASE("a hostile source is refused, or compiled within its budget", "[text]"
     auto matcher = under_test.Matcher(*grammar);
     for (int i = 0; i < 50; ++i) {
       const std::vector<int32_t> allowed = under_test.Allowed(matcher.get());
-      if (allowed.empty() || !matcher->Accept(allowed[static_cast<size_t>(i) % allowed.size()]).ok()) break;
+      if (allowed.empty() ||
+          !matcher->Accept(allowed[static_cast<size_t>(i) % allowed.size()]).ok())
+        break;
     }
   }
 }
 
-TEST_CASE("an allocation that fails anywhere in a compilation is an error and nothing more", "[text]") {
+TEST_CASE("an allocation that fails anywhere in a compilation is an error and nothing more",
+          "[text]") {
   const GrammarUnderTest under_test({"{\"", "\": ", "true", "}\n"});
   const Constraint sources[] = {
-      MakeConstraint(Kind::kJsonSchema, R"({"type":"object","properties":{"a":{"type":"string","pattern":"x+"},
+      MakeConstraint(Kind::kJsonSchema,
+                     R"({"type":"object","properties":{"a":{"type":"string","pattern":"x+"},
           "b":{"anyOf":[{"type":"number"},{"type":"array","items":{"enum":[1,"x"]}}]}},"required":["a"]})"),
       MakeConstraint(Kind::kGrammar, "root ::= (\"a\" | b)+\nb ::= [^x] b | \"\""),
   };

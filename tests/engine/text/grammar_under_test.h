@@ -23,7 +23,8 @@ inline Constraint MakeConstraint(Constraint::Kind kind, std::string text = "") {
 
 class GrammarUnderTest {
  public:
-  // `pieces` are ids from FakeTokenizer::kFirstPiece on. The vocabulary has 40 rows more than the tokenizer.
+  // `pieces` are ids from FakeTokenizer::kFirstPiece on. The vocabulary has 40 rows more than the
+  // tokenizer.
   explicit GrammarUnderTest(std::vector<std::string> pieces = {})
       : tokenizer_(std::move(pieces)),
         num_tokens_(tokenizer_.vocab_size() + 40),
@@ -63,7 +64,8 @@ class GrammarUnderTest {
     return false;
   }
 
-  // Feeds `text` byte by byte, each after looking at the mask. False at the first byte that may not come.
+  // Feeds `text` byte by byte, each after looking at the mask. False at the first byte that may not
+  // come.
   bool Feed(TokenMatcher* matcher, std::string_view text) const {
     for (char c : text) {
       const int32_t token = static_cast<unsigned char>(c);

@@ -1,8 +1,10 @@
-// Schemas: what is written down for the grammar library, what is refused and how, and what then may come.
+// Schemas: what is written down for the grammar library, what is refused and how, and what then may
+// come.
+#include "engine/text/json_schema.h"
+
 #include <string>
 
 #include "engine/text/json_pattern.h"
-#include "engine/text/json_schema.h"
 #include "tests/engine/text/grammar_under_test.h"
 // Last, as base/check.h and Catch2 both name a CHECK and a test means Catch2's.
 #undef CHECK
@@ -36,10 +38,12 @@ TEST_CASE("what the library would leave out is refused with its place", "[text]"
   CHECK(Written(R"({"allOf":[{"type":"object"},{"required":["a"]}]})") ==
         "#: allOf of more than one schema is not supported");
   CHECK(Written(R"({"$ref":"http://example.com/x"})") == "#: $ref reaches outside of the schema");
-  CHECK(Written(R"({"$ref":"#/$defs/b","$defs":{"a":{}}})") == "#: $ref finds nothing at #/$defs/b");
+  CHECK(Written(R"({"$ref":"#/$defs/b","$defs":{"a":{}}})") ==
+        "#: $ref finds nothing at #/$defs/b");
   CHECK(Written(R"({"type":"strin"})").find("type is none of") != std::string::npos);
   CHECK(Written(R"({"type":"string","minLength":-1})") == "#: minLength is not a count");
-  CHECK(Written(R"({"type":"string","minLength":5,"maxLength":4})") == "#: minLength exceeds maxLength");
+  CHECK(Written(R"({"type":"string","minLength":5,"maxLength":4})") ==
+        "#: minLength exceeds maxLength");
   CHECK(Written("false") == "#: allows nothing");
   CHECK(Written("[]") == "#: is neither an object nor true or false");
 }
@@ -53,8 +57,9 @@ TEST_CASE("a schema is written so that nothing in it is left to a default", "[te
   CHECK(Written(R"({"type":"string","enum":["a",1]})") == R"({"enum":["a"]})");
   CHECK(Written(R"({"type":["string","null"],"maxLength":3})") ==
         R"({"anyOf":[{"type":"string","pattern":"[^\"\\\\\\x00-\\x1f]{0,3}"},{"type":"null"}]})");
-  CHECK(Written(R"({"required":["b"],"properties":{"a":{}}})") ==
-        R"({"type":"object","required":["b"],"properties":{"a":{},"b":{}},"additionalProperties":false})");
+  CHECK(
+      Written(R"({"required":["b"],"properties":{"a":{}}})") ==
+      R"({"type":"object","required":["b"],"properties":{"a":{},"b":{}},"additionalProperties":false})");
 }
 
 TEST_CASE("patterns lose what JSON escapes, or are refused", "[text]") {
@@ -62,17 +67,19 @@ TEST_CASE("patterns lose what JSON escapes, or are refused", "[text]") {
   CHECK(*PatternInJsonString("[^a]\\D\\S") ==
         R"([^a"\\\x00-\x1f][^0-9"\\\x00-\x1f][^ "\\\x00-\x1f])");
   CHECK(*PatternInJsonString("(?:a|b){2,3}?") == "(a|b){2,3}");
-  for (const char* pattern : {"a\"", "\\\\", "\\n", "(?=a)", "(?<n>a)", "\\1", "\\bx", "a^b", "a$b", "(", "a)", "[a",
-                              "*a", "a{1,99999}", "a{x}", "[\\n]", "a\\"}) {
+  for (const char* pattern : {"a\"", "\\\\", "\\n", "(?=a)", "(?<n>a)", "\\1", "\\bx", "a^b", "a$b",
+                              "(", "a)", "[a", "*a", "a{1,99999}", "a{x}", "[\\n]", "a\\"}) {
     INFO(pattern);
     CHECK_FALSE(PatternInJsonString(pattern).ok());
   }
 }
 
-TEST_CASE("a string of bounded length or of a pattern holds no character that JSON escapes", "[text]") {
+TEST_CASE("a string of bounded length or of a pattern holds no character that JSON escapes",
+          "[text]") {
   const GrammarUnderTest under_test;
-  for (const char* schema : {R"({"type":"string","maxLength":9})", R"({"type":"string","pattern":".*"})",
-                             R"({"type":"string","pattern":"[^x]+"})", R"({"type":"string","pattern":"\\S+"})"}) {
+  for (const char* schema :
+       {R"({"type":"string","maxLength":9})", R"({"type":"string","pattern":".*"})",
+        R"({"type":"string","pattern":"[^x]+"})", R"({"type":"string","pattern":"\\S+"})"}) {
     const Constraint constraint = MakeConstraint(Constraint::Kind::kJsonSchema, schema);
     INFO(schema);
     CHECK(under_test.IsWhole(constraint, "\"ab\xc3\xa9\""));
@@ -101,8 +108,8 @@ TEST_CASE("schemas allow what they say", "[text]") {
   CHECK(fits(R"({"oneOf":[{"type":"string"},{"type":"integer"}]})", "7") == Fit::kWhole);
   CHECK(fits(R"({"const":{"a":[1,2]}})", R"({"a")") != Fit::kNo);
   CHECK(fits(R"({"type":"string","format":"date"})", "\"2024-13") == Fit::kNo);
-  CHECK(fits(R"({"type":"object","properties":{"a":{"type":"null"}},"required":["a","b"]})", R"({"a": null})") ==
-        Fit::kNo);
+  CHECK(fits(R"({"type":"object","properties":{"a":{"type":"null"}},"required":["a","b"]})",
+             R"({"a": null})") == Fit::kNo);
 }
 
 TEST_CASE("schemas of one value that overlap are refused as oneOf", "[text]") {

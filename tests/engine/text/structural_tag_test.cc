@@ -37,11 +37,13 @@ const Example kExamples[] = {
      "Let me look. "},
     {{ToolCallFormat::kLlama3Json, false},
      "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}",
-     "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}; {\"name\": \"now\", \"parameters\": {}}",
+     "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}; {\"name\": \"now\", "
+     "\"parameters\": {}}",
      ""},
     {{ToolCallFormat::kMistral, false},
      "[TOOL_CALLS][{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}]",
-     "[TOOL_CALLS][{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}, {\"name\": \"now\", \"arguments\": {}}]",
+     "[TOOL_CALLS][{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}, {\"name\": "
+     "\"now\", \"arguments\": {}}]",
      "Let me look. "},
     {{ToolCallFormat::kMistral, true},
      "[TOOL_CALLS]get_weather[ARGS]{\"city\": \"Rome\"}",
@@ -100,7 +102,8 @@ TEST_CASE("optional calls leave text free, but what begins as a call is a valid 
 TEST_CASE("an answer may be the schema's or calls instead", "[text]") {
   const GrammarUnderTest under_test;
   for (const Example& example : kExamples) {
-    Constraint schema = MakeConstraint(Kind::kJsonSchema, R"({"type":"array","items":{"type":"integer"}})");
+    Constraint schema =
+        MakeConstraint(Kind::kJsonSchema, R"({"type":"array","items":{"type":"integer"}})");
     schema.or_tool_calls = true;
     CHECK(under_test.IsWhole(schema, "[1, 2]", kTools, example.style));
     CHECK(under_test.IsWhole(schema, example.two, kTools, example.style));
@@ -119,9 +122,11 @@ TEST_CASE("rules over token ids and attributes of rules are refused", "[text]") 
   CHECK(refused(Kind::kStructuralTag, R"({"format":{"type":"token","token":256}})"));
   CHECK(refused(Kind::kStructuralTag,
                 R"({"format":{"type":"sequence","elements":[{"type":"any_tokens"}]}})"));
-  CHECK(refused(Kind::kStructuralTag, R"json({"format":{"type":"grammar","grammar":"root ::= Token(2)"}})json"));
   CHECK(refused(Kind::kStructuralTag,
-                R"({"format":{"type":"json_schema","json_schema":{"type":"array","uniqueItems":true}}})"));
+                R"json({"format":{"type":"grammar","grammar":"root ::= Token(2)"}})json"));
+  CHECK(refused(
+      Kind::kStructuralTag,
+      R"({"format":{"type":"json_schema","json_schema":{"type":"array","uniqueItems":true}}})"));
 }
 
 TEST_CASE("calls that cannot be made are refused by name", "[text]") {
@@ -134,8 +139,8 @@ TEST_CASE("calls that cannot be made are refused by name", "[text]") {
   CHECK(MakeStructuralTag(calls, kTools, hermes).status().message() ==
         "constraint.tool_calls.name: no tool is called \"fly\"");
   calls.tool = "";
-  const auto bad = MakeStructuralTag(
-      calls, {R"({"function":{"name":"f","parameters":{"not":{}}}})"}, hermes);
+  const auto bad =
+      MakeStructuralTag(calls, {R"({"function":{"name":"f","parameters":{"not":{}}}})"}, hermes);
   CHECK(bad.status().message() == "chat.tools_json[0].parameters: #: not is not supported");
   CHECK_FALSE(MakeStructuralTag(calls, {"{}"}, hermes).ok());
   CHECK_FALSE(MakeStructuralTag(calls, {"["}, hermes).ok());
