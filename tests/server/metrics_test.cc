@@ -270,7 +270,9 @@ TEST_CASE("a client that goes away is counted as an abort", "[server]") {
   TestDaemon daemon;
   daemon.engine->HoldRounds();
   grpc::ClientContext context;
-  auto reader = daemon.stub->Generate(&context, TextRequest("a", 100));
+  v1::GenerateRequest request = TextRequest("a", 100);
+  request.set_request_id("gone");
+  auto reader = daemon.stub->Generate(&context, request);
   v1::GenerateEvent event;
   daemon.engine->LetRounds(2);
   REQUIRE(reader->Read(&event));
@@ -278,6 +280,7 @@ TEST_CASE("a client that goes away is counted as an abort", "[server]") {
   while (reader->Read(&event)) {
   }
   reader->Finish();
+  REQUIRE(daemon.engine->WaitCancelCalled("gone"));
   daemon.engine->ReleaseRounds();
   REQUIRE(daemon.engine->WaitIdle(absl::Seconds(10)));
   const auto samples = GetMetrics(daemon.daemon.get());
