@@ -148,6 +148,7 @@ ROUTES = [  # method, path, body, scopes; "" is public
     ("POST", "/messages/count_tokens", {"model": "m", "messages": [{"role": "user", "content": "a"}]}, "infer tokenize"),
     ("POST", "/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "a"}]}, "infer tokenize"),
     ("POST", "/apply-template", {"messages": [{"role": "user", "content": "a"}]}, "infer tokenize"),
+    ("GET", "/tokenizer_info", None, " ".join(SCOPES)),
     ("GET", "/metrics", None, "metrics admin"), ("GET", "/openapi.json", None, ""),
     # Bad requests: a stranger is told so before anything is read.
     ("POST", "/completions", b"{", "infer"), ("POST", "/chat/completions", {"messages": 3}, "infer"), ("POST", "/tokenize", b"\xff", "infer tokenize"),
