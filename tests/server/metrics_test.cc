@@ -254,6 +254,7 @@ TEST_CASE("GetMetrics counts what was generated and what was refused", "[server]
   REQUIRE_FALSE(Generate(daemon.stub.get(), two).status.ok());
   daemon.engine->RefuseNext(absl::ResourceExhaustedError("full"));
   REQUIRE_FALSE(Generate(daemon.stub.get(), TextRequest("a", 3)).status.ok());
+  REQUIRE(daemon.engine->WaitIdle(absl::Seconds(10)));  // its counters follow the answers
   const auto samples = GetMetrics(daemon.daemon.get());
   CHECK(samples.at(Ours("request_success_total", ",finished_reason=\"length\"")) == 2);
   CHECK(samples.at(Ours("request_generation_tokens_sum")) == 7);
