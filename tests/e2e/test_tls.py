@@ -143,6 +143,11 @@ def test_a_certificate_is_replaced_under_traffic(authority, pb):
                 except Exception as failure:  # noqa: BLE001: any failure is the test's
                     failures.append(repr(failure))
 
+        def both_say(words):  # gRPC and HTTP each look, and say it once
+            deadline = time.monotonic() + 30
+            while daemon.log.count(words) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
+
         kept = httpx.Client(verify=context)
         assert kept.get(daemon.https + "/health").status_code == 200
         caller = threading.Thread(target=call_over_and_over)
@@ -150,16 +155,13 @@ def test_a_certificate_is_replaced_under_traffic(authority, pb):
         try:
             assert daemon.served_name() == "before"
             daemon.replace("after")
-            daemon.wait_line("TLS took the new certificate")
+            both_say("TLS took the new certificate")
             assert daemon.served_name() == "after"
             put("garbage", daemon.key)
             daemon.wait_line("TLS goes on with the certificate that it has")
             assert daemon.served_name() == "after"
             assert kept.get(daemon.https + "/health").status_code == 200
-            # gRPC and HTTP each look, and say it once.
-            deadline = time.monotonic() + 30
-            while daemon.log.count("TLS goes on with") < 2 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            both_say("TLS goes on with")
         finally:
             stop.set()
             caller.join()
