@@ -10,7 +10,7 @@ namespace fastgen {
 MaskFiller::MaskFiller(int32_t num_slots, int64_t vocab)
     : num_words_(static_cast<size_t>(CeilDiv<int64_t>(vocab, 32))),
       slots_(static_cast<size_t>(num_slots)) {
-  queue_.reserve(static_cast<size_t>(num_slots) * 2);
+  queue_.reserve(static_cast<size_t>(num_slots));
 }
 
 MaskFiller::~MaskFiller() {
@@ -53,8 +53,9 @@ absl::Status MaskFiller::Wait(int32_t slot_index, absl::Span<uint32_t>* mask) {
 void MaskFiller::Enqueue(int32_t slot_index) {
   if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
   MutexLock lock(&mutex_);
-  slots_[static_cast<size_t>(slot_index)].state = State::kQueued;
-  queue_.push_back(slot_index);
+  Slot& slot = slots_[static_cast<size_t>(slot_index)];
+  slot.state = State::kQueued;
+  if (!std::exchange(slot.is_listed, true)) queue_.push_back(slot_index);
   has_work_.Signal();
 }
 
@@ -90,6 +91,7 @@ void MaskFiller::Run() {
       if (stopping_) return;
       slot = &slots_[static_cast<size_t>(queue_.front())];
       queue_.erase(queue_.begin());
+      slot->is_listed = false;
       if (slot->state != State::kQueued) continue;
       slot->state = State::kRunning;
     }

@@ -40,6 +40,7 @@ class MaskFiller {
  private:
   enum class State { kIdle, kQueued, kRunning };
   struct Slot {
+    bool is_listed = false;      // in queue_; guarded by mutex_
     State state = State::kIdle;  // guarded by mutex_; the rest belongs to whoever made it kRunning,
                                  // or, when kIdle, to the executor
     std::shared_ptr<const TokenConstraint> constraint;
@@ -60,7 +61,7 @@ class MaskFiller {
   Mutex mutex_;
   CondVar has_work_;                                    // queue_ is not empty, or stopping_
   CondVar has_done_;                                    // a slot went from kRunning to kIdle
-  std::vector<int32_t> queue_ ABSL_GUARDED_BY(mutex_);  // may name slots that are no longer kQueued
+  std::vector<int32_t> queue_ ABSL_GUARDED_BY(mutex_);  // each once; some may no longer be kQueued
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: it uses everything above
 };

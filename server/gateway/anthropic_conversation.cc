@@ -86,22 +86,11 @@ std::string ConversationReader::TextOf(JsonFields* block, std::string_view name)
 
 void ConversationReader::ReadBlocks(JsonFields* owner, std::string_view name,
                                     const ReadBlock& read) {
-  const json::array* blocks = owner->Array(name, kMaxBlocks);
-  if (blocks == nullptr) return;
-  for (size_t i = 0; i < blocks->size() && owner->ok(); ++i) {
-    const std::string path = absl::StrCat(owner->PathOf(name), "[", i, "]");
-    const json::object* object = (*blocks)[i].if_object();
-    if (object == nullptr) {
-      owner->Fail(name,
-                  absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*blocks)[i]))),
-                  "invalid_type");
-      return;
-    }
-    JsonFields block(*object, path, owner->error());
-    read(&block, block.String("type").value_or(""));
-    block.Accept({"cache_control"});
-    block.AppendUnknown(ignored_);
-  }
+  owner->EachObject(name, kMaxBlocks, [&](JsonFields* block) {
+    read(block, block->String("type").value_or(""));
+    block->Accept({"cache_control"});
+    block->AppendUnknown(ignored_);
+  });
 }
 
 std::optional<std::string> ConversationReader::ReadText(JsonFields* owner, std::string_view name) {
@@ -220,24 +209,14 @@ void ConversationReader::Finish() {
 void ReadConversation(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored) {
   ConversationReader reader(chat, ignored);
   reader.ReadSystem(fields);
-  const json::array* messages = fields->Array("messages", kMaxMessages);
-  if (messages == nullptr) {
+  if (fields->Find("messages") == nullptr) {
     fields->Fail("messages", "messages is missing", "missing");
     return;
   }
-  if (messages->empty()) fields->Fail("messages", "messages must not be empty");
-  for (size_t i = 0; i < messages->size() && fields->ok(); ++i) {
-    const std::string path = absl::StrCat("messages[", i, "]");
-    const json::object* object = (*messages)[i].if_object();
-    if (object == nullptr) {
-      fields->Fail("messages",
-                   absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*messages)[i]))),
-                   "invalid_type");
-      return;
-    }
-    JsonFields message(*object, path, fields->error());
-    reader.ReadMessage(&message);
-  }
+  const bool read = fields->EachObject("messages", kMaxMessages,
+                                       [&](JsonFields* message) { reader.ReadMessage(message); });
+  if (!read) return;
+  if (chat->messages().empty()) fields->Fail("messages", "messages must not be empty");
   reader.Finish();
 }
 

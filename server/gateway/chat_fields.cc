@@ -68,27 +68,19 @@ void ReadContent(JsonFields* message, v1::ChatMessage* out, std::vector<std::str
 }
 
 void ReadToolCalls(JsonFields* message, v1::ChatMessage* out, std::vector<std::string>* ignored) {
-  const json::array* calls = message->Array("tool_calls", kMaxTools);
-  if (calls == nullptr) return;
-  for (size_t i = 0; i < calls->size(); ++i) {
-    const std::string name = absl::StrCat("tool_calls[", i, "]");
-    if (!(*calls)[i].is_object()) {
-      message->Fail(name, absl::StrCat(name, " must be an object"), "invalid_type");
+  message->EachObject("tool_calls", kMaxTools, [&](JsonFields* call) {
+    if (call->String("type").value_or("") != "function") {
+      call->Fail("type", "a tool call must have the type \"function\"", "unsupported_parameter");
       return;
     }
-    JsonFields call((*calls)[i].get_object(), message->PathOf(name), message->error());
-    if (call.String("type").value_or("") != "function") {
-      call.Fail("type", "a tool call must have the type \"function\"", "unsupported_parameter");
-      return;
-    }
-    const json::object* object = call.Object("function");
+    const json::object* object = call->Object("function");
     if (object == nullptr) {
-      call.Fail("function", "a tool call needs a function", "missing");
+      call->Fail("function", "a tool call needs a function", "missing");
       return;
     }
-    JsonFields function(*object, call.PathOf("function"), message->error());
+    JsonFields function(*object, call->PathOf("function"), message->error());
     v1::ToolCall* tool_call = out->add_tool_calls();
-    tool_call->set_id(call.String("id").value_or(""));
+    tool_call->set_id(call->String("id").value_or(""));
     tool_call->set_name(function.String("name").value_or(""));
     if (tool_call->name().empty())
       function.Fail("name", "a tool call's function needs a name", "missing");
@@ -99,8 +91,8 @@ void ReadToolCalls(JsonFields* message, v1::ChatMessage* out, std::vector<std::s
       tool_call->set_arguments_json(function.String("arguments").value_or("{}"));
     }
     function.AppendUnknown(ignored);
-    call.AppendUnknown(ignored);
-  }
+    call->AppendUnknown(ignored);
+  });
 }
 
 void ReadMessage(JsonFields* message, v1::ChatMessage* out, std::vector<std::string>* ignored) {
@@ -224,23 +216,15 @@ ToolUse ReadTools(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* 
 }  // namespace
 
 ToolUse ReadChat(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* ignored) {
-  const json::array* messages = fields->Array("messages", kMaxMessages);
-  if (messages == nullptr) {
+  if (fields->Find("messages") == nullptr) {
     fields->Fail("messages", "messages is missing", "missing");
     return {};
   }
-  if (messages->empty()) fields->Fail("messages", "messages must not be empty");
-  for (size_t i = 0; i < messages->size() && fields->ok(); ++i) {
-    const std::string path = absl::StrCat("messages[", i, "]");
-    if (!(*messages)[i].is_object()) {
-      fields->Fail(path,
-                   absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*messages)[i]))),
-                   "invalid_type");
-      return {};
-    }
-    JsonFields message((*messages)[i].get_object(), path, fields->error());
-    ReadMessage(&message, chat->add_messages(), ignored);
-  }
+  const bool read = fields->EachObject("messages", kMaxMessages, [&](JsonFields* message) {
+    ReadMessage(message, chat->add_messages(), ignored);
+  });
+  if (!read) return {};
+  if (chat->messages().empty()) fields->Fail("messages", "messages must not be empty");
   ToolUse use = ReadTools(fields, chat, ignored);
   if (const json::object* kwargs = fields->Object("chat_template_kwargs")) {
     chat->set_chat_template_kwargs_json(json::serialize(*kwargs));

@@ -223,6 +223,25 @@ const json::array* JsonFields::Array(std::string_view name, size_t max_items) {
   return &value->get_array();
 }
 
+bool JsonFields::EachObject(std::string_view name, size_t max_items,
+                            const std::function<void(JsonFields*)>& read) {
+  const json::array* array = Array(name, max_items);
+  if (array == nullptr) return false;
+  for (size_t i = 0; i < array->size() && ok(); ++i) {
+    const std::string item = absl::StrCat(ToAbsl(name), "[", i, "]");
+    const json::object* object = (*array)[i].if_object();
+    if (object == nullptr) {
+      Fail(item,
+           absl::StrCat(PathOf(item), " must be an object, not ", ToAbsl(KindOf((*array)[i]))),
+           "invalid_type");
+      return false;
+    }
+    JsonFields fields(*object, PathOf(item), error_);
+    read(&fields);
+  }
+  return ok();
+}
+
 std::optional<std::vector<std::string>> JsonFields::Strings(std::string_view name,
                                                             size_t max_items) {
   const json::array* array = Array(name, max_items);

@@ -11,6 +11,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -41,6 +42,10 @@ class JsonFields {
   std::optional<std::string> String(std::string_view name);
   const boost::json::object* Object(std::string_view name);
   const boost::json::array* Array(std::string_view name, size_t max_items);
+  // Reads each item of a list of objects, until one fails. False without the list, or with an
+  // error.
+  bool EachObject(std::string_view name, size_t max_items,
+                  const std::function<void(JsonFields*)>& read);
   std::optional<std::vector<std::string>> Strings(std::string_view name, size_t max_items);
   // Token ids.
   std::optional<std::vector<int32_t>> Ids(std::string_view name, size_t max_items);

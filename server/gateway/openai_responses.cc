@@ -90,21 +90,10 @@ ToolUse ReadTools(JsonFields* fields, v1::Chat* chat, std::vector<std::string>* 
   ToolUse use;
   use.choice = ToolUse::Choice::kAuto;
   use.parallel = fields->Bool("parallel_tool_calls").value_or(true);
-  if (const json::array* tools = fields->Array("tools", kMaxFunctionTools)) {
-    for (size_t i = 0; i < tools->size() && fields->ok(); ++i) {
-      const std::string path = absl::StrCat("tools[", i, "]");
-      const json::object* object = (*tools)[i].if_object();
-      if (object == nullptr) {
-        fields->Fail("tools",
-                     absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*tools)[i]))),
-                     "invalid_type");
-        return use;
-      }
-      JsonFields tool(*object, path, fields->error());
-      ReadTool(&tool, &use, chat);
-      tool.AppendUnknown(ignored);
-    }
-  }
+  fields->EachObject("tools", kMaxFunctionTools, [&](JsonFields* tool) {
+    ReadTool(tool, &use, chat);
+    tool->AppendUnknown(ignored);
+  });
   ReadToolChoice(fields, &use, ignored);
   SettleToolChoice(fields, &use);
   return use;

@@ -223,21 +223,8 @@ void ReadResponsesInput(JsonFields* fields, v1::Chat* chat, std::vector<std::str
         "invalid_type");
     return;
   }
-  const json::array* items = fields->Array("input", kMaxItems);
-  if (items == nullptr) return;
-  if (items->empty()) fields->Fail("input", "input must not be empty");
-  for (size_t i = 0; i < items->size() && fields->ok(); ++i) {
-    const std::string path = absl::StrCat("input[", i, "]");
-    const json::object* object = (*items)[i].if_object();
-    if (object == nullptr) {
-      fields->Fail("input",
-                   absl::StrCat(path, " must be an object, not ", ToAbsl(KindOf((*items)[i]))),
-                   "invalid_type");
-      return;
-    }
-    JsonFields item(*object, path, fields->error());
-    reader.ReadItem(&item);
-  }
+  if (input->get_array().empty()) fields->Fail("input", "input must not be empty");
+  fields->EachObject("input", kMaxItems, [&](JsonFields* item) { reader.ReadItem(item); });
 }
 
 }  // namespace fastgen::gateway

@@ -88,8 +88,8 @@ bool IsPublic(const RouteRow& row) {
   return row.path == "/health" || row.path == "/version" || row.path == "/openapi.json";
 }
 
-// An id's key among the resumable streams: whoever shows another API key means another request. The key itself is not
-// kept.
+// An id's key among the resumable streams: whoever shows another API key means another request. The
+// key itself is not kept.
 std::string StreamKey(const HttpRequest& request, const std::string& request_id) {
   std::string credentials;
   for (const auto& [name, value] : request.metadata) {
@@ -159,7 +159,9 @@ std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
 }
 
 std::optional<ApiError> CheckBody(const HttpRequest& request) {
-  if (!IsJson(request.content_type)) {
+  // Any page may make a browser send a body without a type to any address, and start work there.
+  const bool page_without_type = request.content_type.empty() && !request.origin.empty();
+  if (page_without_type || !IsJson(request.content_type)) {
     return ApiError{.status = 415,
                     .message = "the Content-Type must be application/json",
                     .code = "unsupported_media_type"};
@@ -337,10 +339,10 @@ std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpR
   generation->options.id = absl::StrCat(ToAbsl(row.id_prefix), generation->request_id);
   generation->options.created = absl::ToUnixSeconds(absl::Now());
 
-  const auto begin = [this, route = row.route, shape = ErrorShapeOf(request.path), generation,
-                      writer, metadata = request.metadata,
-                      stream_key = StreamKey(request, generation->request_id)]()
-      -> std::shared_ptr<Exchange> {
+  const auto begin =
+      [this, route = row.route, shape = ErrorShapeOf(request.path), generation, writer,
+       metadata = request.metadata,
+       stream_key = StreamKey(request, generation->request_id)]() -> std::shared_ptr<Exchange> {
     AnswerOptions& options = generation->options;
     if (options_.strict_model && !options.model.empty() && options.model != model_name()) {
       const ApiError unknown = {

@@ -10,6 +10,7 @@
 
 #include "tests/engine/chat_message.h"
 #include "tests/engine/tiny_text.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/tiny_model.h"
 
 namespace fastgen {

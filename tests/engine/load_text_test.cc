@@ -13,6 +13,7 @@
 #include "tests/engine/text/tokenizer_files.h"
 #include "tests/engine/tiny_text.h"
 #include "tests/testing/skip.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/testdata.h"
 #include "tests/testing/weight_file_writer.h"
 

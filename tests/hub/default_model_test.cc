@@ -10,7 +10,8 @@
 
 #include "hub/sha256.h"
 #include "hub/subprocess.h"
-#include "tests/hub/scratch.h"
+#include "tests/hub/scoped_env.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/skip.h"
 #include "tests/testing/testdata.h"
 

@@ -13,7 +13,8 @@
 
 #include "hub/hub_cache.h"
 #include "tests/hub/fake_hub.h"
-#include "tests/hub/scratch.h"
+#include "tests/hub/scoped_env.h"
+#include "tests/testing/temporary_directory.h"
 #undef CHECK
 #include <catch2/catch.hpp>
 

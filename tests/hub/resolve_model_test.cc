@@ -3,7 +3,8 @@
 #include <fstream>
 
 #include "tests/hub/fake_hub.h"
-#include "tests/hub/scratch.h"
+#include "tests/hub/scoped_env.h"
+#include "tests/testing/temporary_directory.h"
 #undef CHECK
 #include <catch2/catch.hpp>
 

@@ -11,7 +11,8 @@
 #include "hub/http_client.h"
 #include "hub/hub_id.h"
 #include "hub/hub_settings.h"
-#include "tests/hub/scratch.h"
+#include "tests/hub/scoped_env.h"
+#include "tests/testing/temporary_directory.h"
 #undef CHECK
 #include <catch2/catch.hpp>
 

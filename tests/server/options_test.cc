@@ -1,11 +1,10 @@
 #include "server/options.h"
 
-#include <unistd.h>
-
-#include <filesystem>
 #include <fstream>
 
 #include <CLI/CLI.hpp>
+
+#include "tests/testing/temporary_directory.h"
 
 // Last, as base/check.h and Catch2 both name a CHECK and a test means Catch2's.
 // clang-format off
@@ -36,16 +35,12 @@ Parsed Parse(std::vector<std::string> arguments, ModelArgument model = ModelArgu
 // A file in the temporary directory for the life of the object.
 class TempFile {
  public:
-  explicit TempFile(const std::string& text)
-      : path_((std::filesystem::temp_directory_path() /
-               ("fastgen-options-" + std::to_string(getpid()) + ".toml")).string()) {
-    std::ofstream(path_) << text;
-  }
-  ~TempFile() { std::filesystem::remove(path_); }
+  explicit TempFile(const std::string& text) { std::ofstream(path_) << text; }
   const std::string& path() const { return path_; }
 
  private:
-  const std::string path_;
+  testing::TemporaryDirectory directory_;
+  const std::string path_ = (directory_.path() / "options.toml").string();
 };
 
 TEST_CASE("no flags leave the presets", "[server]") {

@@ -3,27 +3,17 @@
 #pragma once
 
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <filesystem>
 #include <fstream>
 #include <string>
+
+#include "tests/testing/temporary_directory.h"
 
 namespace fastgen::testing {
 
 class TempKeyFile {
  public:
-  explicit TempKeyFile(const std::string& text) {
-    static std::atomic<int> num_files = 0;
-    path_ = (std::filesystem::temp_directory_path() /
-             ("fastgen-keys-" + std::to_string(getpid()) + "-" + std::to_string(num_files++)))
-                .string();
-    Write(text);
-  }
-  ~TempKeyFile() { std::filesystem::remove(path_); }
-  TempKeyFile(const TempKeyFile&) = delete;
-  TempKeyFile& operator=(const TempKeyFile&) = delete;
+  explicit TempKeyFile(const std::string& text) { Write(text); }
 
   void Write(const std::string& text) {
     std::ofstream(path_, std::ios::trunc | std::ios::binary) << text;
@@ -32,7 +22,8 @@ class TempKeyFile {
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_;
+  TemporaryDirectory directory_;
+  const std::string path_ = (directory_.path() / "keys").string();
 };
 
 }  // namespace fastgen::testing

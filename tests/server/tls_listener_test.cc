@@ -162,6 +162,13 @@ TEST_CASE("a public address without keys is refused until it is said", "[server]
   options.tls = {};
   options.allow_public_without_keys = true;
   CHECK(start(options).ok());
+  options.allow_public_without_keys = false;
+  options.api_keys_path = folder.Put("keys", "# none yet\n");
+  const absl::Status without_keys = start(options);
+  CHECK_FALSE(without_keys.ok());  // a file without a key would lock everybody out
+  CHECK(without_keys.message().find("--allow-public") == absl::string_view::npos);
+  options.api_keys_path = folder.Put("keys", "a sha256:" + std::string(64, '1') + " infer\n");
+  CHECK(start(options).ok());
 }
 
 }  // namespace

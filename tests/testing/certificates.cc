@@ -5,7 +5,6 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -75,16 +74,8 @@ PemPair TestAuthority::Issue(const std::string& name) const {
           })};
 }
 
-PemFolder::PemFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "fastgen-pem-XXXXXX").string();
-  CHECK(mkdtemp(name.data()) != nullptr) << name;
-  path_ = name;
-}
-
-PemFolder::~PemFolder() { std::filesystem::remove_all(path_); }
-
 std::string PemFolder::Put(const std::string& name, const std::string& text) const {
-  const std::string path = path_ + "/" + name;
+  const std::string path = (directory_.path() / name).string();
   std::ofstream(path + ".new") << text;
   std::filesystem::rename(path + ".new", path);
   return path;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "server/transport/tls_source.h"
+#include "tests/testing/temporary_directory.h"
 
 struct evp_pkey_st;
 struct x509_st;
@@ -38,19 +39,14 @@ class TestAuthority {
 // A folder for PEM files that is removed at the end.
 class PemFolder {
  public:
-  PemFolder();
-  ~PemFolder();
-  PemFolder(const PemFolder&) = delete;
-  PemFolder& operator=(const PemFolder&) = delete;
-
   // Replaces cert.pem and key.pem, and ca.pem when there is a `client_ca`.
   TlsFiles Write(const PemPair& pair, const std::string& client_ca = "") const;
   // Replaces one file as tools do: a new one is renamed over it. Its path.
   std::string Put(const std::string& name, const std::string& text) const;
-  const std::string& path() const { return path_; }
+  std::string path() const { return directory_.path().string(); }
 
  private:
-  std::string path_;
+  TemporaryDirectory directory_;
 };
 
 }  // namespace fastgen::testing

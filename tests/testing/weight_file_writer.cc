@@ -1,8 +1,6 @@
 #include "tests/testing/weight_file_writer.h"
 
-#include <cstdlib>
 #include <fstream>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -122,18 +120,6 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   CHECK(file.good()) << path.string();
-}
-
-TemporaryDirectory::TemporaryDirectory() {
-  std::string name =
-      (std::filesystem::temp_directory_path() / "fastgen-").string() + std::string(6, 'X');
-  CHECK(mkdtemp(name.data()) != nullptr) << name;
-  path_ = name;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 }  // namespace fastgen::testing

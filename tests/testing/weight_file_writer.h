@@ -63,17 +63,4 @@ std::string LittleEndian(T value) {
 
 void WriteFile(const std::filesystem::path& path, std::string_view bytes);
 
-// A directory of its own under the system's temporary one, removed with the object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  ~TemporaryDirectory();
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 }  // namespace fastgen::testing

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/testing/reference_forward.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/tiny_model.h"
 
 namespace fastgen {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/tiny_model.h"
 
 namespace fastgen {

@@ -10,6 +10,7 @@
 
 #include "tests/engine/model/batch_under_test.h"
 #include "tests/testing/reference_forward.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/tiny_model.h"
 
 namespace fastgen {

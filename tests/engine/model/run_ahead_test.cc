@@ -7,6 +7,7 @@
 
 #include "tests/engine/model/batch_under_test.h"
 #include "tests/testing/aborts.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/tiny_model.h"
 
 // Catch2 follows what includes base/check.h: in a test, CHECK is Catch2's.

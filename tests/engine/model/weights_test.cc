@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "tests/engine/model/stub_backend.h"
+#include "tests/testing/temporary_directory.h"
 #include "tests/testing/tiny_model.h"
 
 namespace fastgen {

@@ -34,6 +34,21 @@ TEST_CASE("without origins no answer speaks of CORS", "[gateway]") {
   CHECK_FALSE(HasCors(preflight));
 }
 
+TEST_CASE("a page cannot start work with a body that browsers send unasked", "[gateway]") {
+  Gateway gateway;
+  const std::string body = R"({"prompt":"a"})";
+  const auto post = [&](const std::string& headers) {
+    HttpClient client(gateway.address());
+    client.Send("POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+                std::to_string(body.size()) + "\r\n" + headers + "\r\n" + body);
+    return client.Read().status;
+  };
+  CHECK(post("Origin: https://a.example\r\n") == 415);
+  CHECK(post("Origin: https://a.example\r\nContent-Type: text/plain\r\n") == 415);
+  CHECK(post("") == 200);  // no browser
+  CHECK(post("Origin: https://a.example\r\nContent-Type: application/json\r\n") == 200);
+}
+
 TEST_CASE("a page of a named origin may ask, with its key", "[gateway]") {
   GatewayOptions options;
   options.cors_origins = {"https://a.example", "http://localhost:3000"};

@@ -62,7 +62,7 @@ TEST_CASE("every gRPC status is one HTTP status, type and code", "[gateway]") {
       {Code::INTERNAL, 500, "server_error", "internal_error", 0},
       {Code::UNKNOWN, 500, "server_error", "internal_error", 0},
       {Code::DATA_LOSS, 500, "server_error", "internal_error", 0},
-      {static_cast<Code>(99), 500, "server_error", "internal_error", 0},
+      {static_cast<Code>(20), 500, "server_error", "internal_error", 0},
   }));
   const ApiError error = ErrorFromGrpc(grpc::Status(row.grpc, "why"));
   CHECK(error.status == row.http);

@@ -1,28 +1,12 @@
-// What tests of hub/ work in: a folder that goes away, and environment variables for a scope.
+// What tests of hub/ work in: environment variables for a scope.
 // Thread rule: the test's main thread.
 #pragma once
 
 #include <cstdlib>
-#include <filesystem>
 #include <optional>
 #include <string>
 
 namespace fastgen::testing {
-
-// A directory that lives as long as the test.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "fastgen-hub-").string() + std::string(6, 'X');
-    path_ = mkdtemp(name.data());
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // Sets an environment variable, or removes it, for the life of a scope.
 class ScopedEnv {
