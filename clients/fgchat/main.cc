@@ -13,7 +13,6 @@
 #include <thread>
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +26,7 @@
 #include "server/in_process.h"
 #include "server/loading_bar.h"
 #include "server/options.h"
+#include "server/transport/channel_tls.h"
 
 namespace fastgen {
 namespace {
@@ -45,6 +45,7 @@ constexpr double kMinTopP = 1e-6;
 
 struct ChatOptions {
   std::string connect;
+  ChannelTls connect_tls;
   std::string api_key;
   std::string system;
   float temperature = 0.7f;
@@ -182,15 +183,29 @@ std::string CheckApiKey(const std::string& key) {
   return printable ? "" : "a key is printable ASCII without spaces";
 }
 
-void AddChatOptions(CLI::App& app, ChatOptions* options) {
-  app.add_option("--connect", options->connect, "Talk to the daemon at HOST:PORT instead of loading a model")
-      ->type_name("ADDR");
+void AddConnectOptions(CLI::App& app, ChatOptions* options) {
+  auto* const connect =
+      app.add_option("--connect", options->connect, "Talk to the daemon at HOST:PORT instead of loading a model")
+          ->type_name("ADDR");
+  const auto add_file = [&](const char* name, std::string* path, const char* help) {
+    return app.add_option(name, *path, help)->check(CLI::ExistingFile)->type_name("FILE")->needs(connect);
+  };
+  auto* const ca = add_file("--connect-ca", &options->connect_tls.ca,
+                            "PEM certificates that the daemon's is signed by: connect by TLS");
+  auto* const certificate =
+      add_file("--connect-cert", &options->connect_tls.certificate, "PEM certificate to show the daemon")->needs(ca);
+  auto* const key = add_file("--connect-key", &options->connect_tls.key, "PEM key of --connect-cert");
+  certificate->needs(key);
+  key->needs(certificate);
   // By the environment rather than by the flag, which every user of the machine can read in the list of processes.
   app.add_option("--api-key", options->api_key, "The daemon's API key for you, where it asks for one")
       ->envname("FASTGEN_API_KEY")
       ->check(CheckApiKey)
       ->type_name("KEY")
       ->configurable(false);
+}
+
+void AddChatOptions(CLI::App& app, ChatOptions* options) {
   app.add_option("--system", options->system, "System message")->type_name("TEXT");
   app.add_option("--temperature", options->temperature, "0 always takes the most probable token")
       ->check(CLI::Range(0.0, kMaxTemperature))
@@ -210,13 +225,14 @@ void AddChatOptions(CLI::App& app, ChatOptions* options) {
 }
 
 // A daemon that answers, or one sentence why not.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& address,
-                                                       const std::string& api_key) {
-  auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChatOptions& options) {
+  const std::string& address = options.connect;
+  ASSIGN_OR_RETURN(const auto credentials, MakeChannelCredentials(options.connect_tls));
+  auto channel = grpc::CreateChannel(address, credentials);
   auto stub = fastgen::v1::Inference::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
-  AddApiKey(api_key, &context);
+  AddApiKey(options.api_key, &context);
   fastgen::v1::ModelInfo info;
   const grpc::Status status = stub->GetModelInfo(&context, {}, &info);
   if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
@@ -225,7 +241,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const std::string& addres
   }
   if (!status.ok()) {
     return absl::UnavailableError(absl::StrCat(address, ": ", status.error_message(),
-                                               " (is fastgend running there?)"));
+                                               options.connect_tls.ca.empty() ? " (is fastgend running there, and without TLS? else --connect-ca)"
+                                                                                : " (is fastgend running there, with TLS?)"));
   }
   std::cerr << info.name() << " at " << address << std::endl;
   return channel;
@@ -236,7 +253,7 @@ absl::Status RunChat(const ChatOptions& options, const DaemonOptions& daemon_opt
   std::unique_ptr<Daemon> daemon;
   std::shared_ptr<grpc::Channel> channel;
   if (!options.connect.empty()) {
-    ASSIGN_OR_RETURN(channel, Connect(options.connect, options.api_key));
+    ASSIGN_OR_RETURN(channel, Connect(options));
   } else {
     LoadingBar bar;
     DaemonOptions with_bar = daemon_options;
@@ -269,6 +286,7 @@ int main(int argc, char** argv) {
                    "Instead of a message:\n",
                    fastgen::kCommands),
       "fgchat");
+  fastgen::AddConnectOptions(app, &options);
   fastgen::AddChatOptions(app, &options);
   AddDaemonOptions(app, &daemon_options, fastgen::ModelArgument::kPositional, fastgen::ListenArguments::kNo);
   app.get_option("--connect")->excludes(app.get_option("--model"));

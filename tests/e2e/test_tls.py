@@ -13,7 +13,7 @@ import pytest
 from openai import APIConnectionError, OpenAI
 
 from certificates import Authority, put, read
-from daemon import Daemon, free_port, program, refused
+from daemon import Daemon, free_port, program, refused, run
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +226,17 @@ def test_bad_files_and_public_addresses_end_the_start(authority, folder):
     refused("--tls-cert", cert, "--tls-key", key, "--tls-client-ca", garbage, words=("--tls-client-ca", garbage))
     refused("--tls-cert", cert, words=("--tls-key",))
     refused("--http-listen", f"0.0.0.0:{free_port()}", words=("0.0.0.0", "--api-keys", "--allow-public-without-keys"))
+
+
+def test_fgchat_talks_by_tls_and_shows_its_certificate(tls, mtls, authority, strangers):
+    def chat(daemon, *flags):
+        return run("fgchat", "--connect", daemon.grpc, "--max-tokens", "8", *flags, stdin="Hello\n/q\n")
+
+    pair = authority.issue("chatter")
+    mine = ("--connect-cert", pair[0], "--connect-key", pair[1])
+    for ended in (chat(tls, "--connect-ca", authority.ca), chat(mtls, "--connect-ca", authority.ca, *mine)):
+        assert ended.returncode == 0 and "tokens" in ended.stdout, ended.stderr
+    for ended in (chat(tls), chat(tls, "--connect-ca", strangers.ca), chat(mtls, "--connect-ca", authority.ca)):
+        assert ended.returncode == 1 and "TLS" in ended.stderr, ended.stderr
+    alone = chat(tls, *mine)
+    assert alone.returncode == 1 and "--connect-ca" in alone.stderr

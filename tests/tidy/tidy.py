@@ -51,7 +51,7 @@ PROJECT_INCLUDES = {
     "server": ["server/*", "server/transport/", "engine/*", "fastgen/v1/*", "base/"],
     "server/transport": ["server/transport/", "base/"],
     "server/gateway": ["server/gateway/", "server/transport/", "fastgen/v1/*", "base/"],
-    "clients": ["clients/", "server/in_process.h", "server/options.h", "server/run_daemon.h", "server/loading_bar.h",
+    "clients": ["clients/", "server/in_process.h", "server/transport/channel_tls.h", "server/options.h", "server/run_daemon.h", "server/loading_bar.h",
                 "fastgen/v1/*", "base/"],
     "tests": ["*"],
 }
@@ -128,6 +128,7 @@ MORE_THIRD_PARTY = {
     "clients/fgbench/http_target.*": ["curl"],
     "clients/fgbench/completion_events.cc": ["boost.json"],
     "clients/fgbench/report.cc": ["boost.json"],
+    "server/transport/channel_tls.*": ["grpc"],
     "server/transport/tls_source.cc": ["openssl"],
     "server/gateway/tls_stream.cc": ["openssl"],
     "engine/text/sentencepiece_*.cc": ["sentencepiece"],
