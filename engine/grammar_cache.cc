@@ -38,11 +38,16 @@ void GrammarCache::Compile(const std::string& structural_tag, Markers markers, D
     if (cached != cached_.end()) {
       uses_.splice(uses_.begin(), uses_, cached->second.use);
       answer = cached->second.grammar;
-    } else if (const auto waiting = waiting_.find(key); waiting != waiting_.end()) {
-      waiting->second.push_back(std::move(done));
-      return;
     } else if (stopping_) {
       answer = absl::UnavailableError("the engine is ending");
+    } else if (num_callers_ >= kMaxCallers) {
+      answer = absl::ResourceExhaustedError(
+          absl::StrCat("constraint: ", num_callers_,
+                       " requests wait for theirs to be compiled; that is the limit"));
+    } else if (const auto waiting = waiting_.find(key); waiting != waiting_.end()) {
+      waiting->second.push_back(std::move(done));
+      ++num_callers_;
+      return;
     } else if (queue_.size() >= kMaxQueued) {
       answer = absl::ResourceExhaustedError(absl::StrCat(
           "constraint: ", queue_.size(), " others wait to be compiled; that is the limit"));
@@ -50,6 +55,7 @@ void GrammarCache::Compile(const std::string& structural_tag, Markers markers, D
       while (threads_.size() < kNumThreads) threads_.emplace_back([this] { Run(); });
       queue_.push_back({key, structural_tag, markers, std::chrono::steady_clock::now()});
       waiting_[key].push_back(std::move(done));
+      ++num_callers_;
       has_work_.Signal();
       return;
     }
@@ -98,6 +104,7 @@ void GrammarCache::Run() {
       const auto it = waiting_.find(job.key);
       waiting = std::move(it->second);
       waiting_.erase(it);
+      num_callers_ -= waiting.size();
       if (grammar.ok()) Keep(job.key, *grammar);
     }
     for (Done& done : waiting) done(grammar);

@@ -3,11 +3,12 @@
 // A compilation takes from a millisecond to the limit of ten seconds, and cannot be interrupted but
 // by its budget (grammar_budget.h). So callers are never kept: `done` is called from a compiling
 // thread, or at once for what is cached. Equal tags are compiled once. At most kNumThreads
-// compilations run and kMaxQueued wait; beyond, and for what has waited longer than kMaxWait, the
-// answer is RESOURCE_EXHAUSTED. Least recently used grammars leave first when all together exceed
-// kMaxBytes. The model's vocabulary is prepared for the library at the first use: twice where tool
-// calls have special tokens, as those may stand in calls only. Thread rule: any thread. `done` must
-// not block for long. Tested by tests/engine/grammar_cache_test.cc.
+// compilations run, kMaxQueued wait and kMaxCallers wait for all of them; beyond, and for what has
+// waited longer than kMaxWait, the answer is RESOURCE_EXHAUSTED. Least recently used grammars leave
+// first when all together exceed kMaxBytes. The model's vocabulary is prepared for the library at
+// the first use: twice where tool calls have special tokens, as those may stand in calls only.
+// Thread rule: any thread. `done` must not block for long. Tested by
+// tests/engine/grammar_cache_test.cc.
 #pragma once
 
 #include <array>
@@ -32,6 +33,7 @@ class GrammarCache {
  public:
   static constexpr int kNumThreads = 2;
   static constexpr size_t kMaxQueued = 64;
+  static constexpr size_t kMaxCallers = 4096;
   static constexpr std::chrono::seconds kMaxWait = std::chrono::seconds(10);
   static constexpr int64_t kMaxBytes = 256 << 20;
   static constexpr int64_t kMaxGrammarBytes = 64 << 20;
@@ -86,6 +88,7 @@ class GrammarCache {
   std::list<Job> queue_ ABSL_GUARDED_BY(mutex_);
   // By key: who waits for a queued or running job.
   absl::flat_hash_map<std::string, std::vector<Done>> waiting_ ABSL_GUARDED_BY(mutex_);
+  size_t num_callers_ ABSL_GUARDED_BY(mutex_) = 0;  // in waiting_
   absl::flat_hash_map<std::string, Cached> cached_ ABSL_GUARDED_BY(mutex_);
   std::list<std::string> uses_ ABSL_GUARDED_BY(mutex_);  // keys of cached_, the latest first
   int64_t num_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -240,9 +240,10 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const ChatOptions& option
         absl::StrCat(address, ": ", status.error_message(), " (--api-key, or FASTGEN_API_KEY)"));
   }
   if (!status.ok()) {
-    return absl::UnavailableError(absl::StrCat(address, ": ", status.error_message(),
-                                               options.connect_tls.ca.empty() ? " (is fastgend running there, and without TLS? else --connect-ca)"
-                                                                                : " (is fastgend running there, with TLS?)"));
+    const char* const hint = options.connect_tls.ca.empty()
+                                 ? " (is fastgend running there, and without TLS? else --connect-ca)"
+                                 : " (is fastgend running there, with TLS?)";
+    return absl::UnavailableError(absl::StrCat(address, ": ", status.error_message(), hint));
   }
   std::cerr << info.name() << " at " << address << std::endl;
   return channel;

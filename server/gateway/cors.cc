@@ -49,6 +49,23 @@ std::string CorsHeaders(const std::vector<std::string>& origins, const HttpReque
   return lines;
 }
 
+bool MayCall(const std::vector<std::string>& origins, const std::string& origin) {
+  const size_t scheme_end = origin.find("://");
+  if (scheme_end == std::string::npos) return true;
+  const std::string scheme = absl::AsciiStrToLower(origin.substr(0, scheme_end));
+  if (scheme != "http" && scheme != "https") return true;
+  for (const std::string& allowed : origins) {
+    if (allowed == "*" || allowed == origin) return true;
+  }
+  std::string host = absl::AsciiStrToLower(origin.substr(scheme_end + 3));
+  const size_t port = host.rfind(':');
+  if (port != std::string::npos && host.find(']', port) == std::string::npos) host.resize(port);
+  // 127.x.y.z as numbers only: 127.0.0.1.example is a stranger's name.
+  const bool is_loopback_ip =
+      host.rfind("127.", 0) == 0 && host.find_first_not_of("0123456789.") == std::string::npos;
+  return host == "localhost" || host == "[::1]" || is_loopback_ip;
+}
+
 bool IsOrigin(const std::string& origin) {
   if (origin == "*" || origin == "null") return true;
   const size_t scheme_end = origin.find("://");

@@ -20,6 +20,11 @@ namespace fastgen::gateway {
 // allow its origin.
 std::string CorsHeaders(const std::vector<std::string>& origins, const HttpRequest& request);
 
+// Whether a page of `origin` may start work: those of `origins`, of this machine, and what is no
+// web page ("", "null", app://x; browsers keep the last two from reading answers and from sending
+// JSON).
+bool MayCall(const std::vector<std::string>& origins, const std::string& origin);
+
 // Whether `origin` can be an Origin header: "*", "null", or scheme://host[:port] without a path.
 bool IsOrigin(const std::string& origin);
 

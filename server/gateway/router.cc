@@ -16,6 +16,7 @@
 #include "server/gateway/anthropic_answer.h"
 #include "server/gateway/anthropic_count_tokens.h"
 #include "server/gateway/anthropic_messages.h"
+#include "server/gateway/cors.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/generation.h"
 #include "server/gateway/openai_chat.h"
@@ -175,6 +176,18 @@ std::optional<ApiError> CheckBody(const HttpRequest& request) {
   return std::nullopt;
 }
 
+// A page whose name leads to this address after all (DNS rebinding) passes for one of this server's
+// own, so that browsers do not ask first; its Origin gives it away. Where keys are asked for, it
+// has none.
+std::optional<ApiError> CheckPage(const GatewayOptions& options, const HttpRequest& request) {
+  if (options.check_key || MayCall(options.cors_origins, request.origin)) return std::nullopt;
+  const std::string origin = request.origin.substr(0, 256);
+  return ApiError{.status = 403,
+                  .message = absl::StrCat("pages of ", origin, " may not call: --cors-origin ",
+                                          origin, " lets them"),
+                  .code = "origin_not_allowed"};
+}
+
 std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                                          GenerationRequest* generation) {
   if (!request.last_event_id.empty()) {
@@ -313,6 +326,7 @@ std::shared_ptr<Exchange> Router::Route(HttpRequest request, Writer writer) {
       if (!known.ok()) return Answer(writer, request, ErrorFromGrpc(known));
     }
     if (method == "POST") {
+      if (const auto error = CheckPage(options_, request)) return Answer(writer, request, *error);
       if (const auto error = CheckBody(request)) return Answer(writer, request, *error);
     }
     if (row.handler != nullptr) return row.handler(*this, request, tail, std::move(writer));

@@ -2,7 +2,10 @@
 #include "engine/grammar_cache.h"
 
 #include <atomic>
+#include <latch>
+#include <semaphore>
 #include <string>
+#include <thread>
 
 #include "tests/testing/fake_tokenizer.h"
 // Last, as base/check.h and Catch2 both name a CHECK and a test means Catch2's.
@@ -53,6 +56,39 @@ TEST_CASE("every caller is answered once, also when the cache ends", "[engine]")
   }
   CHECK(num_answers.load() == kNumCalls);
   CHECK(num_refused.load() > 0);
+}
+
+TEST_CASE("callers that wait for one compilation are bounded", "[engine]") {
+  const FakeTokenizer tokenizer;
+  GrammarCache cache(&tokenizer, tokenizer.vocab_size(), {FakeTokenizer::kEos}, {});
+  // Answers are given by the compiling threads: these two keep both of them.
+  std::binary_semaphore gate_a(0), gate_b(0);
+  std::latch both_held(GrammarCache::kNumThreads);
+  for (auto* gate : {&gate_a, &gate_b}) {
+    cache.Compile(Regex(gate == &gate_a ? "a" : "b"), GrammarCache::Markers::kHidden,
+                  [gate, &both_held](const auto&) {
+                    both_held.count_down();
+                    gate->acquire();
+                  });
+  }
+  both_held.wait();
+  std::atomic<size_t> num_compiled = 0, num_refused = 0;
+  const auto count = [&](absl::StatusOr<std::shared_ptr<const Grammar>> grammar) {
+    if (grammar.ok()) num_compiled.fetch_add(1);
+    if (absl::IsResourceExhausted(grammar.status())) num_refused.fetch_add(1);
+  };
+  for (size_t i = 0; i < GrammarCache::kMaxCallers + 5; ++i) {
+    cache.Compile(Regex("c+"), GrammarCache::Markers::kHidden, count);
+  }
+  CHECK(num_refused.load() == 5);
+  gate_a.release();
+  gate_b.release();
+  // Refused as long as the others wait.
+  while (!cache.CompileNow(Regex("d+"), GrammarCache::Markers::kHidden).ok()) {
+    std::this_thread::yield();
+  }
+  cache.Stop();
+  CHECK(num_compiled.load() == GrammarCache::kMaxCallers);
 }
 
 TEST_CASE("a marker of calls is text where calls are meant, and there only", "[engine]") {

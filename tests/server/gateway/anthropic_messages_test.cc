@@ -5,6 +5,7 @@
 
 #include "tests/server/gateway/answer_scripts.h"
 #include "tests/server/gateway/gateway_fixture.h"
+#include "tests/server/gateway/parsed_request.h"
 
 namespace fastgen::gateway {
 namespace {
@@ -14,6 +15,7 @@ using testing::Gateway;
 using testing::GenerateScript;
 using testing::HttpReply;
 using testing::Json;
+using testing::Shown;
 
 std::string Body(const std::string& more = "") {
   return R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}])" + more + "}";
@@ -28,12 +30,7 @@ constexpr char kTools[] =
     R"({"name":"g","input_schema":{}}])";
 
 v1::GenerateRequest Parse(const std::string& body, GenerationRequest* request) {
-  const auto error = ParseMessagesRequest(body, request);
-  INFO(body);
-  INFO((error.has_value() ? error->message : ""));
-  REQUIRE_FALSE(error.has_value());
-  REQUIRE(request->calls.size() == 1);
-  return request->calls[0];
+  return testing::ParseOne(ParseMessagesRequest, body, request);
 }
 
 v1::GenerateRequest Parse(const std::string& body) {
@@ -48,19 +45,6 @@ ApiError Refused(const std::string& body) {
   REQUIRE(error.has_value());
   CHECK(error->status == 400);
   return *error;
-}
-
-// role|content|reasoning|tool_call_id/name|calls, a line each.
-std::string Shown(const v1::Chat& chat) {
-  std::string text;
-  for (const v1::ChatMessage& message : chat.messages()) {
-    text += message.role() + "|" + (message.has_content() ? message.content() : "(none)") + "|" +
-            message.reasoning_content() + "|" + message.tool_call_id() + "/" + message.name() + "|";
-    for (const v1::ToolCall& call : message.tool_calls())
-      text += call.id() + " " + call.name() + call.arguments_json();
-    text += "\n";
-  }
-  return text;
 }
 
 TEST_CASE("messages: each field goes to its place", "[gateway]") {

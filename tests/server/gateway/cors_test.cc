@@ -43,10 +43,12 @@ TEST_CASE("a page cannot start work with a body that browsers send unasked", "[g
                 std::to_string(body.size()) + "\r\n" + headers + "\r\n" + body);
     return client.Read().status;
   };
-  CHECK(post("Origin: https://a.example\r\n") == 415);
-  CHECK(post("Origin: https://a.example\r\nContent-Type: text/plain\r\n") == 415);
+  CHECK(post("Origin: http://localhost:3000\r\n") == 415);
+  CHECK(post("Origin: http://localhost:3000\r\nContent-Type: text/plain\r\n") == 415);
+  CHECK(post("Origin: http://localhost:3000\r\nContent-Type: application/json\r\n") == 200);
   CHECK(post("") == 200);  // no browser
-  CHECK(post("Origin: https://a.example\r\nContent-Type: application/json\r\n") == 200);
+  // A stranger's page whose name was made to lead here is of this origin for the browser.
+  CHECK(post("Origin: http://evil.example:5678\r\nContent-Type: application/json\r\n") == 403);
 }
 
 TEST_CASE("a page of a named origin may ask, with its key", "[gateway]") {
@@ -107,6 +109,24 @@ TEST_CASE("a star allows every page, without naming it", "[gateway]") {
           "Origin: https://any.example\r\nAccess-Control-Request-Method: GET\r\n"
           "Access-Control-Request-Headers: a;b\r\n");
   CHECK(preflight.header("access-control-allow-headers").find("Authorization") == 0);
+}
+
+TEST_CASE("pages that were not named may not start work, unless they are this machine's",
+          "[gateway]") {
+  const std::vector<std::string> named = {"https://a.example"};
+  for (const char* origin :
+       {"", "null", "app://x", "http://localhost", "https://LOCALHOST:3000", "http://127.0.0.1:80",
+        "http://127.9.8.7", "http://[::1]:5678", "http://[::1]", "https://a.example"}) {
+    INFO(origin);
+    CHECK(MayCall(named, origin));
+  }
+  for (const char* origin :
+       {"http://a.example", "https://b.example", "HTTPS://b.example", "http://127.0.0.1.example",
+        "http://localhost.example", "http://10.0.0.1", "http://[::2]", "http://", "https://:80"}) {
+    INFO(origin);
+    CHECK_FALSE(MayCall(named, origin));
+    CHECK(MayCall({"*"}, origin));
+  }
 }
 
 TEST_CASE("an origin is a scheme and a host", "[gateway]") {

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/server/gateway/gateway_fixture.h"
+#include "tests/server/gateway/parsed_request.h"
 
 namespace fastgen::gateway {
 namespace {
@@ -25,11 +26,7 @@ std::string Refusal(Gateway& gateway, const std::string& body) {
 }
 
 v1::GenerateRequest Parsed(const std::string& body, GenerationRequest* request) {
-  const auto error = ParseChatRequest(body, request);
-  INFO((error.has_value() ? error->message : ""));
-  REQUIRE_FALSE(error.has_value());
-  REQUIRE(request->calls.size() == 1);
-  return request->calls[0];
+  return testing::ParseOne(ParseChatRequest, body, request);
 }
 
 TEST_CASE("every chunk and answer names build and weights", "[gateway]") {
@@ -304,10 +301,10 @@ TEST_CASE("what nothing reads inside a chat request is named with its path", "[g
        "tool_calls":[{"type":"function","index":0,"function":{"name":"f","strict":true}}]}],
       "response_format":{"type":"text","schema":{}},"guided_json":null,"guided_json_object":false})",
          &request);
-  CHECK((request.ignored == std::vector<std::string>{
-                                "messages[0].content[1].cache",
-                                "messages[1].tool_calls[0].function.strict",
-                                "messages[1].tool_calls[0].index", "response_format.schema"}));
+  CHECK((request.ignored == std::vector<std::string>{"messages[0].content[1].cache",
+                                                     "messages[1].tool_calls[0].function.strict",
+                                                     "messages[1].tool_calls[0].index",
+                                                     "response_format.schema"}));
 }
 
 TEST_CASE("strict fields refuse what would be ignored", "[gateway]") {
@@ -409,13 +406,16 @@ TEST_CASE("a stream shows no usage unless asked, and a running one when asked", 
   CHECK(At(Json(events[2]), "/usage/total_tokens") == "7");
 }
 
-TEST_CASE("n chat answers stream under their index, each with one role and one finish", "[gateway]") {
+TEST_CASE("n chat answers stream under their index, each with one role and one finish",
+          "[gateway]") {
   Gateway gateway;
   gateway.daemon.on_generate = [](const v1::GenerateRequest& request) {
     CHECK(request.n() == 2);
     GenerateScript script;
-    script.events = {testing::AcceptedEvent(4, 3), testing::DeltaEvent("b1", {}, 1),
-                     testing::DeltaEvent("a1", {}, 0), testing::DeltaEvent("b2", {}, 1),
+    script.events = {testing::AcceptedEvent(4, 3),
+                     testing::DeltaEvent("b1", {}, 1),
+                     testing::DeltaEvent("a1", {}, 0),
+                     testing::DeltaEvent("b2", {}, 1),
                      testing::FinishedEvent(v1::STOP, 4, 2, 1),
                      testing::DeltaEvent("a2", {}, 0),
                      testing::FinishedEvent(v1::LENGTH, 4, 3, 0)};
@@ -425,8 +425,10 @@ TEST_CASE("n chat answers stream under their index, each with one role and one f
     return script;
   };
   const auto events =
-      gateway.Post("/v1/chat/completions",
-                   Body(R"(,"n":2,"stream":true,"stream_options":{"include_usage":true})")).events();
+      gateway
+          .Post("/v1/chat/completions",
+                Body(R"(,"n":2,"stream":true,"stream_options":{"include_usage":true})"))
+          .events();
   std::string texts[2], reasons[2];
   int roles[2] = {};
   for (size_t i = 0; i + 2 < events.size(); ++i) {

@@ -4,12 +4,14 @@
 #include <catch2/catch.hpp>
 
 #include "tests/server/gateway/gateway_fixture.h"
+#include "tests/server/gateway/parsed_request.h"
 
 namespace fastgen::gateway {
 namespace {
 
 using testing::At;
 using testing::Json;
+using testing::Shown;
 
 std::string Body(const std::string& more = "") {
   return R"({"model":"m","input":"hi")" + more + "}";
@@ -24,30 +26,12 @@ constexpr char kTools[] =
     R"({"type":"function","name":"g","parameters":null,"strict":null}])";
 
 v1::GenerateRequest Parse(const std::string& body, GenerationRequest* request) {
-  const auto error = ParseResponsesRequest(body, request);
-  INFO(body);
-  INFO((error.has_value() ? error->message : ""));
-  REQUIRE_FALSE(error.has_value());
-  REQUIRE(request->calls.size() == 1);
-  return request->calls[0];
+  return testing::ParseOne(ParseResponsesRequest, body, request);
 }
 
 v1::GenerateRequest Parse(const std::string& body) {
   GenerationRequest request;
   return Parse(body, &request);
-}
-
-// role|content|reasoning|tool_call_id/name|calls, a line each.
-std::string Shown(const v1::Chat& chat) {
-  std::string text;
-  for (const v1::ChatMessage& message : chat.messages()) {
-    text += message.role() + "|" + (message.has_content() ? message.content() : "(none)") + "|" +
-            message.reasoning_content() + "|" + message.tool_call_id() + "/" + message.name() + "|";
-    for (const v1::ToolCall& call : message.tool_calls())
-      text += call.id() + " " + call.name() + call.arguments_json();
-    text += "\n";
-  }
-  return text;
 }
 
 TEST_CASE("responses: each field goes to its place", "[gateway]") {
