@@ -216,7 +216,10 @@ void ReadConversation(JsonFields* fields, v1::Chat* chat, std::vector<std::strin
   const bool read = fields->EachObject("messages", kMaxMessages,
                                        [&](JsonFields* message) { reader.ReadMessage(message); });
   if (!read) return;
-  if (chat->messages().empty()) fields->Fail("messages", "messages must not be empty");
+  // What stands in `system` is no turn.
+  if (fields->Find("messages")->get_array().empty()) {
+    fields->Fail("messages", "messages must not be empty");
+  }
   reader.Finish();
 }
 

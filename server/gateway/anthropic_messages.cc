@@ -168,6 +168,19 @@ void ReadMetadata(JsonFields* fields, std::vector<std::string>* ignored) {
   metadata.AppendUnknown(ignored);
 }
 
+void RefuseOtherDialects(JsonFields* fields) {
+  RefuseNames(fields,
+              {"container", "mcp_servers", "context_management", "inference_geo", "output_format"},
+              "is not supported by this version");
+  RefuseNames(fields,
+              {"n", "best_of", "stop", "logprobs", "top_logprobs", "response_format",
+               "max_completion_tokens", "min_tokens", "ignore_eos", "stop_token_ids",
+               "include_stop_str_in_output", "skip_special_tokens", "return_token_ids",
+               "reasoning_effort", "echo", "prompt_logprobs", "return_tokens_as_token_ids",
+               "add_generation_prompt", "continue_final_message"},
+              "is not part of /messages; /chat/completions has it");
+}
+
 }  // namespace
 
 std::optional<ApiError> ParseMessagesRequest(std::string_view body, GenerationRequest* request) {
@@ -186,6 +199,7 @@ std::optional<ApiError> ParseMessagesRequest(std::string_view body, GenerationRe
   ReadSampling(&fields, call.mutable_sampling());
   ReadStopping(&fields, call.mutable_stopping());
   ReadOutputConfig(&fields, &call, &request->names, &request->ignored);
+  RefuseOtherDialects(&fields);  // before response_format is looked into
   ReadConstraint(&fields, &call, &request->names, &request->ignored);
   ReadMetadata(&fields, &request->ignored);
   request->options.stream = fields.Bool("stream").value_or(false);
@@ -194,16 +208,6 @@ std::optional<ApiError> ParseMessagesRequest(std::string_view body, GenerationRe
   ConstrainTools(&fields, tools, &call, &request->names);
   request->options.parallel_tool_calls = tools.parallel;
   RefuseFields(RefusedOn::kBoth, &fields);
-  RefuseNames(&fields,
-              {"container", "mcp_servers", "context_management", "inference_geo", "output_format"},
-              "is not supported by this version");
-  RefuseNames(&fields,
-              {"n", "best_of", "stop", "logprobs", "top_logprobs", "response_format",
-               "max_completion_tokens", "min_tokens", "ignore_eos", "stop_token_ids",
-               "include_stop_str_in_output", "skip_special_tokens", "return_token_ids",
-               "reasoning_effort", "echo", "prompt_logprobs", "return_tokens_as_token_ids",
-               "add_generation_prompt", "continue_final_message"},
-              "is not part of /messages; /chat/completions has it");
   fields.Accept({"service_tier", "diagnostics"});
   if (error.has_value()) return error;
   fields.AppendUnknown(&request->ignored);

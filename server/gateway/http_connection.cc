@@ -25,7 +25,6 @@ namespace {
 
 // Read ahead of the request being answered. A client that pipelines more waits in its socket.
 constexpr size_t kMaxReadAheadBytes = 64 << 10;
-constexpr size_t kMaxEchoedIdBytes = 128;
 constexpr size_t kHeadReadBytes = 8 << 10;
 constexpr size_t kBodyReadBytes = 64 << 10;
 // A transfer may take one second more for each of these.
@@ -274,7 +273,7 @@ void HttpConnection::Dispatch() {
   phase_ = Phase::kBusy;
   timer_.cancel();
   HttpRequest request = reader_.TakeRequest();
-  if (request.request_id.size() <= kMaxEchoedIdBytes) request_id_ = request.request_id;
+  if (IsRequestId(request.request_id)) request_id_ = request.request_id;
   keep_alive_ = request.keep_alive;
   chunked_allowed_ = request.chunked_allowed;
   head_only_ = request.method == "HEAD";

@@ -247,13 +247,13 @@ std::optional<ApiError> ParseResponsesRequest(std::string_view body, GenerationR
   if (auto v = fields.Int32("max_output_tokens", 1)) call.mutable_stopping()->set_max_tokens(*v);
   ReadStream(&fields, request);
   ReadText(&fields, &call, &request->names, &request->ignored);
+  RefuseState(&fields);  // before response_format is looked into
   ReadConstraint(&fields, &call, &request->names, &request->ignored);
   ReadReasoning(&fields, &request->ignored);
   ReadLogprobs(&fields, call.mutable_output(), request);
   call.mutable_output()->set_reasoning(true);
   ConstrainTools(&fields, tools, &call, &request->names);
   request->options.parallel_tool_calls = tools.parallel;
-  RefuseState(&fields);
   RefuseFields(RefusedOn::kBoth, &fields);
   fields.Object("metadata");
   fields.Bool("store");

@@ -10,6 +10,7 @@
 #include "server/gateway/errors.h"
 #include "server/gateway/json_fields.h"
 #include "server/gateway/json_text.h"
+#include "server/gateway/openapi.h"
 #include "server/gateway/unary_exchange.h"
 
 namespace fastgen::gateway {
@@ -175,6 +176,12 @@ std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request,
 std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request,
                                      std::string_view tail, Writer writer) {
   RespondJson(writer, "{\"version\":\"" FASTGEN_VERSION "\"}");
+  return nullptr;
+}
+
+std::shared_ptr<Exchange> GetOpenApi(Router& router, const HttpRequest& request,
+                                     std::string_view tail, Writer writer) {
+  RespondJson(writer, std::string(OpenApiJson()));
   return nullptr;
 }
 

@@ -1,4 +1,5 @@
-// The routes that take one unary call: models, health, version, metrics, cancel.
+// The routes that take one unary call or none: models, health, version, metrics, cancel, the
+// OpenAPI description.
 //
 // Thread rule: on the connection's strand.
 // Tested by tests/server/gateway/plain_routes_test.cc.
@@ -26,6 +27,8 @@ std::shared_ptr<Exchange> GetModel(Router& router, const HttpRequest& request,
 std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request,
                                     std::string_view tail, std::shared_ptr<ResponseWriter> writer);
 std::shared_ptr<Exchange> GetVersion(Router& router, const HttpRequest& request,
+                                     std::string_view tail, std::shared_ptr<ResponseWriter> writer);
+std::shared_ptr<Exchange> GetOpenApi(Router& router, const HttpRequest& request,
                                      std::string_view tail, std::shared_ptr<ResponseWriter> writer);
 std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
                                      std::string_view tail, std::shared_ptr<ResponseWriter> writer);

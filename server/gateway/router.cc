@@ -74,7 +74,7 @@ constexpr RouteRow kRoutes[] = {
     {"GET", "/tokenizer_info", &GetTokenizerInfo, ""},
     {"POST", "/cancel", &PostCancel, ""},
     {"GET", "/streams/", &ResumeStream, ""},
-    {"GET", "/openapi.json", nullptr, "the OpenAPI description is not part of this version"},
+    {"GET", "/openapi.json", &GetOpenApi, ""},
     {"POST", "/embeddings", nullptr, "embeddings are not part of this version"},
     {"POST", "/start_profile", nullptr, "profiling is not part of this version"},
     {"POST", "/stop_profile", nullptr, "profiling is not part of this version"},
@@ -231,14 +231,12 @@ std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
 // The id of the body, of the header, or a new one; each further prompt's call gets "-<index>" after
 // it.
 std::optional<ApiError> SetRequestIds(const HttpRequest& request, GenerationRequest* generation) {
-  if (generation->request_id.empty() && !request.request_id.empty()) {
-    if (!IsRequestId(request.request_id)) {
-      return ApiError{.message = "X-Request-Id must be 1 to 128 printable ASCII characters",
-                      .param = "X-Request-Id",
-                      .code = "invalid_value"};
-    }
-    generation->request_id = request.request_id;
+  if (!request.request_id.empty() && !IsRequestId(request.request_id)) {
+    return ApiError{.message = "X-Request-Id must be 1 to 128 printable ASCII characters",
+                    .param = "X-Request-Id",
+                    .code = "invalid_value"};
   }
+  if (generation->request_id.empty()) generation->request_id = request.request_id;
   if (generation->request_id.empty()) generation->request_id = NewRequestId();
   for (size_t i = 0; i < generation->calls.size(); ++i) {
     generation->calls[i].set_request_id(i == 0 ? generation->request_id
@@ -266,6 +264,12 @@ std::unique_ptr<AnswerFormat> MakeFormat(GenerationRoute route, const AnswerOpti
 Headers IgnoredHeaders(const std::vector<std::string>& ignored) {
   if (ignored.empty()) return {};
   return {{"X-Fastgen-Ignored", absl::StrJoin(ignored, ", ")}};
+}
+
+std::vector<std::pair<std::string_view, std::string_view>> Routes() {
+  std::vector<std::pair<std::string_view, std::string_view>> routes;
+  for (const RouteRow& row : kRoutes) routes.emplace_back(row.method, row.path);
+  return routes;
 }
 
 Router::Router(const GatewayOptions& options, DaemonStubs daemon)

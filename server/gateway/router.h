@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -26,6 +27,9 @@ namespace fastgen::gateway {
 
 // X-Fastgen-Ignored, unless there is nothing to name.
 Headers IgnoredHeaders(const std::vector<std::string>& ignored);
+
+// Method and path of every route, without "/v1"; a path that ends in '/' takes a tail.
+std::vector<std::pair<std::string_view, std::string_view>> Routes();
 
 // A route whose answer is generated, in its own dialect.
 struct GenerationRow {

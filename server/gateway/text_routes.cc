@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/strings.h"
 #include "server/gateway/answer_format.h"
 #include "server/gateway/chat_fields.h"
 #include "server/gateway/json_fields.h"
@@ -83,6 +84,17 @@ std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& reques
         AnswerTokens(writer, std::move(tokens), response.ids_size(), response.max_model_len(),
                      texts == TokenTexts::kStrings ? StringsJson(response) : "null", ignored);
       });
+}
+
+// A field that vLLM's clients and llama-server's name differently: both are read, and may not
+// differ.
+template <typename Value>
+std::optional<Value> OneOf(JsonFields* fields, std::string_view name, std::optional<Value> value,
+                           const std::optional<Value>& other) {
+  if (value.has_value() && other.has_value() && *value != *other) {
+    fields->Fail(name, absl::StrCat(ToAbsl(name), " is given twice, under two names, and differs"));
+  }
+  return value.has_value() ? std::move(value) : other;
 }
 
 using OnRendered = std::function<void(const v1::RenderChatResponse&)>;
@@ -162,10 +174,10 @@ std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& reques
   if (!object.has_value()) return RespondError(writer, *error);
   JsonFields fields(*object, "", &error);
   // vLLM's names first, then llama-server's.
-  std::optional<std::string> text = fields.String("prompt");
-  if (!text.has_value()) text = fields.String("content");
-  std::optional<bool> add_special = fields.Bool("add_special_tokens");
-  if (!add_special.has_value()) add_special = fields.Bool("add_special");
+  std::optional<std::string> text =
+      OneOf(&fields, "prompt", fields.String("prompt"), fields.String("content"));
+  const std::optional<bool> add_special = OneOf(
+      &fields, "add_special_tokens", fields.Bool("add_special_tokens"), fields.Bool("add_special"));
   const std::optional<bool> parse_special = fields.Bool("parse_special");
   TokenTexts texts = TokenTexts::kNone;
   if (fields.Bool("return_token_strs").value_or(false)) texts = TokenTexts::kStrings;
@@ -177,7 +189,8 @@ std::shared_ptr<Exchange> PostTokenize(Router& router, const HttpRequest& reques
     ReadChat(&fields, call.mutable_chat(), &ignored);
     RefuseTextOnly(&fields);
     if (texts != TokenTexts::kNone) {
-      fields.Fail("return_token_strs", "the tokens' texts need a prompt, not messages");
+      fields.Fail(texts == TokenTexts::kPieces ? "with_pieces" : "return_token_strs",
+                  "the tokens' texts need a prompt, not messages");
     }
     if (!FinishReading(router, fields, &ignored)) return RespondError(writer, *error);
     return TokenizeChat(router, request, writer, std::move(call), std::move(ignored));

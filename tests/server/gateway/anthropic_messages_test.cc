@@ -300,6 +300,14 @@ TEST_CASE("count_tokens renders the conversation with its tools", "[gateway]") {
   CHECK(call.chat().chat_template_kwargs_json() == R"({"enable_thinking":false})");
 }
 
+TEST_CASE("a conversation needs a turn beside what stands in system", "[gateway]") {
+  Gateway gateway;
+  const HttpReply reply =
+      gateway.Post("/messages", R"({"max_tokens":1,"system":"s","messages":[]})");
+  CHECK(reply.status == 400);
+  CHECK(At(Json(reply.body), "/error/message") == "messages must not be empty");
+}
+
 TEST_CASE("count_tokens answers errors in Anthropic's shape", "[gateway]") {
   Gateway gateway;
   HttpReply reply = gateway.Post("/messages/count_tokens", "{}", "X-Request-Id: abc\r\n");

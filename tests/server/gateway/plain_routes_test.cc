@@ -66,6 +66,18 @@ TEST_CASE("metrics are the daemon's text, as Prometheus wants it", "[gateway]") 
   CHECK(gateway.Get("/metrics").status == 501);
 }
 
+TEST_CASE("a text under two names is refused when they differ, and both are checked", "[gateway]") {
+  Gateway gateway;
+  CHECK(gateway.Post("/tokenize", R"({"prompt":"ab","content":"ab"})").status == 200);
+  HttpReply reply = gateway.Post("/tokenize", R"({"prompt":"ab","content":"ba"})");
+  CHECK(reply.status == 400);
+  CHECK(At(Json(reply.body), "/error/param") == "prompt");
+  reply =
+      gateway.Post("/tokenize", R"({"prompt":"ab","add_special_tokens":true,"add_special":{}})");
+  CHECK(reply.status == 400);
+  CHECK(At(Json(reply.body), "/error/param") == "add_special");
+}
+
 TEST_CASE("tokenize takes vLLM's and llama-server's names", "[gateway]") {
   Gateway gateway;
   CHECK(gateway.Post("/tokenize", R"({"prompt":"ab"})").body ==
