@@ -101,9 +101,9 @@ bool EventLog::DropOldest() {
   return true;
 }
 
-void EventLog::Trim() {
+void EventLog::Trim(int64_t unread) {
   if (keep_ != Keep::kAsRing) return;
-  while (NumTokensFrom(begin_) > max_ring_tokens_ && DropOldest()) {
+  while (begin_ < unread && NumTokensFrom(begin_) > max_ring_tokens_ && DropOldest()) {
   }
 }
 

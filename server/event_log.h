@@ -33,8 +33,9 @@ class EventLog {
   // `raw`: the bytes of the delta's tokens, when they were asked for.
   void Add(TokenDelta delta, const DeltaFields& fields, const std::string& raw);
   void Add(v1::Finished finished);
-  // Drops what exceeds the ring's tokens, the oldest first.
-  void Trim();
+  // Drops what exceeds the ring's tokens, the oldest first, of the events before number `unread`:
+  // what a reader has yet to get stays, however small the ring is.
+  void Trim(int64_t unread);
   // Drops the oldest event, but never the only one. False when there was nothing to drop.
   bool DropOldest();
   void Clear();

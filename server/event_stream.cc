@@ -245,7 +245,7 @@ void EventStream::BoundRing() {
   {
     MutexLock lock(&mutex_);
     if (abandoned_) return;
-    log_.Trim();
+    log_.Trim(reader_ != nullptr ? next_event_ : log_.end());
     const int64_t num_prompt_ids = accepted_.has_value() ? accepted_->prompt_token_ids_size() : 0;
     const int64_t num_bytes = kStreamBytes + 4 * num_prompt_ids + log_.num_bytes();
     change = num_bytes - std::exchange(num_bytes_counted_, num_bytes);
@@ -277,6 +277,8 @@ absl::Status EventStream::Attach(std::shared_ptr<GenerateReactor> reader, int64_
       return absl::NotFoundError(
           absl::StrCat("request_id: the resume window of ", client_request_id(), " has closed"));
     }
+    // What the reader took since the last event came is the ring's to lose.
+    log_.Trim(reader_ != nullptr ? next_event_ : log_.end());
     ASSIGN_OR_RETURN(const EventLog::Place place, log_.Find(from_token));
     before = std::exchange(reader_, std::move(reader));
     next_event_ = place.number;
@@ -305,7 +307,10 @@ void EventStream::Detach(const GenerateReactor* reader) {
     }
   }
   if (cancel) engine_->Cancel(request_id_, this);
-  if (has_window()) live_streams_->Refresh(this);
+  if (has_window()) {
+    BoundRing();
+    live_streams_->Refresh(this);
+  }
 }
 
 void EventStream::Refuse(const GenerateReactor* first, const absl::Status& status) {

@@ -8,6 +8,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "server/gateway/json_text.h"
+#include "server/gateway/request_id.h"
 
 namespace fastgen::gateway {
 namespace {
@@ -224,8 +225,11 @@ ErrorShape ErrorShapeOf(std::string_view path) {
 HttpResponse ErrorResponse(const ApiError& error, ErrorShape shape, std::string_view request_id) {
   HttpResponse response = ErrorResponse(error);
   if (shape == ErrorShape::kOpenAi) return response;
-  response.body = AnthropicErrorJson(error, request_id);
-  if (!request_id.empty()) response.headers.emplace_back("request-id", request_id);
+  // What was refused before it had an id gets one: the body and both headers say the same.
+  const std::string id = request_id.empty() ? NewRequestId() : std::string(request_id);
+  response.body = AnthropicErrorJson(error, id);
+  response.headers.emplace_back("X-Request-Id", id);
+  response.headers.emplace_back("request-id", id);
   return response;
 }
 

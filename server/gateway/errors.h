@@ -49,7 +49,8 @@ ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names = {})
 // {"error":{...}}
 std::string ErrorJson(const ApiError& error);
 HttpResponse ErrorResponse(const ApiError& error);
-// In Anthropic's shape an id that is not "" goes out in the body and as the header "request-id".
+// In Anthropic's shape the id, drawn here where it is "", goes out in the body and in the headers
+// "request-id" and X-Request-Id.
 HttpResponse ErrorResponse(const ApiError& error, ErrorShape shape, std::string_view request_id);
 // {"type":"error",...}
 std::string AnthropicErrorJson(const ApiError& error, std::string_view request_id);

@@ -101,16 +101,15 @@ std::string StreamKey(const HttpRequest& request, const std::string& request_id)
   return absl::StrCat(request_id, " ", std::hash<std::string>()(credentials));
 }
 
-// In the shape of the path's dialect.
-HttpResponse ErrorFor(const HttpRequest& request, const ApiError& error,
-                      std::string_view request_id) {
-  return ErrorResponse(error, ErrorShapeOf(request.path), request_id);
+// In the shape of the path's dialect, with the client's own id where it showed one.
+HttpResponse ErrorFor(const HttpRequest& request, const ApiError& error) {
+  const bool has_id = IsRequestId(request.request_id);
+  return ErrorResponse(error, ErrorShapeOf(request.path), has_id ? request.request_id : "");
 }
 
 std::shared_ptr<Exchange> Answer(const Writer& writer, const HttpRequest& request,
                                  const ApiError& error) {
-  const bool has_id = IsRequestId(request.request_id);
-  writer->Respond(ErrorFor(request, error, has_id ? request.request_id : ""));
+  writer->Respond(ErrorFor(request, error));
   return nullptr;
 }
 
@@ -146,13 +145,11 @@ std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
   if (request.method == "OPTIONS") {
     response.status = 204;
   } else {
-    response =
-        ErrorFor(request,
-                 {.status = 405,
+    response = ErrorFor(
+        request, {.status = 405,
                   .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
                                           absl::StrJoin(allowed, ", "), " is"),
-                  .code = "method_not_allowed"},
-                 "");
+                  .code = "method_not_allowed"});
   }
   response.headers.emplace_back("Allow", absl::StrCat(absl::StrJoin(allowed, ", "), ", OPTIONS"));
   writer->Respond(std::move(response));

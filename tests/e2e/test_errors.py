@@ -347,6 +347,21 @@ VALID = [
     ("/tokenize", {"messages": HELLO, "add_generation_prompt": True}),
     ("/detokenize", {"tokens": [1, 2, 3], "skip_special_tokens": True}),
     ("/cancel", {"request_ids": ["a", "b"], "request_id": "c"}),
+    ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+                                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                                 {"type": "function_call_output", "call_id": "c", "output": "5"}],
+                       "instructions": "s", "max_output_tokens": 1, "tools": [{"type": "function", **TOOL["function"]}],
+                       "tool_choice": "none", "include": ["message.output_text.logprobs"], "top_logprobs": 1}),
+    ("/v1/responses", {"input": "hi", "max_output_tokens": 1, "stream": True, "text": {"format": {
+        "type": "json_schema", "name": "x", "schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}}}),
+    ("/v1/messages", {"system": [{"type": "text", "text": "s"}], "max_tokens": 1, "stop_sequences": ["x"], "messages": [
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "t", "signature": ""}, {"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "5"}]}],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}], "tool_choice": {"type": "none"}}),
+    ("/v1/messages", {"messages": HELLO, "max_tokens": 1, "stream": True, "thinking": {"type": "enabled", "budget_tokens": 1024},
+                      "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}),
+    ("/v1/messages/count_tokens", {"messages": HELLO, "system": "s"}),
 ]
 VALUES = [None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, 1e-308, 2 ** 31, 2 ** 63, 2 ** 64, -2 ** 63 - 1, "", "x", "auto", "\x00",
           "\ud83d\ude00", "é" * 100, "a" * 5000, "{}", "[", [], {}, [[]], [None], [1, "a"], ["a"] * 100, {"a": {"b": {"c": []}}}, [0] * 300]
@@ -354,6 +369,10 @@ NAMES = ["n", "best_of", "stop", "stream", "echo", "logprobs", "prompt_logprobs"
          "guided_regex", "guided_json", "guided_choice", "json_schema", "structured_outputs", "logit_bias", "seed", "prompt", "messages",
          "continue_final_message", "add_generation_prompt", "cache_salt", "priority", "allowed_token_ids", "stream_options", "min_tokens",
          "return_tokens_as_token_ids", "include_reasoning", "separate_reasoning", "model", "functions", "ünknown", ""]
+
+
+LAST_EVENT = {COMPLETIONS: b"data: [DONE]", CHAT: b"data: [DONE]", "/v1/responses": (b"event: response.", b"event: error"),
+              "/v1/messages": (b"event: message_stop", b"event: error")}
 
 
 def places(value, path=()):
@@ -406,11 +425,14 @@ def test_mutated_requests_never_end_in_a_5xx(tmp_path):
             answer = connection.getresponse()
             text = answer.read()
             assert answer.status < 500, (path, data, text)
-            if answer.status != 200:
+            if answer.status != 200 and path.startswith("/v1/messages"):
+                error = json.loads(text)
+                assert error["type"] == "error" and error["error"]["message"] and error["request_id"], (path, data, text)
+            elif answer.status != 200:
                 check_error(answer.status, text, answer.status)
             elif answer.headers["Content-Type"].startswith("text/event-stream"):
-                assert text.endswith(b"data: [DONE]\n\n"), (path, data, text)
-                assert b'"code":"internal_error"' not in text, (path, data, text)
+                assert text.rsplit(b"\n\n", 2)[-2].startswith(LAST_EVENT[path]), (path, data, text)
+                assert not any(word in text for word in (b'"internal_error"', b'"server_error"', b'"api_error"')), (path, data, text)
             else:
                 json.loads(text)
             statuses[answer.status] = statuses.get(answer.status, 0) + 1

@@ -1,5 +1,6 @@
 """The official Anthropic client, unmodified, against real daemons: the default model, and one whose text is a script."""
 import asyncio
+import json
 
 import anthropic
 import pytest
@@ -172,3 +173,15 @@ def test_a_call_that_was_cut_says_so(scripted):
     cut = weather(scripted, max_tokens=7)
     assert cut.stop_reason == "max_tokens"
     assert (cut.content[-1].type, cut.content[-1].input) == ("tool_use", {})
+
+
+def test_an_error_has_the_same_id_in_its_body_and_headers(daemon):
+    for path, body in (("/v1/messages", b"{"), ("/v1/messages", {"ignore_eos": True}), ("/v1/messages/absent", {}),
+                       ("/v1/messages/count_tokens", {"messages": 5})):
+        _, headers, data = daemon.request("POST", path, body)
+        told = json.loads(data)["request_id"]
+        assert told and told == headers["request-id"] == headers["X-Request-Id"]
+        _, headers, data = daemon.request("POST", path, body, {"X-Request-Id": "mine"})
+        assert json.loads(data)["request_id"] == headers["request-id"] == headers["X-Request-Id"] == "mine"
+    _, headers, data = daemon.request("GET", "/v1/messages", None, {"X-Request-Id": "mine"})
+    assert json.loads(data)["request_id"] == headers["X-Request-Id"] == "mine"

@@ -141,7 +141,7 @@ TEST_CASE("what a ring has lost, and what was never produced, is out of range", 
   for (int i = 0; i < 30; ++i) {
     log.Add(Delta(0, 1), {}, "");
     log.Take(i, &event);
-    log.Trim();
+    log.Trim(log.end());
   }
   CHECK(log.NumTokensFrom(log.begin()) == 10);
   CHECK(log.first_position() == 20);
@@ -158,6 +158,21 @@ TEST_CASE("what a ring has lost, and what was never produced, is out of range", 
   CHECK(std::string(future.status().message()).find("30") != std::string::npos);
 }
 
+TEST_CASE("a ring keeps what its reader has yet to get", "[server]") {
+  EventLog log(EventLog::Keep::kAsRing, 1, 4);
+  v1::GenerateEvent event;
+  log.Add(Delta(0, 4), {}, "");
+  log.Take(0, &event);
+  log.Add(Delta(0, 8), {}, "");
+  log.Add(v1::Finished());
+  log.Trim(1);
+  CHECK(log.begin() == 1);
+  CHECK(TakeAll(&log, 1) == std::vector<std::string>{"0:8", "end:0"});
+  // Nobody reads: what a reader that comes back may find is the ring's size again.
+  log.Trim(log.end());
+  CHECK(log.begin() == 2);
+}
+
 TEST_CASE("lost scores of a prompt are not passed over", "[server]") {
   EventLog log(EventLog::Keep::kAsRing, 1, 10);
   TokenDelta scores;
@@ -167,7 +182,7 @@ TEST_CASE("lost scores of a prompt are not passed over", "[server]") {
   log.Take(0, &event);
   log.Add(Delta(0, 5), {}, "");
   log.Take(1, &event);
-  log.Trim();
+  log.Trim(log.end());
   // The output is whole, but what stood before it at position 0 is gone.
   CHECK(log.first_position() == 0);
   CHECK(log.Find(0).status().code() == absl::StatusCode::kOutOfRange);
