@@ -11,13 +11,13 @@ stays true. Exit code 1 when a test failed.
 import argparse
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+
+import verdict  # noqa: E402
 
 FILES = ["test_basic", "test_chat_completion", "test_completion", "test_tokenize", "test_compat_oai_responses",
          "test_compat_anthropic", "test_ignore_eos"]
@@ -73,28 +73,13 @@ LEFT_OUT = [
 ]
 
 
-def reason_of(name):
-    for pattern, reason in LEFT_OUT:
-        if re.match(pattern, name):
-            return reason
-    return None
-
-
 def run(suite, files, port, report):
-    """Runs the files; returns {name: ("passed" | "failed" | "skipped", message)}."""
+    """Runs the files; returns what became of each test."""
     subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}",
                     *[f"unit/{name}.py" for name in files]],
                    cwd=suite, env={**os.environ, "DEBUG_EXTERNAL": "1", "PORT": str(port), "PYTHONDONTWRITEBYTECODE": "1"},
                    stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=1500)
-    results = {}
-    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-        name = f"{case.get('classname').split('.')[-1]}::{case.get('name')}"
-        bad = next((child for child in case if child.tag in ("failure", "error")), None)
-        if bad is not None:
-            results[name] = ("failed", " ".join((bad.get("message") or "").split()))
-        else:
-            results[name] = ("skipped" if case.find("skipped") is not None else "passed", "")
-    return results
+    return verdict.read(report)
 
 
 def run_both(suite, report, folder):
@@ -121,30 +106,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         results, alive = run_both(options.suite, options.report, folder)
 
-    passed = failed = 0
-    left_out = {}
-    for name, (outcome, message) in sorted(results.items()):
-        reason = reason_of(name) or ("skipped by the suite itself" if outcome == "skipped" else None)
-        if reason is None and outcome == "passed":
-            passed += 1
-        elif reason is None:
-            failed += 1
-            print(f"FAILED  {name}: {message[:200]}")
-        elif outcome == "passed" and reason != UNSEEN:
-            failed += 1
-            print(f"FAILED  {name}: is left out although it passes ({reason})")
-        else:
-            left_out[reason] = left_out.get(reason, 0) + 1
-    print("left out:")
-    for reason, count in sorted(left_out.items()):
-        print(f"  {count:3d}  {reason}")
+    print("files that were not started:")
     for files, reason in LEFT_OUT_FILES.items():
         print(f"       {files}: {reason}")
-    if not alive:
-        failed += 1
-        print("FAILED  a server ended")
-    print(f"{passed} passed, {failed} failed, {sum(left_out.values())} skipped")
-    return 1 if failed or not passed else 0
+    return verdict.judge(results, LEFT_OUT, alive, may_pass=(UNSEEN,))
 
 
 if __name__ == "__main__":
