@@ -27,24 +27,25 @@ void MaskFiller::Start(int32_t slot_index, std::shared_ptr<const TokenConstraint
   CHECK(constraint != nullptr);
   Slot& slot = slots_[static_cast<size_t>(slot_index)];
   Settle(&slot);
-  slot.matcher = nullptr;
+  slot.is_new = true;
   slot.constraint = std::move(constraint);
   slot.tokens.assign(output.begin(), output.end());
   slot.mask.resize(num_words_);
   slot.status = absl::OkStatus();
   Enqueue(slot_index);
+  FreeEnded();
 }
 
 void MaskFiller::Push(int32_t slot_index, int32_t token) {
   Slot& slot = slots_[static_cast<size_t>(slot_index)];
-  CHECK(slot.constraint != nullptr && slot.tokens.empty()) << "slot " << slot_index;
+  CHECK(!slot.mask.empty() && slot.tokens.empty()) << "slot " << slot_index;
   slot.tokens.push_back(token);
   Enqueue(slot_index);
 }
 
 absl::Status MaskFiller::Wait(int32_t slot_index, absl::Span<uint32_t>* mask) {
   Slot& slot = slots_[static_cast<size_t>(slot_index)];
-  CHECK(slot.constraint != nullptr) << "slot " << slot_index;
+  CHECK(!slot.mask.empty()) << "slot " << slot_index;
   Settle(&slot);
   *mask = absl::MakeSpan(slot.mask);
   return slot.status;
@@ -59,6 +60,19 @@ void MaskFiller::Enqueue(int32_t slot_index) {
   has_work_.Signal();
 }
 
+void MaskFiller::FreeEnded() {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    bool is_idle = false;
+    {
+      MutexLock lock(&mutex_);
+      is_idle = slots_[i].state == State::kIdle;
+    }
+    if (is_idle && slots_[i].matcher != nullptr && slots_[i].constraint.expired()) {
+      Enqueue(static_cast<int32_t>(i));
+    }
+  }
+}
+
 void MaskFiller::Settle(Slot* slot) {
   {
     MutexLock lock(&mutex_);
@@ -70,8 +84,15 @@ void MaskFiller::Settle(Slot* slot) {
 }
 
 void MaskFiller::Work(Slot* slot) {
+  const std::shared_ptr<const TokenConstraint> constraint = slot->constraint.lock();
+  if (std::exchange(slot->is_new, false) || constraint == nullptr) slot->matcher = nullptr;
+  if (constraint == nullptr) {
+    slot->tokens.clear();
+    slot->status = absl::CancelledError("the sequence has ended");
+    return;
+  }
   if (slot->matcher == nullptr && slot->status.ok()) {
-    auto matcher = slot->constraint->NewMatcher();
+    auto matcher = constraint->NewMatcher();
     slot->status = matcher.status();
     if (matcher.ok()) slot->matcher = *std::move(matcher);
   }

@@ -5,9 +5,10 @@
 // between the device is busy. So the executor hands the token over at once (Push), a worker thread
 // feeds the matcher and fills the mask, and the executor takes it just before it samples (Wait).
 // What the worker has not begun by then the executor does itself. Errors of a matcher stay with its
-// slot until the next Start. The first constraint starts the thread; without one there is none.
-// Thread rule: one thread, the executor's; the worker is the object's own.
-// Tested by tests/engine/model/mask_filler_test.cc.
+// slot until the next Start. Nobody says when a sequence ends: its constraint, which this does not
+// keep alive, goes with it, and at the next Start of any slot the worker frees its matcher. The
+// first constraint starts the thread; without one there is none. Thread rule: one thread, the
+// executor's; the worker is the object's own. Tested by tests/engine/model/mask_filler_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +44,8 @@ class MaskFiller {
     bool is_listed = false;      // in queue_; guarded by mutex_
     State state = State::kIdle;  // guarded by mutex_; the rest belongs to whoever made it kRunning,
                                  // or, when kIdle, to the executor
-    std::shared_ptr<const TokenConstraint> constraint;
+    bool is_new = false;         // the matcher, if there is one, is of the sequence before
+    std::weak_ptr<const TokenConstraint> constraint;
     std::unique_ptr<TokenMatcher> matcher;
     std::vector<int32_t> tokens;  // to be accepted
     std::vector<uint32_t> mask;
@@ -52,6 +54,8 @@ class MaskFiller {
 
   void Run();
   void Enqueue(int32_t slot);
+  // Has the worker free what sequences that are gone have left.
+  void FreeEnded();
   // Sleeps, or works, until the slot is idle.
   void Settle(Slot* slot);
   static void Work(Slot* slot);

@@ -3,6 +3,7 @@
 #include <xgrammar/xgrammar.h>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <new>
 #include <optional>
@@ -11,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 
 namespace fastgen {
 namespace {
@@ -19,9 +21,7 @@ namespace {
 thread_local std::string* warnings = nullptr;
 
 constexpr size_t kMaxMessageBytes = 400;
-// Of one matcher: what an output of some ten thousand tokens takes under a grammar that is not
-// ambiguous, many times.
-constexpr int64_t kMaxMatcherBytes = 256 << 20;
+std::atomic<int64_t> bytes_of_all = 0;  // that matchers take
 constexpr std::chrono::milliseconds kMaxMatchTime = std::chrono::seconds(1);
 
 // The library's messages quote its input: one line, no control characters, not long.
@@ -166,41 +166,64 @@ struct GrammarMatcher::Parts {
   xgrammar::GrammarMatcher matcher;
 };
 
-GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar, std::unique_ptr<Parts> parts)
-    : grammar_(std::move(grammar)), parts_(std::move(parts)) {}
-GrammarMatcher::~GrammarMatcher() = default;
+GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar, const MatcherLimits& limits)
+    : grammar_(std::move(grammar)), limits_(limits) {}
+
+GrammarMatcher::~GrammarMatcher() { Release(); }
+
+int64_t GrammarMatcher::num_bytes_of_all() { return bytes_of_all.load(); }
+
+void GrammarMatcher::Release() {
+  parts_ = nullptr;
+  bytes_of_all.fetch_sub(std::exchange(num_bytes_, 0));
+}
 
 absl::StatusOr<std::unique_ptr<GrammarMatcher>> GrammarMatcher::Create(
-    std::shared_ptr<const Grammar> grammar) {
-  std::unique_ptr<Parts> parts;
-  const GrammarBudget::Limits limits{kMaxMatchTime, kMaxMatcherBytes};
-  GrammarBudget budget(limits);
-  const absl::Status status = RunWithin(
-      &budget, limits, [&] { parts = std::make_unique<Parts>(grammar->parts_->compiled); });
-  if (!status.ok()) return status;
-  return std::unique_ptr<GrammarMatcher>(new GrammarMatcher(std::move(grammar), std::move(parts)));
+    std::shared_ptr<const Grammar> grammar, const MatcherLimits& limits) {
+  std::unique_ptr<GrammarMatcher> matcher(new GrammarMatcher(std::move(grammar), limits));
+  RETURN_IF_ERROR(matcher->Run(
+      [&] { matcher->parts_ = std::make_unique<Parts>(matcher->grammar_->parts_->compiled); }));
+  return matcher;
 }
 
 template <typename Work>
 absl::Status GrammarMatcher::Run(Work work) {
-  const GrammarBudget::Limits limits{kMaxMatchTime, kMaxMatcherBytes - num_bytes_};
-  GrammarBudget budget(limits);
-  const absl::Status status = RunWithin(&budget, limits, work);
-  num_bytes_ += budget.num_bytes();
+  if (has_failed_) return absl::FailedPreconditionError("the constraint could not be followed");
+  const int64_t left_of_all = limits_.num_bytes_of_all - bytes_of_all.load();
+  const int64_t left = std::min(limits_.num_bytes - num_bytes_, left_of_all);
+  const GrammarBudget::Limits limits{kMaxMatchTime, left};
+  absl::Status status;
+  {
+    GrammarBudget budget(limits);
+    status = RunWithin(&budget, limits, work);
+    num_bytes_ += budget.num_bytes();
+    bytes_of_all.fetch_add(budget.num_bytes());
+    if (budget.spent() == GrammarBudget::Spent::kMemory) {
+      status = absl::ResourceExhaustedError(
+          absl::StrCat("it takes more memory than the limit of ", limits_.num_bytes >> 20,
+                       " MiB, or all together ", limits_.num_bytes_of_all >> 20, " MiB"));
+    }
+  }
   if (status.ok()) return status;
+  has_failed_ = true;
+  Release();
   return absl::ResourceExhaustedError(
       absl::StrCat("following the constraint failed: ", status.message()));
 }
 
 absl::StatusOr<bool> GrammarMatcher::Accept(int32_t token) {
+  if (has_ended_) return false;
   bool is_accepted = false;
-  const absl::Status status = Run([&] { is_accepted = parts_->matcher.AcceptToken(token); });
-  if (!status.ok()) return status;
+  RETURN_IF_ERROR(Run([&] { is_accepted = parts_->matcher.AcceptToken(token); }));
+  if (parts_->matcher.IsTerminated()) {
+    has_ended_ = true;
+    Release();
+  }
   return is_accepted;
 }
 
 absl::Status GrammarMatcher::FillMask(absl::Span<uint32_t> mask) {
-  if (has_ended()) {
+  if (has_ended_) {
     std::fill(mask.begin(), mask.end(), 0);
     return absl::OkStatus();
   }
@@ -209,7 +232,8 @@ absl::Status GrammarMatcher::FillMask(absl::Span<uint32_t> mask) {
   return Run([&] { parts_->matcher.FillNextTokenBitmask(&tensor); });
 }
 
-bool GrammarMatcher::is_whole() const { return parts_->matcher.IsCompleted(); }
-bool GrammarMatcher::has_ended() const { return parts_->matcher.IsTerminated(); }
+bool GrammarMatcher::is_whole() const {
+  return has_ended_ || (!has_failed_ && parts_->matcher.IsCompleted());
+}
 
 }  // namespace fastgen

@@ -58,12 +58,20 @@ class GrammarCompiler {
   const std::unique_ptr<Parts> parts_;
 };
 
-// Follows one output. After an error it is of no further use.
+struct MatcherLimits {
+  int64_t num_bytes = 256 << 20;                // an honest output takes some 100 bytes a token
+  int64_t num_bytes_of_all = int64_t{1} << 30;  // of all matchers of the process
+};
+
+// Follows one output. After an error, and once it has ended, it is of no further use and keeps
+// nothing. What it remembers grows with the output; of one matcher and of all together it is
+// bounded.
 class GrammarMatcher {
  public:
-  // RESOURCE_EXHAUSTED, here and below, where the grammar is too ambiguous for the output so far.
+  // RESOURCE_EXHAUSTED, here and below, where the grammar is too ambiguous for the output so far,
+  // or for all that are followed at the same time.
   static absl::StatusOr<std::unique_ptr<GrammarMatcher>> Create(
-      std::shared_ptr<const Grammar> grammar);
+      std::shared_ptr<const Grammar> grammar, const MatcherLimits& limits = {});
   ~GrammarMatcher();
 
   // False when `token` may not come next; nothing has changed then.
@@ -73,17 +81,23 @@ class GrammarMatcher {
   // What was accepted is a whole output.
   bool is_whole() const;
   // An end token was accepted: nothing may come any more.
-  bool has_ended() const;
+  bool has_ended() const { return has_ended_; }
+  // Of all matchers of the process.
+  static int64_t num_bytes_of_all();
 
  private:
   struct Parts;
-  GrammarMatcher(std::shared_ptr<const Grammar> grammar, std::unique_ptr<Parts> parts);
+  GrammarMatcher(std::shared_ptr<const Grammar> grammar, const MatcherLimits& limits);
   template <typename Work>
   absl::Status Run(Work work);
+  void Release();
 
   const std::shared_ptr<const Grammar> grammar_;
-  const std::unique_ptr<Parts> parts_;
-  int64_t num_bytes_ = 0;
+  const MatcherLimits limits_;
+  std::unique_ptr<Parts> parts_;  // null: it has ended, or failed
+  int64_t num_bytes_ = 0;         // that parts_ takes
+  bool has_ended_ = false;
+  bool has_failed_ = false;
 };
 
 }  // namespace fastgen

@@ -1,5 +1,6 @@
 #include "engine/text/grammar_budget.h"
 
+#include <malloc.h>
 #include <time.h>
 
 #include <new>
@@ -51,18 +52,24 @@ void fastgen_grammar_delete(void* memory) noexcept;
 void fastgen_grammar_delete_sized(void* memory, size_t bytes) noexcept;
 
 void* fastgen_grammar_new(size_t bytes) {
-  if (fastgen::current_budget != nullptr && !fastgen::current_budget->Allow(bytes)) {
-    throw std::bad_alloc();
-  }
-  return ::operator new(bytes);
+  if (fastgen::current_budget == nullptr) return ::operator new(bytes);
+  // Before it is taken, as it may be more than there is; then what it really takes.
+  if (!fastgen::current_budget->Allow(bytes)) throw std::bad_alloc();
+  void* const memory = ::operator new(bytes);
+  fastgen::current_budget->Count(static_cast<int64_t>(malloc_usable_size(memory)) -
+                                 static_cast<int64_t>(bytes));
+  return memory;
 }
 
-void fastgen_grammar_delete(void* memory) noexcept { ::operator delete(memory); }
-
-void fastgen_grammar_delete_sized(void* memory, size_t bytes) noexcept {
-  if (fastgen::current_budget != nullptr && memory != nullptr) {
-    fastgen::current_budget->Freed(bytes);
+void fastgen_grammar_delete(void* memory) noexcept {
+  if (fastgen::current_budget != nullptr) {
+    fastgen::current_budget->Count(-static_cast<int64_t>(malloc_usable_size(memory)));
   }
   ::operator delete(memory);
+}
+
+// Not every delete says a size, so none is trusted.
+void fastgen_grammar_delete_sized(void* memory, size_t bytes) noexcept {
+  fastgen_grammar_delete(memory);
 }
 }

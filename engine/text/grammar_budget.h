@@ -39,7 +39,7 @@ class GrammarBudget {
   // For the functions that stand for operator new and operator delete. Allow: false where nothing
   // more may be taken.
   bool Allow(size_t bytes);
-  void Freed(size_t bytes) { num_bytes_ -= static_cast<int64_t>(bytes); }
+  void Count(int64_t bytes) { num_bytes_ += bytes; }
 
  private:
   const Limits limits_;

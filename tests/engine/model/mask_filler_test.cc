@@ -22,10 +22,15 @@ class SumConstraint final : public TokenConstraint {
     return std::make_unique<Matcher>();
   }
   int num_matchers() const { return num_matchers_.load(); }
+  static int num_alive() { return Matcher::num_alive.load(); }
 
  private:
   class Matcher final : public TokenMatcher {
    public:
+    Matcher() { num_alive.fetch_add(1); }
+    ~Matcher() override { num_alive.fetch_sub(1); }
+    static inline std::atomic<int> num_alive = 0;
+
     absl::Status Accept(int32_t token) override {
       sum_ += token;
       return token == 60 ? absl::InternalError("sixty") : absl::OkStatus();
@@ -92,6 +97,28 @@ TEST_CASE("an error of a matcher stays until its slot begins anew", "[model]") {
   CHECK(filler.Wait(0, &mask).message() == "sixty");
   filler.Start(0, constraint, {});
   CHECK(Only(&filler, 0) == 0);
+}
+
+TEST_CASE("what a sequence that has ended left behind is freed when another one begins",
+          "[model]") {
+  auto ended = std::make_shared<const SumConstraint>();
+  const auto running = std::make_shared<const SumConstraint>();
+  MaskFiller filler(4, kVocab);
+  filler.Start(0, ended, {});
+  filler.Start(1, running, {});
+  CHECK(Only(&filler, 0) == 0);
+  CHECK(Only(&filler, 1) == 0);
+  CHECK(SumConstraint::num_alive() == 2);
+  ended = nullptr;
+  filler.Start(2, running, {});
+  CHECK(Only(&filler, 2) == 0);
+  // Waits for the worker. A row that was planned ahead for the ended sequence sees an error.
+  absl::Span<uint32_t> mask;
+  CHECK(absl::IsCancelled(filler.Wait(0, &mask)));
+  CHECK(SumConstraint::num_alive() == 2);
+  CHECK(Only(&filler, 1) == 0);
+  filler.Start(0, running, std::vector<int32_t>{7});
+  CHECK(Only(&filler, 0) == 7);
 }
 
 TEST_CASE("work that nobody waits for is let go with the filler", "[model]") {

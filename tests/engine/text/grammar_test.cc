@@ -206,5 +206,61 @@ TEST_CASE("an allocation that fails anywhere in a compilation is an error and no
   }
 }
 
+TEST_CASE("a matcher takes memory as its output grows, and gives it back at the end", "[text]") {
+  const GrammarUnderTest under_test;
+  const auto grammar =
+      under_test.Compile(MakeConstraint(Kind::kGrammar, "root ::= \"(\" root \")\" | \"x\""));
+  REQUIRE(grammar.ok());
+  CHECK(GrammarMatcher::num_bytes_of_all() == 0);
+  auto ended = *GrammarMatcher::Create(*grammar);
+  auto dropped = *GrammarMatcher::Create(*grammar);
+  const int64_t at_first = GrammarMatcher::num_bytes_of_all();
+  CHECK(at_first > 0);
+  for (int i = 0; i < 2000; ++i) {
+    REQUIRE(*ended->Accept('('));
+    REQUIRE(*dropped->Accept('('));
+  }
+  const int64_t of_two = GrammarMatcher::num_bytes_of_all();
+  CHECK(of_two > 2 * at_first);
+  CHECK(of_two < MatcherLimits().num_bytes / 8);
+  dropped = nullptr;
+  CHECK(GrammarMatcher::num_bytes_of_all() < of_two * 3 / 4);
+  REQUIRE(*ended->Accept('x'));
+  for (int i = 0; i < 2000; ++i) REQUIRE(*ended->Accept(')'));
+  CHECK(ended->is_whole());
+  REQUIRE(*ended->Accept(FakeTokenizer::kEos));
+  CHECK(ended->has_ended());
+  CHECK(ended->is_whole());
+  CHECK(GrammarMatcher::num_bytes_of_all() == 0);
+}
+
+TEST_CASE("one matcher and all together are bounded, and who fails gives its memory back",
+          "[text]") {
+  const GrammarUnderTest under_test;
+  const auto grammar =
+      under_test.Compile(MakeConstraint(Kind::kGrammar, "root ::= \"(\" root \")\" | \"x\""));
+  REQUIRE(grammar.ok());
+  MatcherLimits of_one, of_all;
+  of_one.num_bytes = of_all.num_bytes_of_all = 1 << 20;
+  for (const MatcherLimits& limits : {of_one, of_all}) {
+    auto first = *GrammarMatcher::Create(*grammar, limits);
+    for (int i = 0; i < 1000; ++i) REQUIRE(*first->Accept('('));
+    const int64_t of_first = GrammarMatcher::num_bytes_of_all();
+    auto second = *GrammarMatcher::Create(*grammar, limits);
+    absl::StatusOr<bool> accepted = true;
+    while (accepted.ok()) {
+      accepted = second->Accept('(');
+      REQUIRE(GrammarMatcher::num_bytes_of_all() <= of_first + limits.num_bytes);
+      REQUIRE(GrammarMatcher::num_bytes_of_all() <= limits.num_bytes_of_all);
+    }
+    CHECK(absl::IsResourceExhausted(accepted.status()));
+    CHECK(GrammarMatcher::num_bytes_of_all() == of_first);
+    CHECK_FALSE(second->Accept(')').ok());
+    CHECK_FALSE(second->is_whole());
+    CHECK(*first->Accept('('));
+  }
+  CHECK(GrammarMatcher::num_bytes_of_all() == 0);
+}
+
 }  // namespace
 }  // namespace fastgen
