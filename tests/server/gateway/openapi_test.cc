@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "server/gateway/errors.h"
 #include "server/gateway/router.h"
 #include "tests/server/gateway/gateway_fixture.h"
 #undef CHECK
@@ -98,15 +99,23 @@ Names Unread(Gateway* gateway, const DescribedRoute& route, const json::object& 
   return {list.begin(), list.end()};
 }
 
-// Every word in quotes in the gateway's sources: what a parser asks for is among them.
-std::vector<std::string> WordsOfSources() {
-  Names words;
+std::vector<std::string> Sources() {
+  std::vector<std::string> sources;
   for (const auto& entry :
        std::filesystem::directory_iterator(FASTGEN_SOURCE_DIR "/server/gateway")) {
     if (entry.path().extension() != ".cc") continue;
     std::stringstream source;
     source << std::ifstream(entry.path()).rdbuf();
-    for (const auto& part : absl::StrSplit(source.str(), '"')) {
+    sources.push_back(source.str());
+  }
+  return sources;
+}
+
+// Every word in quotes in the gateway's sources: what a parser asks for is among them.
+std::vector<std::string> WordsOfSources() {
+  Names words;
+  for (const std::string& source : Sources()) {
+    for (const auto& part : absl::StrSplit(source, '"')) {
       const bool is_name =
           !part.empty() && part.size() <= 64 && std::all_of(part.begin(), part.end(), [](char c) {
             return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
@@ -133,6 +142,35 @@ TEST_CASE("the OpenAPI document has the router's routes, and the router the docu
     routed.insert(absl::StrCat(method == "GET" ? "get" : "post", " ", std::string(path)));
   }
   CHECK(described == routed);
+}
+
+TEST_CASE("the OpenAPI document names every code that an error may have", "[gateway]") {
+  const auto names_of = [](const char* pointer) {
+    Names names;
+    for (const json::value& name : Document().at_pointer(pointer).as_array()) {
+      names.emplace(name.as_string());
+    }
+    return names;
+  };
+  const Names codes = names_of("/components/schemas/Error/properties/error/properties/code/enum");
+  const Names types = names_of("/components/schemas/Error/properties/error/properties/type/enum");
+  const Names messages_types =
+      names_of("/components/schemas/MessagesError/properties/error/properties/type/enum");
+  for (int code = 1; code <= 16; ++code) {
+    const ApiError error = ErrorFromGrpc(grpc::Status(static_cast<grpc::StatusCode>(code), "m"));
+    CHECK(codes.count(error.code) == 1);
+    CHECK(types.count(At(Json(ErrorJson(error)), "/error/type")) == 1);
+    CHECK(messages_types.count(At(Json(AnthropicErrorJson(error, "")), "/error/type")) == 1);
+  }
+  int num_found = 0;
+  for (const std::string& source : Sources()) {
+    const std::vector<std::string> parts = absl::StrSplit(source, "code = \"");
+    for (size_t i = 1; i < parts.size(); ++i, ++num_found) {
+      INFO(parts[i].substr(0, parts[i].find('"')));
+      CHECK(codes.count(parts[i].substr(0, parts[i].find('"'))) == 1);
+    }
+  }
+  CHECK(num_found > 20);
 }
 
 TEST_CASE("the OpenAPI document is served with the version, with and without /v1", "[gateway]") {
