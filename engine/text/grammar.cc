@@ -24,8 +24,15 @@ constexpr size_t kMaxMessageBytes = 400;
 std::atomic<int64_t> bytes_of_all = 0;  // that matchers take
 constexpr std::chrono::milliseconds kMaxMatchTime = std::chrono::seconds(1);
 
-// The library's messages quote its input: one line, no control characters, not long.
+// The library's messages quote its input: one line, no control characters, not long, and without
+// the condition in its own words ("Check failed: (a.ok()) is false: ") where they say more.
 std::string Clean(std::string_view text) {
+  constexpr std::string_view kCheck = "Check failed: ", kFalse = " is false: ";
+  const size_t reason = text.find(kFalse);
+  if (text.substr(0, kCheck.size()) == kCheck && reason != std::string_view::npos &&
+      reason + kFalse.size() < text.size()) {
+    text.remove_prefix(reason + kFalse.size());
+  }
   std::string clean;
   for (const char c : text.substr(0, kMaxMessageBytes)) {
     clean += c >= ' ' && c <= '~' ? c : ' ';
