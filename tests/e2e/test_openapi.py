@@ -1,11 +1,14 @@
 """/openapi.json is true: every answer fits the schema of its status, and every field has the types that it says."""
 import json
+import subprocess
+import time
 
 import pytest
 
 import tiny_model
-from daemon import Daemon
+from daemon import Daemon, free_port, program
 from openapi_document import Document
+from test_keys import Keys
 from test_tools import TOOLS, write_script_model
 
 HI = [{"role": "user", "content": "Say hi."}]
@@ -286,6 +289,69 @@ def test_a_model_and_a_stream_by_name(daemon, document):
             check(daemon, document, "post", path, {**body, "stream": stream, "request_id": name}, WINDOW, 200)
             check(daemon, document, "get", "/streams/{request_id}", None, {}, 200, f"/streams/{name}")
             check(daemon, document, "get", "/streams/{request_id}", None, {"Last-Event-ID": "rubbish"}, 400, f"/streams/{name}")
+
+
+def example_of(operation):
+    if "requestBody" not in operation:
+        return None
+    media = operation["requestBody"]["content"]["application/json"]
+    return media.get("example") or next(iter(media["examples"].values()))["value"]
+
+
+def real(path):
+    return path.replace("{model}", "none").replace("{request_id}", "nobody")
+
+
+def test_answers_to_strangers_and_to_keys_without_scope_or_room_fit_their_schemas(document, tmp_path):
+    keys = Keys(tmp_path / "keys", poor=("infer", "tokens-per-minute=20"), watcher=("metrics", ""), worker=("infer", ""))
+    with Daemon("--model", tiny_model.write(str(tmp_path / "tiny")), "--api-keys", keys.path) as keyed:
+        for (method, path), operation in document.operations.items():
+            body = example_of(operation)
+            if operation.get("security") == []:
+                check(keyed, document, method, path, body, {}, 501 if "later" in operation["tags"] else 200)
+                continue
+            for headers in ({}, {"x-api-key": "fgk_wrong"}):
+                answered, _ = check(keyed, document, method, path, body, headers, 401, real(path))
+                assert answered["WWW-Authenticate"] == "Bearer"
+            if path == "/metrics":
+                check(keyed, document, method, path, body, keys.bearer("worker"), 403)
+            elif method == "post":
+                check(keyed, document, method, path, body, keys.bearer("watcher"), 403)
+        # A minute's tokens are soon spent.
+        for path in (CHAT, TEXT, PARTS, BLOCKS):
+            statuses = set()
+            for _ in range(20):
+                got, answered, data = keyed.request("POST", path, example_of(document.operations["post", path]), keys.bearer("poor"))
+                statuses.add(got)
+                assert not document.problems("post", path, got, answered, data), data
+            assert 429 in statuses <= {200, 429}, (path, statuses)
+
+
+def test_a_gateway_elsewhere_has_the_same_document_and_says_when_nobody_is_there(document):
+    class Gateway:
+        http = f"http://127.0.0.1:{free_port()}"
+        request = Daemon.request
+
+    gateway = Gateway()
+    process = subprocess.Popen([program("fastgen-gateway"), "--listen", gateway.http.removeprefix("http://"), "--connect",
+                                f"127.0.0.1:{free_port()}"], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                served = fetch(gateway).closed()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+        assert served.document == document.document
+        for (method, path), operation in document.operations.items():
+            here = {"/version": 200, "/openapi.json": 200, "/streams/{request_id}": 404}
+            status = 501 if "later" in operation["tags"] else here.get(path, 503)
+            check(gateway, document, method, path, example_of(operation), {}, status, real(path))
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_wrong_answer_is_seen(document):
