@@ -8,7 +8,7 @@ import json
 import pytest
 
 from daemon import Daemon
-from test_equivalence import CHAT, EMOJI, QUESTION, STORY, chat, joined, stream_of
+from test_equivalence import EMOJI, QUESTION, STORY, chat, joined, stream_of
 from test_structured_dialects import BLOCK_TOOLS, TOOLS
 from test_tools import write_script_model
 

@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2
 
 import tiny_model
 from daemon import Daemon
-from test_grpc import details, wait_all_free
+from test_grpc import details
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "hi"}]

@@ -1,6 +1,6 @@
 """Answers bound to a form over the Responses and Messages dialects, through their official clients, sync and async.
 
-The chat twin of this file is test_structured.py. The default model knows neither tools nor schemas: what fits, fits
+The chat twin of this file is test_structured.py; here is what that lacks, the async client. The default model knows neither tools nor schemas: what fits, fits
 because it was bound.
 """
 import asyncio
@@ -64,6 +64,38 @@ def in_async_anthropic(daemon, work):
         async with AsyncAnthropic(base_url=daemon.http, api_key="none", max_retries=0) as client:
             return await work(client)
     return asyncio.run(run())
+
+
+# Chat.
+
+def test_the_async_chat_client_parses_whole_and_streamed(tool_daemon):
+    asked = {"model": "m", "messages": TURN, "response_format": Report, "temperature": 0, "max_tokens": 200}
+
+    async def work(client):
+        whole = await client.chat.completions.parse(**asked)
+        async with client.chat.completions.stream(**asked) as stream:
+            deltas = [event.delta async for event in stream if event.type == "content.delta"]
+            return whole, deltas, await stream.get_final_completion()
+    whole, deltas, final = in_async_openai(tool_daemon, work)
+    check_report(whole.choices[0].message.parsed)
+    assert final.choices[0].message.parsed == whole.choices[0].message.parsed
+    assert "".join(deltas) == whole.choices[0].message.content and len(deltas) > 1
+
+
+def test_the_async_chat_client_streams_a_forced_call(tool_daemon):
+    async def work(client):
+        async with client.chat.completions.stream(
+                model="m", messages=TURN, tools=[openai.pydantic_function_tool(t) for t in (GetWeather, GetTime)],
+                tool_choice="required", parallel_tool_calls=False, temperature=0, max_tokens=300) as stream:
+            events = [event async for event in stream]
+            return events, await stream.get_final_completion()
+    events, final = in_async_openai(tool_daemon, work)
+    (done,) = [event for event in events if event.type == "tool_calls.function.arguments.done"]
+    pieces = [event.arguments_delta for event in events if event.type == "tool_calls.function.arguments.delta"]
+    (call,) = final.choices[0].message.tool_calls
+    assert "".join(pieces) == done.arguments == call.function.arguments and len(pieces) > 1
+    assert isinstance(call.function.parsed_arguments, (GetWeather, GetTime))
+    assert final.choices[0].finish_reason == "tool_calls"
 
 
 # Responses.
@@ -151,7 +183,7 @@ def test_parsed_arguments_are_the_tools_own_model(caller):
     response = caller.parse(model="m", input=QUESTION, tools=[openai.pydantic_function_tool(GetWeather)],
                             tool_choice="required", parallel_tool_calls=False, max_output_tokens=300, temperature=1,
                             extra_body={"seed": 5})
-    assert isinstance(response.output[-1].parsed_arguments, (dict, GetWeather))
+    assert isinstance(response.output[-1].parsed_arguments, GetWeather)
 
 
 def test_the_async_responses_client_gets_a_forced_call(tool_daemon):
