@@ -60,6 +60,21 @@ void AddContextOverflow(const absl::Status& status, google::rpc::Status* rich) {
   rich->add_details()->PackFrom(info);
 }
 
+// In the words of engine/request_queue.cc and engine/grammar_cache.cc: this daemon has too much to
+// do, so that another one may well take the request. The limits of a key are no such reason.
+void AddOverload(const absl::Status& status, google::rpc::Status* rich) {
+  const absl::string_view message = status.message();
+  const bool overloaded = absl::StartsWith(message, "the queue is full: ") ||
+                          absl::StartsWith(message, "the engine is full: ") ||
+                          absl::StrContains(message, " others wait to be compiled; ") ||
+                          absl::StrContains(message, " s for others to be compiled");
+  if (status.code() != absl::StatusCode::kResourceExhausted || !overloaded) return;
+  google::rpc::ErrorInfo info;
+  info.set_reason("OVERLOADED");
+  info.set_domain("fastgen");
+  rich->add_details()->PackFrom(info);
+}
+
 google::rpc::RetryInfo RetryInfoOf(absl::Duration retry_after) {
   retry_after = std::clamp(retry_after, kMinRetryAfter, kMaxRetryAfter);
   absl::Duration rest;
@@ -117,6 +132,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   } else if (code == grpc::StatusCode::RESOURCE_EXHAUSTED ||
              code == grpc::StatusCode::UNAVAILABLE) {
     AddRetryInfo(status, &rich);
+    AddOverload(status, &rich);
   }
   return grpc::Status(code, message, rich.SerializeAsString());
 }

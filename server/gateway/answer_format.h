@@ -59,6 +59,9 @@ class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;
 
+  // Of the daemon that answers, where there are several; before anything is appended.
+  virtual void SetSystemFingerprint(const std::string& fingerprint) {}
+
   // What opens a choice in a stream, before any text; may append nothing.
   virtual void AppendOpening(const ChoiceState& choice, const PromptState& prompt,
                              std::string* out) = 0;

@@ -32,9 +32,10 @@ std::shared_ptr<Exchange> PostCountTokens(Router& router, const HttpRequest& req
     return nullptr;
   }
   return Render::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Render::Done done) {
-        router.daemon().inference->async()->RenderChat(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, std::move(call),
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Render::Done done) {
+        daemon.inference->async()->RenderChat(context, in, out, std::move(done));
       },
       [writer, id = request.request_id, ignored = std::move(ignored)](
           const grpc::Status& status, const v1::RenderChatResponse& response) {

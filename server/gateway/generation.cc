@@ -43,20 +43,20 @@ bool HasFailed(const ChoiceState& choice) {
 void GenerateCall::Begin(v1::GenerateRequest request, const Headers& metadata) {
   request_ = std::move(request);
   AddMetadata(metadata, &context_);
-  owner_->daemon_.inference->async()->Generate(&context_, &request_, this);
+  lease_.stubs().inference->async()->Generate(&context_, &request_, this);
   Launch();
 }
 
 void GenerateCall::BeginAttach(v1::AttachRequest request, const Headers& metadata) {
   attach_request_ = std::move(request);
   AddMetadata(metadata, &context_);
-  owner_->daemon_.inference->async()->Attach(&context_, &attach_request_, this);
+  lease_.stubs().inference->async()->Attach(&context_, &attach_request_, this);
   Launch();
 }
 
 void GenerateCall::Launch() {
   keep_alive_ = owner_->shared_from_this();
-  owner_->live_calls_->Enter();
+  lease_.stubs().live_calls->Enter();
   AddHold();
   held_ = true;
   reading_ = true;
@@ -79,6 +79,7 @@ void GenerateCall::Cancel() {
 
 void GenerateCall::EndRead(bool ok) {
   reading_ = false;
+  if (ok && !std::exchange(has_had_event_, true)) lease_.NoteAnswer();
   if (!ok || cancelled_) ReleaseHold();
 }
 
@@ -93,7 +94,7 @@ void GenerateCall::OnReadDone(bool ok) {
 void GenerateCall::OnDone(const grpc::Status& status) {
   status_ = status;
   // Once the task is posted, this object may be gone at any moment.
-  const std::shared_ptr<LiveCalls> live_calls = owner_->live_calls_;
+  const std::shared_ptr<LiveCalls> live_calls = lease_.stubs().live_calls;
   {
     const std::shared_ptr<ResponseWriter> writer = owner_->writer_;
     writer->Post([this] {
@@ -106,12 +107,11 @@ void GenerateCall::OnDone(const grpc::Status& status) {
 
 // ---- Generation
 
-Generation::Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon,
+Generation::Generation(std::shared_ptr<ResponseWriter> writer, DaemonPool& daemons,
                        GenerationRequest request, std::unique_ptr<AnswerFormat> format,
                        Headers response_headers)
     : writer_(std::move(writer)),
-      daemon_(daemon),
-      live_calls_(daemon.live_calls),
+      daemons_(daemons),
       request_(std::move(request)),
       format_(std::move(format)),
       response_headers_(std::move(response_headers)),
@@ -132,20 +132,54 @@ Generation::Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs
 }
 
 void Generation::Start(const Headers& metadata) {
-  for (size_t i = 0; i < prompts_.size(); ++i) {
-    calls_.push_back(std::make_unique<GenerateCall>(this, static_cast<int>(i)));
-  }
+  metadata_ = metadata;
+  calls_.resize(prompts_.size());
+  tries_.resize(prompts_.size());
   if (request_.resume.has_value()) {
     v1::AttachRequest attach;
     attach.set_request_id(request_.request_id);
     attach.set_from_token(request_.resume->tokens);
-    calls_[0]->BeginAttach(std::move(attach), metadata);
+    calls_[0] = std::make_unique<GenerateCall>(this, 0);
+    calls_[0]->Seat(daemons_.Take(request_.daemon));
+    calls_[0]->BeginAttach(std::move(attach), metadata_);
   } else {
-    for (size_t i = 0; i < calls_.size(); ++i)
-      calls_[i]->Begin(std::move(request_.calls[i]), metadata);
+    for (size_t i = 0; i < calls_.size(); ++i) {
+      if (daemons_.is_fleet()) tries_[i].prefix = HashesOfPrompt(request_.calls[i], metadata_);
+      DaemonLease lease = daemons_.Pick(tries_[i].prefix, &tries_[i].attempts);
+      if (lease.has_daemon()) {
+        StartCall(static_cast<int>(i), std::move(lease), std::move(request_.calls[i]));
+        continue;
+      }
+      // Not from within the handler, which has yet to hand this exchange to the connection.
+      writer_->Post([self = shared_from_this()] {
+        self->Fail(ErrorFromGrpc(self->daemons_.NoDaemon(), self->request_.names));
+      });
+      break;
+    }
     request_.calls.clear();
   }
   if (request_.options.stream) writer_->WatchForSilence();
+}
+
+void Generation::StartCall(int prompt, DaemonLease lease, v1::GenerateRequest request) {
+  auto call = std::make_unique<GenerateCall>(this, prompt);
+  call->Seat(std::move(lease));
+  if (request_.on_sent) request_.on_sent(call->daemon());
+  call->Begin(std::move(request), metadata_);
+  // Of another try: the call that has ended goes here.
+  calls_[static_cast<size_t>(prompt)] = std::move(call);
+}
+
+bool Generation::Retry(GenerateCall* call) {
+  if (ended_ || stream_open_ || request_.resume.has_value() || call->has_had_event() ||
+      call->cancelled() || call->status().ok()) {
+    return false;
+  }
+  Tries& tries = tries_[static_cast<size_t>(call->prompt())];
+  DaemonLease next = daemons_.PickAgain(RetryKindOf(call->status()), tries.prefix, &tries.attempts);
+  if (!next.has_daemon()) return false;
+  StartCall(call->prompt(), std::move(next), call->TakeRequest());
+  return true;
 }
 
 void Generation::OnRead(GenerateCall* call, bool ok) {
@@ -209,7 +243,11 @@ void Generation::HandleAccepted(const GenerateCall& call) {
   }
   PromptState& prompt = prompts_[static_cast<size_t>(call.prompt())];
   if (!std::exchange(prompt.accepted, true)) ++num_accepted_;
-  if (request_.on_accepted) request_.on_accepted();
+  if (request_.on_accepted) request_.on_accepted(call.daemon());
+  if (num_accepted_ == 1) {
+    const std::string fingerprint = daemons_.system_fingerprint(call.daemon());
+    if (!fingerprint.empty()) format_->SetSystemFingerprint(fingerprint);
+  }
   prompt.prompt_tokens = accepted.prompt_tokens();
   prompt.cached_tokens = accepted.cached_tokens();
   if (request_.options.return_token_ids) {
@@ -286,6 +324,8 @@ bool Generation::AnyOf(const GenerateCall& call, bool (*is)(const ChoiceState&))
 }
 
 void Generation::OnCallDone(GenerateCall* call) {
+  call->EndLease();
+  if (Retry(call)) return;
   ++num_done_;
   if (ended_) return;
   events_begin_ = writer_->events().size();
@@ -381,7 +421,9 @@ void Generation::Fail(const ApiError& error) {
 }
 
 void Generation::CancelAll() {
-  for (const std::unique_ptr<GenerateCall>& call : calls_) call->Cancel();
+  for (const std::unique_ptr<GenerateCall>& call : calls_) {
+    if (call != nullptr) call->Cancel();
+  }
 }
 
 void Generation::OnDisconnect() {
@@ -391,7 +433,9 @@ void Generation::OnDisconnect() {
 
 void Generation::OnDrained() {
   if (ended_) return;
-  for (const std::unique_ptr<GenerateCall>& call : calls_) call->ReadNext();
+  for (const std::unique_ptr<GenerateCall>& call : calls_) {
+    if (call != nullptr) call->ReadNext();
+  }
 }
 
 void Generation::OnSilence() {

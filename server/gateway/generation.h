@@ -7,10 +7,11 @@
 // client: a slow reader slows its own calls, and nothing is queued beyond that. Invariants: 1.
 // exactly one answer, whatever the calls do; 2. an error before the first event is an HTTP status,
 // one after it an SSE event; 3. when the client leaves or one call fails, all calls are cancelled
-// at once. Thread rule: the connection's strand; gRPC's threads only post to it. Ownership: each
-// running GenerateCall keeps its Generation alive; the connection keeps it until the answer is
-// complete. Tested by tests/server/gateway/openai_{chat,completions}_test.cc and
-// generation_test.cc.
+// at once; 4. a call that failed without any event is made again on another daemon, as
+// retry_policy.h allows, unless something has been sent to the client. Thread rule: the
+// connection's strand; gRPC's threads only post to it. Ownership: each running GenerateCall keeps
+// its Generation alive; the connection keeps it until the answer is complete. Tested by
+// tests/server/gateway/openai_{chat,completions}_test.cc, generation_test.cc and fleet_test.cc.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -18,11 +19,12 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastgen/v1/inference.pb.h"
 #include "server/gateway/answer_format.h"
-#include "server/gateway/daemon.h"
+#include "server/gateway/daemon_pool.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/exchange.h"
 #include "server/gateway/generation_request.h"
@@ -31,12 +33,14 @@ namespace fastgen::gateway {
 
 class Generation;
 
-// One Generate call. Reads one event at a time; Generation says when to read the next.
+// One Generate call on one daemon. Reads one event at a time; Generation says when to read the
+// next.
 class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
  public:
   GenerateCall(Generation* owner, int prompt) : owner_(owner), prompt_(prompt) {}
 
-  // On the strand:
+  // On the strand, after Seat has given it a daemon:
+  void Seat(DaemonLease lease) { lease_ = std::move(lease); }
   void Begin(v1::GenerateRequest request, const Headers& metadata);
   void BeginAttach(v1::AttachRequest request, const Headers& metadata);
   void ReadNext();
@@ -44,10 +48,15 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
   void Cancel();
   // The event's handler ran (ok) or there will be none (not ok).
   void EndRead(bool ok);
+  // The call has ended.
+  void EndLease() { lease_.End(status_); }
+  v1::GenerateRequest TakeRequest() { return std::move(request_); }
 
   bool reading() const { return reading_; }
   bool cancelled() const { return cancelled_; }
   int prompt() const { return prompt_; }
+  size_t daemon() const { return lease_.daemon(); }
+  bool has_had_event() const { return has_had_event_; }
   const v1::GenerateEvent& event() const { return event_; }
   const grpc::Status& status() const { return status_; }
 
@@ -66,6 +75,8 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
   v1::GenerateEvent event_;
   grpc::ClientContext context_;
   grpc::Status status_;
+  DaemonLease lease_;
+  bool has_had_event_ = false;
   bool reading_ = false;
   bool cancelled_ = false;
   // Reads start outside gRPC's callbacks, so a hold keeps OnDone from coming before the last read
@@ -76,9 +87,8 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
 
 class Generation final : public Exchange, public std::enable_shared_from_this<Generation> {
  public:
-  Generation(std::shared_ptr<ResponseWriter> writer, const DaemonStubs& daemon,
-             GenerationRequest request, std::unique_ptr<AnswerFormat> format,
-             Headers response_headers);
+  Generation(std::shared_ptr<ResponseWriter> writer, DaemonPool& daemons, GenerationRequest request,
+             std::unique_ptr<AnswerFormat> format, Headers response_headers);
 
   void Start(const Headers& metadata);
 
@@ -88,7 +98,15 @@ class Generation final : public Exchange, public std::enable_shared_from_this<Ge
 
  private:
   friend class GenerateCall;
+  // What another try of a prompt's call needs; only kept before a fleet.
+  struct Tries {
+    PrefixHashes prefix;
+    Attempts attempts;
+  };
 
+  void StartCall(int prompt, DaemonLease lease, v1::GenerateRequest request);
+  // Whether it goes on as another call.
+  bool Retry(GenerateCall* call);
   void OnRead(GenerateCall* call, bool ok);
   void OnCallDone(GenerateCall* call);
   void HandleEvent(const GenerateCall& call);
@@ -112,13 +130,14 @@ class Generation final : public Exchange, public std::enable_shared_from_this<Ge
   AnswerUsage Usage() const;
 
   const std::shared_ptr<ResponseWriter> writer_;
-  const DaemonStubs& daemon_;
-  const std::shared_ptr<LiveCalls> live_calls_;
+  DaemonPool& daemons_;
   GenerationRequest request_;
   const std::unique_ptr<AnswerFormat> format_;
   const Headers response_headers_;
 
-  std::vector<std::unique_ptr<GenerateCall>> calls_;
+  Headers metadata_;                                  // of the request, for its calls
+  std::vector<std::unique_ptr<GenerateCall>> calls_;  // by prompt
+  std::vector<Tries> tries_;                          // by prompt
   std::vector<PromptState> prompts_;
   std::vector<ChoiceState> choices_;
   std::unique_ptr<StreamIds> ids_;  // of a stream with a resume window

@@ -59,9 +59,12 @@ struct GenerationRequest {
   std::vector<std::string> ignored;
   // With a resume window: an event stream's events have ids.
   bool has_window = false;
-  std::function<void()> on_accepted;  // or nothing
+  // Or nothing: with the number of the daemon that a call goes to, and that has accepted it.
+  std::function<void(size_t daemon)> on_sent;
+  std::function<void(size_t daemon)> on_accepted;
   // Instead of `calls`: the stream to take up, and from where.
   std::optional<StreamPosition> resume;
+  size_t daemon = 0;  // that has the stream to take up
 };
 
 // Parts of it, which the dialects without OpenAI's older names read too.

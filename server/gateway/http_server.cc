@@ -22,7 +22,7 @@
 #include "base/status_macros.h"
 #include "base/strings.h"
 #include "server/gateway/cors.h"
-#include "server/gateway/daemon.h"
+#include "server/gateway/daemon_pool.h"
 #include "server/gateway/http_acceptor.h"
 #include "server/gateway/http_connection.h"
 #include "server/gateway/router.h"
@@ -51,17 +51,13 @@ void RaiseFileLimit(int max_connections) {
   }
 }
 
-gateway::DaemonStubs MakeStubs(const std::shared_ptr<grpc::Channel>& channel) {
-  return {v1::Inference::NewStub(channel), v1::Admin::NewStub(channel),
-          grpc::health::v1::Health::NewStub(channel), std::make_shared<gateway::LiveCalls>()};
-}
-
 class BeastServer final : public HttpServer {
  public:
-  BeastServer(const GatewayOptions& options, const std::shared_ptr<grpc::Channel>& channel)
+  BeastServer(const GatewayOptions& options, std::unique_ptr<gateway::DaemonPool> daemons)
       : options_(options),
         context_(std::max(options.num_threads, 1)),
-        router_(options_, MakeStubs(channel)) {}
+        daemons_(std::move(daemons)),
+        router_(options_, *daemons_) {}
   ~BeastServer() override { Stop(); }
 
   absl::Status Listen();
@@ -78,6 +74,7 @@ class BeastServer final : public HttpServer {
 
   const GatewayOptions options_;
   asio::io_context context_;
+  const std::unique_ptr<gateway::DaemonPool> daemons_;
   gateway::Router router_;
   std::vector<std::string> addresses_;
   std::vector<std::unique_ptr<gateway::HttpAcceptor>> acceptors_;
@@ -197,7 +194,20 @@ void BeastServer::Stop() {
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
   acceptors_.clear();
-  router_.daemon().live_calls->WaitForNone();
+  daemons_->WaitForCalls();
+  daemons_->Stop();
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> StartBefore(
+    const GatewayOptions& options, std::unique_ptr<gateway::DaemonPool> daemons,
+    absl::Duration wait_for_checks) {
+  RaiseFileLimit(options.max_connections);
+  gateway::DaemonPool* const pool = daemons.get();
+  auto server = std::make_unique<BeastServer>(options, std::move(daemons));
+  RETURN_IF_ERROR(server->Listen());
+  pool->WaitForFirstChecks(wait_for_checks);
+  server->Run();
+  return absl::StatusOr<std::unique_ptr<HttpServer>>(std::move(server));
 }
 
 }  // namespace
@@ -205,11 +215,12 @@ void BeastServer::Stop() {
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
     const GatewayOptions& options, std::shared_ptr<grpc::Channel> channel) {
   CHECK(channel != nullptr);
-  RaiseFileLimit(options.max_connections);
-  auto server = std::make_unique<BeastServer>(options, channel);
-  RETURN_IF_ERROR(server->Listen());
-  server->Run();
-  return absl::StatusOr<std::unique_ptr<HttpServer>>(std::move(server));
+  return StartBefore(options, std::make_unique<gateway::DaemonPool>(channel), absl::ZeroDuration());
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::StartFleet(const GatewayOptions& options,
+                                                                   const FleetOptions& fleet) {
+  return StartBefore(options, std::make_unique<gateway::DaemonPool>(fleet), fleet.check_timeout);
 }
 
 }  // namespace fastgen

@@ -1,6 +1,7 @@
-// fastgen-gateway: the HTTP gateway as a process of its own, before a daemon elsewhere.
+// fastgen-gateway: the HTTP gateway as a process of its own, before one daemon or several.
 //
 //   fastgen-gateway --listen 127.0.0.1:5678 --connect 10.0.0.2:5679
+//   fastgen-gateway --listen 127.0.0.1:5678 --connect 10.0.0.2:5679,10.0.0.3:5679 --model smol
 //   fastgen-gateway --listen 0.0.0.0:443 --tls-cert site.pem --tls-key site.key
 //       --tls-client-ca clients.pem --connect 10.0.0.2:5679 --connect-ca daemon-ca.pem
 // SIGTERM and SIGINT stop accepting and wait for the answers under way; a second one ends at once,
@@ -16,12 +17,14 @@
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -35,8 +38,12 @@ namespace {
 
 struct Flags {
   fastgen::GatewayOptions gateway;
-  std::string connect = "127.0.0.1:5679";
-  // Of the connection to the daemon; PEM files.
+  std::vector<std::string> connect = {"127.0.0.1:5679"};
+  fastgen::FleetOptions fleet;
+  std::string daemon_key_file;
+  double check_interval_s = absl::ToDoubleSeconds(fleet.check_interval);
+  double check_timeout_s = absl::ToDoubleSeconds(fleet.check_timeout);
+  // Of the connections to the daemons; PEM files.
   std::string connect_ca;
   std::string connect_certificate;
   std::string connect_key;
@@ -62,13 +69,49 @@ void AddTlsFlags(CLI::App* app, Flags* flags) {
       "--allow-public-without-keys", flags->allow_public_without_keys,
       "listen where other machines reach it: keys travel on, and the daemon checks its own");
   auto* const ca = file("--connect-ca", &flags->connect_ca,
-                        "PEM certificates that the daemon's is signed by: connect by TLS");
+                        "PEM certificates that the daemons' are signed by: connect by TLS");
   auto* const own =
-      file("--connect-cert", &flags->connect_certificate, "PEM certificate to show the daemon");
+      file("--connect-cert", &flags->connect_certificate, "PEM certificate to show the daemons");
   auto* const own_key = file("--connect-key", &flags->connect_key, "PEM key of --connect-cert");
   own->needs(ca);
   own->needs(own_key);
   own_key->needs(own);
+}
+
+void AddFleetFlags(CLI::App* app, Flags* flags) {
+  app->add_option("--connect", flags->connect,
+                  "a daemon's gRPC address, host:port or unix:/path; several times, or with commas "
+                  "between: a fleet of daemons that serve the same model. A request goes to the "
+                  "daemon that has its prompt's beginning cached, unless that one is busier than "
+                  "the others; one that is down, draining or still loading gets none")
+      ->delimiter(',')
+      ->capture_default_str();
+  constexpr char kGroup[] = "Several daemons";
+  app->add_option("--model", flags->fleet.model,
+                  "what all daemons must serve; one with another model is not used. Default: what "
+                  "the first of them serves at the start")
+      ->group(kGroup);
+  app->add_option("--daemon-key-file", flags->daemon_key_file,
+                  "a file that holds an API key of scope metrics, for daemons with --api-keys: to "
+                  "ask them for their model and load. Requests bring their own keys")
+      ->check(CLI::ExistingFile)
+      ->group(kGroup);
+  app->add_option("--load-bound", flags->fleet.load_bound,
+                  "a daemon with more requests than this times the mean, and two, is passed over; "
+                  "1 spreads evenly, more keeps cached prompts together")
+      ->check(CLI::Range(1.0, 100.0))
+      ->capture_default_str()
+      ->group(kGroup);
+  app->add_option("--check-interval", flags->check_interval_s,
+                  "seconds between two questions to a daemon whether it is well")
+      ->check(CLI::Range(0.05, 3600.0))
+      ->capture_default_str()
+      ->group(kGroup);
+  app->add_option("--check-timeout", flags->check_timeout_s,
+                  "seconds that it has to answer, before it counts as unreachable")
+      ->check(CLI::Range(0.05, 3600.0))
+      ->capture_default_str()
+      ->group(kGroup);
 }
 
 void AddLimitFlags(CLI::App* app, Flags* flags) {
@@ -99,8 +142,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--listen", flags->gateway.listen,
                   "host:port or unix:/path to serve HTTP on; may be given several times")
       ->capture_default_str();
-  app->add_option("--connect", flags->connect, "the daemon's gRPC address: host:port or unix:/path")
-      ->capture_default_str();
+  AddFleetFlags(app, flags);
   app->add_option("--threads", flags->gateway.num_threads, "I/O threads")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
@@ -144,30 +186,78 @@ absl::Status CheckExposure(const Flags& flags) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> Connect(const Flags& flags) {
-  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (!flags.connect_ca.empty()) {
-    grpc::SslCredentialsOptions tls;
-    ASSIGN_OR_RETURN(tls.pem_root_certs, fastgen::ReadPemFile(flags.connect_ca, "--connect-ca"));
-    if (!flags.connect_certificate.empty()) {
-      ASSIGN_OR_RETURN(tls.pem_cert_chain,
-                       fastgen::ReadPemFile(flags.connect_certificate, "--connect-cert"));
-      ASSIGN_OR_RETURN(tls.pem_private_key,
-                       fastgen::ReadPemFile(flags.connect_key, "--connect-key"));
-    }
-    credentials = grpc::SslCredentials(tls);
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(const Flags& flags) {
+  if (flags.connect_ca.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions tls;
+  ASSIGN_OR_RETURN(tls.pem_root_certs, fastgen::ReadPemFile(flags.connect_ca, "--connect-ca"));
+  if (!flags.connect_certificate.empty()) {
+    ASSIGN_OR_RETURN(tls.pem_cert_chain,
+                     fastgen::ReadPemFile(flags.connect_certificate, "--connect-cert"));
+    ASSIGN_OR_RETURN(tls.pem_private_key, fastgen::ReadPemFile(flags.connect_key, "--connect-key"));
   }
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  return grpc::CreateCustomChannel(flags.connect, credentials, arguments);
+  return grpc::SslCredentials(tls);
 }
 
-absl::StatusOr<std::unique_ptr<fastgen::HttpServer>> Start(Flags* flags) {
+absl::StatusOr<std::vector<fastgen::FleetOptions::Daemon>> Connect(const Flags& flags) {
+  ASSIGN_OR_RETURN(const auto credentials, Credentials(flags));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  // A daemon that comes back is found within a second, one that swallows packets given up soon.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
+  std::vector<fastgen::FleetOptions::Daemon> daemons;
+  for (const std::string& address : flags.connect) {
+    for (const auto& other : daemons) {
+      if (other.address != address) continue;
+      return absl::InvalidArgumentError(absl::StrCat("--connect ", address, " is given twice"));
+    }
+    if (address.empty()) return absl::InvalidArgumentError("--connect has an empty address");
+    daemons.push_back({address, grpc::CreateCustomChannel(address, credentials, arguments)});
+  }
+  return daemons;
+}
+
+absl::StatusOr<std::string> ReadKeyFile(const std::string& path) {
+  std::ifstream file(path);
+  std::string key, more;
+  file >> key;
+  if (key.empty() || (file >> more)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--daemon-key-file ", path, " must hold one API key and nothing else"));
+  }
+  for (char c : key) {
+    if (absl::ascii_isprint(static_cast<unsigned char>(c))) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--daemon-key-file ", path, " holds bytes that no API key has"));
+  }
+  return key;
+}
+
+// One address with nothing of a fleet's is one daemon, without any watch.
+bool IsFleet(const CLI::App& app, const Flags& flags) {
+  if (flags.connect.size() > 1) return true;
+  for (const char* flag :
+       {"--model", "--daemon-key-file", "--load-bound", "--check-interval", "--check-timeout"}) {
+    if (app.count(flag) > 0) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<std::unique_ptr<fastgen::HttpServer>> Start(const CLI::App& app, Flags* flags) {
   flags->gateway.transfer_timeout = absl::Seconds(flags->transfer_timeout_s);
   flags->gateway.idle_timeout = absl::Seconds(flags->idle_timeout_s);
   RETURN_IF_ERROR(CheckExposure(*flags));
-  ASSIGN_OR_RETURN(auto channel, Connect(*flags));
-  return fastgen::HttpServer::Start(flags->gateway, std::move(channel));
+  ASSIGN_OR_RETURN(flags->fleet.daemons, Connect(*flags));
+  if (!IsFleet(app, *flags)) {
+    return fastgen::HttpServer::Start(flags->gateway, flags->fleet.daemons[0].channel);
+  }
+  flags->fleet.check_interval = absl::Seconds(flags->check_interval_s);
+  flags->fleet.check_timeout = absl::Seconds(flags->check_timeout_s);
+  if (!flags->daemon_key_file.empty()) {
+    ASSIGN_OR_RETURN(flags->fleet.api_key, ReadKeyFile(flags->daemon_key_file));
+  }
+  return fastgen::HttpServer::StartFleet(flags->gateway, flags->fleet);
 }
 
 // The exit code when the program ends here: after --help, --version or a mistake.
@@ -188,7 +278,7 @@ std::optional<int> ParseCommandLine(CLI::App* app, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("fastgen-gateway: OpenAI's HTTP dialect before a Fastgen daemon");
+  CLI::App app("fastgen-gateway: OpenAI's HTTP dialect before one Fastgen daemon, or several");
   Flags flags;
   AddFlags(&app, &flags);
   if (const auto code = ParseCommandLine(&app, argc, argv)) return *code;
@@ -200,13 +290,15 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  auto server = Start(&flags);
+  auto server = Start(app, &flags);
   if (!server.ok()) {
     std::fprintf(stderr, "fastgen-gateway: %s\n", std::string(server.status().message()).c_str());
     return 1;
   }
-  fastgen::LogInfo(absl::StrCat("serving HTTP on ", absl::StrJoin((*server)->addresses(), ", "),
-                                " for the daemon at ", flags.connect));
+  fastgen::LogInfo(
+      absl::StrCat("serving HTTP on ", absl::StrJoin((*server)->addresses(), ", "),
+                   flags.connect.size() > 1 ? " for the daemons at " : " for the daemon at ",
+                   absl::StrJoin(flags.connect, ", ")));
   int signal = 0;
   sigwait(&signals, &signal);
   fastgen::LogInfo("draining");

@@ -150,6 +150,11 @@ void AppendMessage(const AnswerOptions& options, const ChoiceState& choice, std:
   out->push_back('}');
 }
 
+std::string ChunkHead(const AnswerOptions& options) {
+  return absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "chat.completion.chunk"),
+                      ",\"choices\":[{\"index\":");
+}
+
 }  // namespace
 
 std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationRequest* request) {
@@ -181,9 +186,12 @@ std::optional<ApiError> ParseChatRequest(std::string_view body, GenerationReques
 }
 
 ChatFormat::ChatFormat(const AnswerOptions& options)
-    : options_(options),
-      chunk_head_(absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "chat.completion.chunk"),
-                               ",\"choices\":[{\"index\":")) {}
+    : options_(options), chunk_head_(ChunkHead(options)) {}
+
+void ChatFormat::SetSystemFingerprint(const std::string& fingerprint) {
+  options_.system_fingerprint = fingerprint;
+  chunk_head_ = ChunkHead(options_);
+}
 
 void ChatFormat::AppendOpening(const ChoiceState& choice, const PromptState& prompt,
                                std::string* out) {

@@ -36,6 +36,7 @@ class ChatFormat final : public AnswerFormat {
  public:
   explicit ChatFormat(const AnswerOptions& options);
 
+  void SetSystemFingerprint(const std::string& fingerprint) override;
   void AppendOpening(const ChoiceState& choice, const PromptState& prompt,
                      std::string* out) override;
   void AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
@@ -49,8 +50,8 @@ class ChatFormat final : public AnswerFormat {
                     const std::vector<PromptState>& prompts, const AnswerUsage& usage) override;
 
  private:
-  const AnswerOptions options_;
-  const std::string chunk_head_;  // `data: {"id":...,"choices":[{"index":`
+  AnswerOptions options_;
+  std::string chunk_head_;  // `data: {"id":...,"choices":[{"index":`
 };
 
 }  // namespace fastgen::gateway

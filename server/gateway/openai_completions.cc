@@ -179,6 +179,11 @@ void AppendLegacyDelta(const AnswerOptions& options, const v1::Delta& delta, siz
   AppendLegacy(options, delta.logprobs(), text_offset, legacy);
 }
 
+std::string ChunkHead(const AnswerOptions& options) {
+  return absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "text_completion"),
+                      ",\"choices\":[{\"index\":");
+}
+
 }  // namespace
 
 std::optional<ApiError> ParseCompletionsRequest(std::string_view body, GenerationRequest* request) {
@@ -201,9 +206,12 @@ std::optional<ApiError> ParseCompletionsRequest(std::string_view body, Generatio
 }
 
 CompletionsFormat::CompletionsFormat(const AnswerOptions& options)
-    : options_(options),
-      chunk_head_(absl::StrCat(ToAbsl(kSseDataPrefix), AnswerHead(options, "text_completion"),
-                               ",\"choices\":[{\"index\":")) {}
+    : options_(options), chunk_head_(ChunkHead(options)) {}
+
+void CompletionsFormat::SetSystemFingerprint(const std::string& fingerprint) {
+  options_.system_fingerprint = fingerprint;
+  chunk_head_ = ChunkHead(options_);
+}
 
 // The first chunk of a choice is its first text, except that the prompt's ids need one of their
 // own.

@@ -26,6 +26,7 @@ class CompletionsFormat final : public AnswerFormat {
  public:
   explicit CompletionsFormat(const AnswerOptions& options);
 
+  void SetSystemFingerprint(const std::string& fingerprint) override;
   void AppendOpening(const ChoiceState& choice, const PromptState& prompt,
                      std::string* out) override;
   void AppendDelta(const v1::Delta& delta, ChoiceState* choice, const PromptState& prompt,
@@ -39,8 +40,8 @@ class CompletionsFormat final : public AnswerFormat {
                     const std::vector<PromptState>& prompts, const AnswerUsage& usage) override;
 
  private:
-  const AnswerOptions options_;
-  const std::string chunk_head_;
+  AnswerOptions options_;
+  std::string chunk_head_;
 };
 
 }  // namespace fastgen::gateway

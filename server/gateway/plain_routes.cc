@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
 #include "server/gateway/errors.h"
+#include "server/gateway/fleet_routes.h"
 #include "server/gateway/json_fields.h"
 #include "server/gateway/json_text.h"
 #include "server/gateway/openapi.h"
@@ -43,9 +44,10 @@ std::shared_ptr<Exchange> HealthFromModelInfo(Router& router, const HttpRequest&
                                               const Writer& writer, std::string reason_if_ok) {
   using Info = UnaryExchange<v1::GetModelInfoRequest, v1::ModelInfo>;
   return Info::Start(
-      writer, router.daemon(), request.metadata, {},
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Info::Done done) {
-        router.daemon().inference->async()->GetModelInfo(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, {},
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Info::Done done) {
+        daemon.inference->async()->GetModelInfo(context, in, out, std::move(done));
       },
       [writer, reason_if_ok](const grpc::Status& status, const v1::ModelInfo&) {
         // Whoever asks for health needs no key, and a daemon that asks for one has its model.
@@ -98,6 +100,16 @@ std::shared_ptr<Exchange> RespondError(const Writer& writer, const ApiError& err
   return nullptr;
 }
 
+void RespondCancelled(const Writer& writer, const v1::CancelResponse& response,
+                      const std::vector<std::string>& ignored) {
+  std::string json = "{\"cancelled\":";
+  AppendStrings(response.cancelled(), &json);
+  json += ",\"not_found\":";
+  AppendStrings(response.not_found(), &json);
+  json += '}';
+  RespondJson(writer, std::move(json), ignored);
+}
+
 bool FinishReading(const Router& router, JsonFields& fields, std::vector<std::string>* ignored) {
   fields.AppendUnknown(ignored);
   if (fields.ok()) *fields.error() = router.CheckIgnored(*ignored);
@@ -108,9 +120,10 @@ std::shared_ptr<Exchange> FetchModelInfo(Router& router, const HttpRequest& requ
                                          std::function<void(const v1::ModelInfo&)> next) {
   using Info = UnaryExchange<v1::GetModelInfoRequest, v1::ModelInfo>;
   return Info::Start(
-      writer, router.daemon(), request.metadata, {},
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Info::Done done) {
-        router.daemon().inference->async()->GetModelInfo(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, {},
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Info::Done done) {
+        daemon.inference->async()->GetModelInfo(context, in, out, std::move(done));
       },
       [&router, writer, next = std::move(next), shape = ErrorShapeOf(request.path),
        id = request.request_id](const grpc::Status& status, const v1::ModelInfo& info) {
@@ -151,12 +164,12 @@ std::shared_ptr<Exchange> GetModel(Router& router, const HttpRequest& request,
 
 std::shared_ptr<Exchange> GetHealth(Router& router, const HttpRequest& request,
                                     std::string_view tail, Writer writer) {
+  if (router.daemons().is_fleet()) return GetFleetHealth(router, writer);
   using Check = UnaryExchange<health::HealthCheckRequest, health::HealthCheckResponse>;
   return Check::Start(
-      writer, router.daemon(), request.metadata, {},
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Check::Done done) {
-        router.daemon().health->async()->Check(context, in, out, std::move(done));
-      },
+      writer, router.daemons(), request.metadata, {},
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Check::Done done) { daemon.health->async()->Check(context, in, out, std::move(done)); },
       [&router, writer, request](const grpc::Status& status,
                                  const health::HealthCheckResponse& response) {
         if (status.ok() && response.status() == health::HealthCheckResponse::SERVING) {
@@ -187,11 +200,13 @@ std::shared_ptr<Exchange> GetOpenApi(Router& router, const HttpRequest& request,
 
 std::shared_ptr<Exchange> GetMetrics(Router& router, const HttpRequest& request,
                                      std::string_view tail, Writer writer) {
+  if (router.daemons().is_fleet()) return GetFleetMetrics(router, writer);
   using Metrics = UnaryExchange<v1::GetMetricsRequest, v1::Metrics>;
   return Metrics::Start(
-      writer, router.daemon(), request.metadata, {},
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Metrics::Done done) {
-        router.daemon().admin->async()->GetMetrics(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, {},
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Metrics::Done done) {
+        daemon.admin->async()->GetMetrics(context, in, out, std::move(done));
       },
       [writer](const grpc::Status& status, const v1::Metrics& metrics) {
         if (!status.ok()) {
@@ -216,10 +231,14 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
   ReadCancel(&fields, &call);
   std::vector<std::string> ignored;
   if (!FinishReading(router, fields, &ignored)) return RespondError(writer, *error);
+  if (router.daemons().is_fleet()) {
+    return CancelEverywhere(router, request, writer, std::move(call), std::move(ignored));
+  }
   return Cancel::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Cancel::Done done) {
-        router.daemon().inference->async()->Cancel(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, std::move(call),
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Cancel::Done done) {
+        daemon.inference->async()->Cancel(context, in, out, std::move(done));
       },
       [writer, ignored = std::move(ignored)](const grpc::Status& status,
                                              const v1::CancelResponse& response) {
@@ -227,12 +246,7 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
           RespondError(writer, ErrorFromGrpc(status));
           return;
         }
-        std::string json = "{\"cancelled\":";
-        AppendStrings(response.cancelled(), &json);
-        json += ",\"not_found\":";
-        AppendStrings(response.not_found(), &json);
-        json += '}';
-        RespondJson(writer, std::move(json), ignored);
+        RespondCancelled(writer, response, ignored);
       });
 }
 

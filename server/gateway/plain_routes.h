@@ -40,6 +40,8 @@ std::shared_ptr<Exchange> PostCancel(Router& router, const HttpRequest& request,
 // fields. FinishReading names what nothing asked for, and is false when the request is refused.
 void RespondJson(const std::shared_ptr<ResponseWriter>& writer, std::string json,
                  const std::vector<std::string>& ignored = {});
+void RespondCancelled(const std::shared_ptr<ResponseWriter>& writer,
+                      const v1::CancelResponse& response, const std::vector<std::string>& ignored);
 std::shared_ptr<Exchange> RespondError(const std::shared_ptr<ResponseWriter>& writer,
                                        const ApiError& error);
 bool FinishReading(const Router& router, JsonFields& fields, std::vector<std::string>* ignored);

@@ -26,6 +26,7 @@ struct ResumableStream {
   int32_t num_answers = 1;
   AnswerOptions options;
   ParamNames names;
+  size_t daemon = 0;  // of the pool's, that has the tokens
 };
 
 class ResumableStreams {

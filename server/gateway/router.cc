@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -269,12 +268,13 @@ std::vector<std::pair<std::string_view, std::string_view>> Routes() {
   return routes;
 }
 
-Router::Router(const GatewayOptions& options, DaemonStubs daemon)
-    : options_(options),
-      daemon_(std::move(daemon)),
-      start_time_s_(absl::ToUnixSeconds(absl::Now())) {}
+Router::Router(const GatewayOptions& options, DaemonPool& daemons)
+    : options_(options), daemons_(daemons), start_time_s_(absl::ToUnixSeconds(absl::Now())) {}
 
 std::string Router::model_name() const {
+  if (daemons_.is_fleet()) {
+    if (std::string name = daemons_.model_name(); !name.empty()) return name;
+  }
   MutexLock lock(&mutex_);
   return model_name_;
 }
@@ -285,14 +285,10 @@ std::string Router::system_fingerprint() const {
 }
 
 void Router::set_model(const v1::ModelInfo& info) {
-  std::string fingerprint = "build-";
-  for (char c : absl::StrCat(info.build(), "-", info.weights_hash().substr(0, 16))) {
-    const bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.';
-    if (plain || fingerprint.back() != '-') fingerprint += plain ? c : '-';
-  }
   MutexLock lock(&mutex_);
   model_name_ = info.name();
-  system_fingerprint_ = std::move(fingerprint);
+  // Of a fleet each daemon has its own.
+  if (!daemons_.is_fleet()) system_fingerprint_ = FingerprintOf(info);
 }
 
 std::optional<ApiError> Router::CheckIgnored(const std::vector<std::string>& ignored) const {
@@ -376,12 +372,18 @@ std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpR
     // Anthropic's clients look for it under this name.
     if (shape == ErrorShape::kAnthropic) headers.emplace_back("request-id", generation->request_id);
     if (generation->has_window) {
-      const ResumableStream stream = {route, generation->num_answers, options, generation->names};
-      resumable_.Add(stream_key, stream);
-      generation->on_accepted = [this, stream_key, stream] { resumable_.Set(stream_key, stream); };
+      ResumableStream stream = {route, generation->num_answers, options, generation->names};
+      generation->on_sent = [this, stream_key, stream](size_t daemon) mutable {
+        stream.daemon = daemon;
+        resumable_.Add(stream_key, stream);
+      };
+      generation->on_accepted = [this, stream_key, stream](size_t daemon) mutable {
+        stream.daemon = daemon;
+        resumable_.Set(stream_key, stream);
+      };
     }
     std::unique_ptr<AnswerFormat> format = MakeFormat(route, options);
-    auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(*generation),
+    auto exchange = std::make_shared<Generation>(writer, daemons_, std::move(*generation),
                                                  std::move(format), std::move(headers));
     exchange->Start(metadata);
     return exchange;
@@ -427,7 +429,8 @@ std::shared_ptr<Exchange> Router::Resume(const HttpRequest& request, std::string
   resumed.names.not_found = "stream_not_found";
   resumed.has_window = true;
   resumed.resume = position;
-  auto exchange = std::make_shared<Generation>(writer, daemon_, std::move(resumed),
+  resumed.daemon = stream->daemon;
+  auto exchange = std::make_shared<Generation>(writer, daemons_, std::move(resumed),
                                                std::move(format), Headers{{"X-Request-Id", id}});
   exchange->Start(request.metadata);
   return exchange;

@@ -16,7 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "base/mutex.h"
-#include "server/gateway/daemon.h"
+#include "server/gateway/daemon_pool.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/exchange.h"
 #include "server/gateway/generation_request.h"
@@ -41,13 +41,14 @@ struct GenerationRow {
 
 class Router {
  public:
-  Router(const GatewayOptions& options, DaemonStubs daemon);
+  // Both outlive the router.
+  Router(const GatewayOptions& options, DaemonPool& daemons);
 
   // The Exchange that will answer; nullptr when the answer has been given.
   std::shared_ptr<Exchange> Route(HttpRequest request, std::shared_ptr<ResponseWriter> writer);
 
-  const DaemonStubs& daemon() const { return daemon_; }
-  // The served model's name as last seen; "" before that.
+  DaemonPool& daemons() { return daemons_; }
+  // The fleet's model, else the served model's name as last seen; "" before that.
   std::string model_name() const;
   // OpenAI's system_fingerprint: equal for answers of the same build and weights.
   std::string system_fingerprint() const;
@@ -64,7 +65,7 @@ class Router {
                                      std::shared_ptr<ResponseWriter> writer);
 
   const GatewayOptions& options_;
-  const DaemonStubs daemon_;
+  DaemonPool& daemons_;
   const int64_t start_time_s_;
   ResumableStreams resumable_;
   mutable Mutex mutex_;

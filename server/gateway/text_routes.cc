@@ -65,9 +65,10 @@ std::shared_ptr<Exchange> TokenizeText(Router& router, const HttpRequest& reques
   using Tokenize = UnaryExchange<v1::TokenizeRequest, v1::TokenizeResponse>;
   call.set_with_bytes(texts != TokenTexts::kNone);
   return Tokenize::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Tokenize::Done done) {
-        router.daemon().inference->async()->Tokenize(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, std::move(call),
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Tokenize::Done done) {
+        daemon.inference->async()->Tokenize(context, in, out, std::move(done));
       },
       [writer, texts, ignored = std::move(ignored)](const grpc::Status& status,
                                                     const v1::TokenizeResponse& response) {
@@ -104,9 +105,10 @@ std::shared_ptr<Exchange> RenderChat(Router& router, const HttpRequest& request,
                                      OnRendered next) {
   using Render = UnaryExchange<v1::RenderChatRequest, v1::RenderChatResponse>;
   return Render::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Render::Done done) {
-        router.daemon().inference->async()->RenderChat(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, std::move(call),
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Render::Done done) {
+        daemon.inference->async()->RenderChat(context, in, out, std::move(done));
       },
       [writer, next = std::move(next)](const grpc::Status& status,
                                        const v1::RenderChatResponse& response) {
@@ -253,9 +255,10 @@ std::shared_ptr<Exchange> PostDetokenize(Router& router, const HttpRequest& requ
   if (!FinishReading(router, fields, &ignored)) return RespondError(writer, *error);
   call.mutable_ids()->Add(ids->begin(), ids->end());
   return Detokenize::Start(
-      writer, router.daemon(), request.metadata, std::move(call),
-      [&router](grpc::ClientContext* context, const auto* in, auto* out, Detokenize::Done done) {
-        router.daemon().inference->async()->Detokenize(context, in, out, std::move(done));
+      writer, router.daemons(), request.metadata, std::move(call),
+      [](const DaemonStubs& daemon, grpc::ClientContext* context, const auto* in, auto* out,
+         Detokenize::Done done) {
+        daemon.inference->async()->Detokenize(context, in, out, std::move(done));
       },
       [writer, ignored = std::move(ignored)](const grpc::Status& status,
                                              const v1::DetokenizeResponse& response) {

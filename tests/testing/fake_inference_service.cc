@@ -95,6 +95,13 @@ grpc::Status RetryLater(grpc::StatusCode code, const std::string& message, int s
   return WithDetails(code, message, detail);
 }
 
+grpc::Status Overloaded(const std::string& message) {
+  google::rpc::ErrorInfo detail;
+  detail.set_reason("OVERLOADED");
+  detail.set_domain("fastgen");
+  return WithDetails(grpc::StatusCode::RESOURCE_EXHAUSTED, message, detail);
+}
+
 // One Generate call: writes its script, one event after the other.
 class FakeDaemon::Stream final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
  public:
@@ -275,11 +282,11 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
                                          const v1::GetModelInfoRequest*,
                                          v1::ModelInfo* response) override {
-    response->set_name("tiny/model");
+    response->set_name(daemon_->model_name);
     response->set_context_length(2048);
     response->set_build("fastgen 1.2 (ab)");
     response->set_eos_token("</s>");
-    response->set_weights_hash("0123456789abcdef0123");
+    response->set_weights_hash(daemon_->weights_hash);
     return Reply<v1::ModelInfo>(context, daemon_->unary_status);
   }
 
@@ -290,6 +297,12 @@ class FakeDaemon::Inference final : public v1::Inference::CallbackService {
 class FakeDaemon::Admin final : public v1::Admin::CallbackService {
  public:
   explicit Admin(FakeDaemon* daemon) : daemon_(daemon) {}
+
+  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
+                                     const v1::GetStatsRequest*, v1::Stats* response) override {
+    response->set_num_running(daemon_->num_running);
+    return Reply<v1::Stats>(context, daemon_->unary_status);
+  }
 
   grpc::ServerUnaryReactor* GetMetrics(grpc::CallbackServerContext* context,
                                        const v1::GetMetricsRequest*,

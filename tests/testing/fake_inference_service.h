@@ -10,6 +10,7 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/server.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -46,6 +47,9 @@ grpc::Status FieldViolation(const std::string& field, const std::string& message
 // `code` with a RetryInfo.
 grpc::Status RetryLater(grpc::StatusCode code, const std::string& message, int seconds);
 
+// RESOURCE_EXHAUSTED with the reason OVERLOADED, as the daemon refuses when its queue is full.
+grpc::Status Overloaded(const std::string& message);
+
 class FakeDaemon {
  public:
   enum class Health { kOff, kServing, kNotServing };
@@ -62,6 +66,9 @@ class FakeDaemon {
   // Not OK: what every unary call answers.
   grpc::Status unary_status;
   std::string prometheus_text;
+  std::string model_name = "tiny/model";
+  std::string weights_hash = "0123456789abcdef0123";
+  std::atomic<int32_t> num_running = 0;  // as GetStats tells it
 
   std::vector<v1::GenerateRequest> requests() const;
   std::multimap<std::string, std::string> last_metadata() const;
