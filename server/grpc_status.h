@@ -3,8 +3,8 @@
 //
 // A grpc::Status carries a serialised google.rpc.Status (trailer grpc-status-details-bin) with
 // BadRequest for INVALID_ARGUMENT, RetryInfo for RESOURCE_EXHAUSTED and UNAVAILABLE, and ErrorInfo
-// CONTEXT_LENGTH_EXCEEDED for a request that can never fit the context. An INVALID_ARGUMENT of the
-// engine opens with "field: ", which becomes the violation's field. Thread rule: pure functions and
+// CONTEXT_LENGTH_EXCEEDED for a request that can never fit the context, OVERLOADED for one that
+// another daemon may well take now. An INVALID_ARGUMENT of the engine opens with "field: ", which becomes the violation's field. Thread rule: pure functions and
 // values. Tested by tests/server/proto_convert_test.cc; fuzzed by tests/fuzz/proto_fuzzer.cc.
 #pragma once
 

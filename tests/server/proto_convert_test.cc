@@ -471,6 +471,26 @@ TEST_CASE("a request that can never fit the context says so to programs", "[serv
   CHECK(reason("prompt: it has no tokens, at least 1 is needed").empty());
 }
 
+TEST_CASE("a refusal says to programs whether another daemon may take the request", "[server]") {
+  const auto reason = [](const absl::Status& status) {
+    google::rpc::Status rich;
+    REQUIRE(rich.ParseFromString(ToGrpcStatus(status).error_details()));
+    google::rpc::ErrorInfo info;
+    for (const auto& detail : rich.details()) detail.UnpackTo(&info);
+    return info.reason();
+  };
+  CHECK(reason(absl::ResourceExhaustedError("the queue is full: 4 requests with 90 prompt tokens "
+                                            "wait; the limits are 4 requests and 100 tokens")) ==
+        "OVERLOADED");
+  CHECK(reason(absl::ResourceExhaustedError("the engine is full: 9 choices are live, 1 more were "
+                                            "asked for; the limit is 9")) == "OVERLOADED");
+  CHECK(reason(absl::ResourceExhaustedError(
+            "the API key bob has 4 requests live; its max-concurrent is 4")) == "");
+  CHECK(reason(absl::ResourceExhaustedError(
+            "the API key the queue is full:  has 4 requests live; its max-concurrent is 4")) == "");
+  CHECK(reason(absl::UnavailableError("the queue is full: not that either")) == "");
+}
+
 TEST_CASE("unknown fields are found at every depth, once each", "[server]") {
   v1::GenerateRequest request = ValidRequest();
   CHECK(UnknownFields(request).empty());
