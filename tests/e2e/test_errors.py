@@ -412,9 +412,9 @@ def mutate(rng, body):
 
 
 def test_mutated_requests_never_end_in_a_5xx(tmp_path):
-    """FASTGEN_MUTATIONS (10000 for a full run) requests, the same in every run."""
+    """FASTGEN_MUTATIONS requests (10000), the same in every run."""
     rng = random.Random(20)
-    count = int(os.environ.get("FASTGEN_MUTATIONS", "2000"))
+    count = int(os.environ.get("FASTGEN_MUTATIONS", "10000"))
     statuses = {}
     with Daemon("--model", tiny_model.write(str(tmp_path / "tiny")), "--max-model-len", "128") as own:
         connection = http.client.HTTPConnection("127.0.0.1", own.http_port, timeout=60)
