@@ -79,7 +79,10 @@ void GenerateCall::Cancel() {
 
 void GenerateCall::EndRead(bool ok) {
   reading_ = false;
-  if (ok && !std::exchange(has_had_event_, true)) lease_.NoteAnswer();
+  if (ok && !has_begun_) {
+    lease_.NoteAnswer();
+    has_begun_ = event_.has_delta() || event_.has_finished();
+  }
   if (!ok || cancelled_) ReleaseHold();
 }
 
@@ -171,7 +174,7 @@ void Generation::StartCall(int prompt, DaemonLease lease, v1::GenerateRequest re
 }
 
 bool Generation::Retry(GenerateCall* call) {
-  if (ended_ || stream_open_ || request_.resume.has_value() || call->has_had_event() ||
+  if (ended_ || stream_open_ || request_.resume.has_value() || call->has_begun() ||
       call->cancelled() || call->status().ok()) {
     return false;
   }

@@ -7,7 +7,7 @@
 // client: a slow reader slows its own calls, and nothing is queued beyond that. Invariants: 1.
 // exactly one answer, whatever the calls do; 2. an error before the first event is an HTTP status,
 // one after it an SSE event; 3. when the client leaves or one call fails, all calls are cancelled
-// at once; 4. a call that failed without any event is made again on another daemon, as
+// at once; 4. a call that failed before any token is made again on another daemon, as
 // retry_policy.h allows, unless something has been sent to the client. Thread rule: the
 // connection's strand; gRPC's threads only post to it. Ownership: each running GenerateCall keeps
 // its Generation alive; the connection keeps it until the answer is complete. Tested by
@@ -56,7 +56,8 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
   bool cancelled() const { return cancelled_; }
   int prompt() const { return prompt_; }
   size_t daemon() const { return lease_.daemon(); }
-  bool has_had_event() const { return has_had_event_; }
+  // There has been more than word that the request waits.
+  bool has_begun() const { return has_begun_; }
   const v1::GenerateEvent& event() const { return event_; }
   const grpc::Status& status() const { return status_; }
 
@@ -76,7 +77,7 @@ class GenerateCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
   grpc::ClientContext context_;
   grpc::Status status_;
   DaemonLease lease_;
-  bool has_had_event_ = false;
+  bool has_begun_ = false;
   bool reading_ = false;
   bool cancelled_ = false;
   // Reads start outside gRPC's callbacks, so a hold keeps OnDone from coming before the last read

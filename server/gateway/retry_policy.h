@@ -1,6 +1,6 @@
 // What may be tried again on another daemon, and how often.
 //
-// A call is tried again only when it ended without any message and nothing of its answer has been
+// A call is tried again only when it ended before any token and nothing of its answer has been
 // sent. kRefused: the daemon says that it takes no work, or was never reached; kOverloaded: its
 // queue is full (google.rpc.ErrorInfo OVERLOADED; the limits of a key carry none and are final);
 // kLost: the connection broke, so that the daemon may have begun. What it began is lost with it and
@@ -22,7 +22,7 @@ namespace fastgen::gateway {
 
 enum class RetryKind { kNever, kRefused, kOverloaded, kLost };
 
-// Of a call that ended without a message.
+// Of a call that ended before any token.
 RetryKind RetryKindOf(const grpc::Status& status);
 
 // Where one call has been tried, and what became of it.

@@ -219,6 +219,30 @@ TEST_CASE("an answer that has begun is not tried again: its stream ends with an 
   CHECK(fleet.NumRequestsInAll() == 1);
 }
 
+TEST_CASE("a whole answer that a daemon had only accepted is given by another", "[gateway]") {
+  Fleet fleet(2);
+  const bool has_token = GENERATE(false, true);
+  fleet.daemons[0]->on_generate = [has_token](const v1::GenerateRequest&) {
+    GenerateScript script;
+    script.events = {testing::AcceptedEvent(77)};
+    if (has_token) script.events.push_back(testing::DeltaEvent("half"));
+    script.status = kLost;
+    return script;
+  };
+  fleet.StartWithoutWatch();
+  // In turn: one of two begins on the first daemon.
+  int num_answered = 0;
+  for (int i = 0; i < 2; ++i) {
+    const HttpReply reply = fleet.Post("/v1/completions", kPrompt);
+    if (reply.status != 200) continue;
+    ++num_answered;
+    CHECK(At(Json(reply.body), "/choices/0/text") == "Hello world");
+    CHECK(At(Json(reply.body), "/usage/prompt_tokens") == "5");
+  }
+  CHECK(num_answered == (has_token ? 1 : 2));
+  CHECK(fleet.daemons[0]->requests().size() == 1);
+}
+
 TEST_CASE("nothing is tried again once a keep-alive has gone out", "[gateway]") {
   Fleet fleet(2);
   fleet.options.keep_alive_interval = absl::Milliseconds(30);
