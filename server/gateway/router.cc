@@ -145,10 +145,11 @@ std::shared_ptr<Exchange> MethodNotAllowed(const HttpRequest& request,
     response.status = 204;
   } else {
     response = ErrorFor(
-        request, {.status = 405,
-                  .message = absl::StrCat(request.method.substr(0, 32), " is not allowed here; ",
-                                          absl::StrJoin(allowed, ", "), " is"),
-                  .code = "method_not_allowed"});
+        request,
+        {.status = 405,
+         .message = absl::StrCat(request.method.substr(0, 32),
+                                 " is not allowed here; allowed: ", absl::StrJoin(allowed, ", ")),
+         .code = "method_not_allowed"});
   }
   response.headers.emplace_back("Allow", absl::StrCat(absl::StrJoin(allowed, ", "), ", OPTIONS"));
   writer->Respond(std::move(response));

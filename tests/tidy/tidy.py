@@ -90,7 +90,7 @@ LIBRARIES = [
     ("threads", ["thread", "mutex", "shared_mutex", "condition_variable", "chrono", "atomic", "future", "semaphore",
                  "latch", "barrier", "stop_token", "pthread.h"]),
     ("posix", ["sys/*", "linux/*", "netinet/*", "arpa/*", "unistd.h", "fcntl.h", "poll.h", "sched.h", "netdb.h",
-               "spawn.h", "signal.h", "time.h", "dirent.h", "termios.h", "dlfcn.h", "fenv.h"]),
+               "spawn.h", "malloc.h", "signal.h", "time.h", "dirent.h", "termios.h", "dlfcn.h", "fenv.h"]),
     ("standard", ["[a-z_0-9]*"]),
 ]
 EVERYWHERE = ["standard", "threads", "posix"]
