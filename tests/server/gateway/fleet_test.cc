@@ -230,7 +230,7 @@ TEST_CASE("a whole answer that a daemon had only accepted is given by another", 
     return script;
   };
   fleet.StartWithoutWatch();
-  // In turn: one of two begins on the first daemon.
+  // In turn: at least one of two begins on the first daemon.
   int num_answered = 0;
   for (int i = 0; i < 2; ++i) {
     const HttpReply reply = fleet.Post("/v1/completions", kPrompt);
@@ -240,7 +240,7 @@ TEST_CASE("a whole answer that a daemon had only accepted is given by another", 
     CHECK(At(Json(reply.body), "/usage/prompt_tokens") == "5");
   }
   CHECK(num_answered == (has_token ? 1 : 2));
-  CHECK(fleet.daemons[0]->requests().size() == 1);
+  CHECK(fleet.daemons[0]->requests().size() >= 1);
 }
 
 TEST_CASE("nothing is tried again once a keep-alive has gone out", "[gateway]") {
