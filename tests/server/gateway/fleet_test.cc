@@ -152,6 +152,19 @@ TEST_CASE("a request that a daemon refuses before any event is answered by anoth
   CHECK(fleet.daemons[1]->requests()[0].text() == "x");
 }
 
+TEST_CASE("a daemon that was full is not asked twice, though it has the prompt's beginning",
+          "[gateway]") {
+  Fleet fleet(2);
+  fleet.daemons[0]->on_generate = Fleet::Refusal(testing::Overloaded("the queue is full"));
+  fleet.StartWithoutWatch();
+  for (char c = 'a'; c < 'm'; ++c) {
+    CHECK(fleet.Post("/v1/completions", LongPrompt(c)).status == 200);
+  }
+  CHECK(fleet.daemons[0]->requests().size() >= 1);
+  CHECK(fleet.daemons[0]->requests().size() < 12);
+  CHECK(fleet.daemons[1]->requests().size() == 12);
+}
+
 TEST_CASE("every prompt of a list finds its own way", "[gateway]") {
   Fleet fleet(3);
   fleet.daemons[1]->on_generate = Fleet::Refusal(kDraining);
@@ -476,7 +489,12 @@ TEST_CASE("a fleet's gateway ends with calls under way and daemons that hang", "
   while (fleet.NumRequestsInAll() < 2) absl::SleepFor(absl::Milliseconds(5));
   fleet.server->Stop();
   fleet.server.reset();
-  for (const auto& daemon : fleet.daemons) CHECK(daemon->num_live() == 0);
+  for (const auto& daemon : fleet.daemons) {
+    for (int i = 0; i < 1000 && daemon->num_live() > 0; ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    CHECK(daemon->num_live() == 0);
+  }
 }
 
 }  // namespace
