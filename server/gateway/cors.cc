@@ -11,7 +11,8 @@ namespace {
 
 constexpr size_t kMaxEchoedBytes = 2048;
 constexpr std::string_view kUsualHeaders =
-    "Authorization, Content-Type, X-Api-Key, X-Request-Id, X-Fastgen-Resume-Window, Last-Event-ID, "
+    "Authorization, Content-Type, X-Api-Key, X-Request-Id, X-Fastgen-Resume-Window, "
+    "X-Fastgen-Timeout, Last-Event-ID, "
     "Anthropic-Version, Anthropic-Beta, Traceparent, Tracestate";
 
 bool IsTokenByte(char c) {

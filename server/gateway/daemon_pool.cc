@@ -31,12 +31,13 @@ PickerOptions PickerOptionsOf(const FleetOptions& options) {
 CallOutcome OutcomeOf(const grpc::Status& status) {
   switch (status.error_code()) {
     case grpc::StatusCode::CANCELLED:
+    // The client chose it; a daemon that hangs is noticed by its watch.
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
       return CallOutcome::kUntold;
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::INTERNAL:
     case grpc::StatusCode::UNKNOWN:
     case grpc::StatusCode::DATA_LOSS:
-    case grpc::StatusCode::DEADLINE_EXCEEDED:
       return CallOutcome::kFailure;
     default:
       return CallOutcome::kSuccess;  // it answers, whatever it says of the request

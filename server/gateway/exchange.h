@@ -25,15 +25,16 @@ struct HttpRequest {
   std::string method;
   std::string path;  // percent-decoded, without query
   std::string body;
-  std::string content_type;      // "" when absent
-  std::string content_encoding;  // "" when absent
-  std::string request_id;        // X-Request-Id
-  std::string resume_window;     // X-Fastgen-Resume-Window
-  std::string last_event_id;     // Last-Event-ID
+  std::string content_type;       // "" when absent
+  std::string content_encoding;   // "" when absent
+  std::string request_id;         // X-Request-Id
+  std::string resume_window;      // X-Fastgen-Resume-Window
+  std::string timeout;            // X-Fastgen-Timeout
+  std::string last_event_id;      // Last-Event-ID
   std::string origin;             // Origin: the web page that asks
   std::string preflight_method;   // Access-Control-Request-Method
   std::string preflight_headers;  // Access-Control-Request-Headers
-  Headers metadata;              // what travels on as gRPC metadata: keys and trace context
+  Headers metadata;               // what travels on as gRPC metadata: keys and trace context
   bool keep_alive = true;
   bool chunked_allowed = true;  // false for HTTP/1.0
 };

@@ -43,6 +43,8 @@ bool HasFailed(const ChoiceState& choice) {
 void GenerateCall::Begin(v1::GenerateRequest request, const Headers& metadata) {
   request_ = std::move(request);
   AddMetadata(metadata, &context_);
+  const absl::Time deadline = owner_->request_.deadline;
+  if (deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(deadline));
   lease_.stubs().inference->async()->Generate(&context_, &request_, this);
   Launch();
 }

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "fastgen/v1/inference.pb.h"
 #include "server/gateway/errors.h"
 #include "server/gateway/json_fields.h"
@@ -28,10 +29,10 @@ enum class GenerationRoute { kChat, kCompletions, kResponses, kMessages };
 
 // How the answer is to be written.
 struct AnswerOptions {
-  std::string id;       // "chatcmpl-..." or "cmpl-..."
-  std::string model;    // as asked
+  std::string id;                  // "chatcmpl-..." or "cmpl-..."
+  std::string model;               // as asked
   std::string system_fingerprint;  // names the daemon's build and weights; "" is left out
-  int64_t created = 0;  // Unix seconds
+  int64_t created = 0;             // Unix seconds
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage = false;
@@ -59,6 +60,8 @@ struct GenerationRequest {
   std::vector<std::string> ignored;
   // With a resume window: an event stream's events have ids.
   bool has_window = false;
+  absl::Time deadline =
+      absl::InfiniteFuture();  // of all calls, whichever daemons they are tried on
   // Or nothing: with the number of the daemon that a call goes to, and that has accepted it.
   std::function<void(size_t daemon)> on_sent;
   std::function<void(size_t daemon)> on_accepted;

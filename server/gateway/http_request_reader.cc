@@ -22,7 +22,8 @@ struct HttpRequestReader::Parser {
 
 namespace {
 
-constexpr const char* kForwardedHeaders[] = {"authorization", "x-api-key", "traceparent", "tracestate"};
+constexpr const char* kForwardedHeaders[] = {"authorization", "x-api-key", "traceparent",
+                                             "tracestate"};
 
 std::string Field(const http::fields& fields, http::field name) {
   const auto value = fields[name];
@@ -78,7 +79,8 @@ void HttpRequestReader::Reset() {
   request_ = {};
   parser_->beast.header_limit(static_cast<uint32_t>(max_head_bytes_));
   parser_->beast.body_limit(static_cast<uint64_t>(max_body_bytes_));
-  parser_->beast.eager(false);  // the head alone at first, so that it is read before trailers join it
+  parser_->beast.eager(
+      false);  // the head alone at first, so that it is read before trailers join it
   state_ = State::kHead;
   continue_wish_ = false;
   num_blank_bytes_ = 0;
@@ -146,7 +148,8 @@ size_t HttpRequestReader::Feed(std::string_view bytes) {
   return consumed;
 }
 
-// `head`: request line and headers, without the empty line. Beast unfolds what is folded, and forgets it.
+// `head`: request line and headers, without the empty line. Beast unfolds what is folded, and
+// forgets it.
 void HttpRequestReader::CheckLines(std::string_view head) {
   const auto refuse = [this](std::string_view what) {
     Fail({.message = absl::StrCat("malformed HTTP: ", ToAbsl(what)), .code = "malformed_http"});
@@ -176,7 +179,8 @@ void HttpRequestReader::CheckFraming() {
   if (head.count(http::field::host) > 1) return refuse("more than one Host");
   if (head.count(http::field::content_length) > 1) return refuse("more than one Content-Length");
   // Beast takes a list of equal ones.
-  if (Field(head, http::field::content_length).find_first_not_of("0123456789") != std::string::npos) {
+  if (Field(head, http::field::content_length).find_first_not_of("0123456789") !=
+      std::string::npos) {
     return refuse("the Content-Length is not a number");
   }
   const size_t num_encodings = head.count(http::field::transfer_encoding);
@@ -213,7 +217,8 @@ void HttpRequestReader::CheckHead() {
   for (const char* name : kForwardedHeaders) {
     for (const char c : Field(head, std::string_view(name))) {
       if (c >= 0x20 && c <= 0x7e) continue;
-      Fail({.message = absl::StrCat(name, " may hold only printable ASCII"), .code = "invalid_value"});
+      Fail({.message = absl::StrCat(name, " may hold only printable ASCII"),
+            .code = "invalid_value"});
       return;
     }
   }
@@ -244,6 +249,7 @@ void HttpRequestReader::ReadHead() {
   request_.content_encoding = Field(head, http::field::content_encoding);
   request_.request_id = Field(head, "X-Request-Id");
   request_.resume_window = Field(head, "X-Fastgen-Resume-Window");
+  request_.timeout = Field(head, "X-Fastgen-Timeout");
   request_.last_event_id = Field(head, "Last-Event-ID");
   request_.origin = Field(head, http::field::origin);
   request_.preflight_method = Field(head, http::field::access_control_request_method);

@@ -185,6 +185,28 @@ std::optional<ApiError> CheckPage(const GatewayOptions& options, const HttpReque
                   .code = "origin_not_allowed"};
 }
 
+// The number of a header that says seconds.
+std::optional<double> ReadSeconds(std::string_view text) {
+  double seconds = 0;
+  const char* const end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, seconds);
+  if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
+  if (!(seconds >= 0 && seconds <= 86400)) return std::nullopt;
+  return seconds;
+}
+
+std::optional<ApiError> ReadTimeout(const HttpRequest& request, GenerationRequest* generation) {
+  if (request.timeout.empty()) return std::nullopt;
+  const std::optional<double> seconds = ReadSeconds(request.timeout);
+  if (!seconds.has_value() || *seconds == 0) {
+    return ApiError{.message = "X-Fastgen-Timeout must be seconds above 0 and up to 86400",
+                    .param = "X-Fastgen-Timeout",
+                    .code = "invalid_value"};
+  }
+  generation->deadline = absl::Now() + absl::Seconds(*seconds);
+  return std::nullopt;
+}
+
 std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                                          GenerationRequest* generation) {
   if (!request.last_event_id.empty()) {
@@ -193,14 +215,13 @@ std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                     .code = "invalid_value"};
   }
   if (request.resume_window.empty()) return std::nullopt;
-  double seconds = 0;
-  const char* const end = request.resume_window.data() + request.resume_window.size();
-  const auto parsed = std::from_chars(request.resume_window.data(), end, seconds);
-  if (parsed.ec != std::errc() || parsed.ptr != end || !(seconds >= 0 && seconds <= 86400)) {
+  const std::optional<double> window = ReadSeconds(request.resume_window);
+  if (!window.has_value()) {
     return ApiError{.message = "X-Fastgen-Resume-Window must be seconds between 0 and 86400",
                     .param = "X-Fastgen-Resume-Window",
                     .code = "invalid_value"};
   }
+  const double seconds = *window;
   if (seconds == 0) return std::nullopt;
   // Each further prompt is a request of its own, whose place in the stream no id could tell.
   if (generation->calls.size() > 1) {
@@ -346,6 +367,7 @@ std::shared_ptr<Exchange> Router::Generate(const GenerationRow& row, const HttpR
   std::optional<ApiError> error = row.parse(request.body, generation.get());
   if (!error.has_value()) error = CheckIgnored(generation->ignored);
   if (!error.has_value()) error = ReadResumeWindow(request, generation.get());
+  if (!error.has_value()) error = ReadTimeout(request, generation.get());
   if (!error.has_value()) error = SetRequestIds(request, generation.get());
   if (error.has_value()) return Answer(writer, request, *error);
   generation->options.id = absl::StrCat(ToAbsl(row.id_prefix), generation->request_id);

@@ -25,7 +25,6 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "s
 LIVE = {}  # status: the test that provokes it
 NOT_LIVE = {
     "CANCELLED": "over HTTP a request that was cancelled has its answer so far; gRPC: test_grpc.py",
-    "DEADLINE_EXCEEDED": "HTTP has no deadline of the client's; gRPC: test_grpc.py; 408 of slow requests: test_http_transport.py",
     "UNKNOWN": "an error of ours: tests/server/gateway/errors_test.cc",
     "INTERNAL": "an error of ours: tests/server/gateway/errors_test.cc",
     "DATA_LOSS": "an error of ours: tests/server/gateway/errors_test.cc",
@@ -96,6 +95,24 @@ def test_an_id_in_use(daemon, stub, pb):
     answer = daemon.request("POST", COMPLETIONS, {"prompt": "a", "request_id": "table-live", "max_tokens": 1})
     stream.cancel()
     check_row("ALREADY_EXISTS", error, answer)
+
+
+@provokes("DEADLINE_EXCEEDED")
+def test_an_answer_that_comes_too_late(daemon, stub, pb):
+    long = generate(pb)
+    long.stopping.max_tokens, long.stopping.ignore_eos = 4000, True
+    with pytest.raises(grpc.RpcError) as error:
+        list(stub.Generate(long, timeout=0.5))
+    body = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True}
+    began = time.monotonic()
+    check_row("DEADLINE_EXCEEDED", error.value, daemon.request("POST", COMPLETIONS, body, headers={"X-Fastgen-Timeout": "0.5"}))
+    assert time.monotonic() - began < 20
+    # A stream that has begun says it in an event.
+    status, _, text = daemon.request("POST", COMPLETIONS, {**body, "stream": True}, headers={"X-Fastgen-Timeout": "0.5"})
+    assert status == 200 and '"code":"deadline_exceeded"' in str(text), text[-500:]
+    for wrong in ("0", "-1", "soon", "1e9", "nan", "1 s"):
+        status, _, answer = daemon.request("POST", COMPLETIONS, body, headers={"X-Fastgen-Timeout": wrong})
+        assert check_error(status, answer, 400)["param"] == "X-Fastgen-Timeout"
 
 
 @provokes("NOT_FOUND")
