@@ -9,7 +9,6 @@
 // Thread rule: main only waits for signals.
 // Tested by tests/e2e.
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <CLI/CLI.hpp>
@@ -31,6 +30,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "server/gateway/http_server.h"
+#include "server/transport/channel_tls.h"
 #include "server/transport/listen_address.h"
 #include "server/transport/tls_source.h"
 
@@ -44,9 +44,7 @@ struct Flags {
   double check_interval_s = absl::ToDoubleSeconds(fleet.check_interval);
   double check_timeout_s = absl::ToDoubleSeconds(fleet.check_timeout);
   // Of the connections to the daemons; PEM files.
-  std::string connect_ca;
-  std::string connect_certificate;
-  std::string connect_key;
+  fastgen::ChannelTls connect_tls;
   bool allow_public_without_keys = false;
   double transfer_timeout_s = absl::ToDoubleSeconds(gateway.transfer_timeout);
   double idle_timeout_s = absl::ToDoubleSeconds(gateway.idle_timeout);
@@ -68,11 +66,11 @@ void AddTlsFlags(CLI::App* app, Flags* flags) {
   app->add_flag(
       "--allow-public-without-keys", flags->allow_public_without_keys,
       "listen where other machines reach it: keys travel on, and the daemon checks its own");
-  auto* const ca = file("--connect-ca", &flags->connect_ca,
+  auto* const ca = file("--connect-ca", &flags->connect_tls.ca,
                         "PEM certificates that the daemons' are signed by: connect by TLS");
-  auto* const own =
-      file("--connect-cert", &flags->connect_certificate, "PEM certificate to show the daemons");
-  auto* const own_key = file("--connect-key", &flags->connect_key, "PEM key of --connect-cert");
+  auto* const own = file("--connect-cert", &flags->connect_tls.certificate,
+                         "PEM certificate to show the daemons");
+  auto* const own_key = file("--connect-key", &flags->connect_tls.key, "PEM key of --connect-cert");
   own->needs(ca);
   own->needs(own_key);
   own_key->needs(own);
@@ -186,20 +184,8 @@ absl::Status CheckExposure(const Flags& flags) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(const Flags& flags) {
-  if (flags.connect_ca.empty()) return grpc::InsecureChannelCredentials();
-  grpc::SslCredentialsOptions tls;
-  ASSIGN_OR_RETURN(tls.pem_root_certs, fastgen::ReadPemFile(flags.connect_ca, "--connect-ca"));
-  if (!flags.connect_certificate.empty()) {
-    ASSIGN_OR_RETURN(tls.pem_cert_chain,
-                     fastgen::ReadPemFile(flags.connect_certificate, "--connect-cert"));
-    ASSIGN_OR_RETURN(tls.pem_private_key, fastgen::ReadPemFile(flags.connect_key, "--connect-key"));
-  }
-  return grpc::SslCredentials(tls);
-}
-
 absl::StatusOr<std::vector<fastgen::FleetOptions::Daemon>> Connect(const Flags& flags) {
-  ASSIGN_OR_RETURN(const auto credentials, Credentials(flags));
+  ASSIGN_OR_RETURN(const auto credentials, fastgen::MakeChannelCredentials(flags.connect_tls));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   // A daemon that comes back is found within a second, one that swallows packets given up soon.
