@@ -283,6 +283,8 @@ TEST_CASE("plain calls are tried on another daemon too", "[gateway]") {
     CHECK(fleet.Get("/v1/models").status == 200);
   }
   CHECK(fleet.Metric(R"(retries_total{reason="refused"})") >= 1);
+  // A call that fails has its daemon asked at once, not in an hour.
+  CHECK(fleet.WaitForState(0, "not serving"));
   fleet.daemons[1]->unary_status = testing::FieldViolation("text", "is bad");
   CHECK(fleet.Post("/tokenize", R"({"prompt":"ab"})").status == 400);
 }
