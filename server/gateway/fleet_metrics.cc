@@ -63,7 +63,7 @@ std::string FleetMetricsText(const std::vector<DaemonReport>& daemons, const Fle
       [](const DaemonReport& daemon) { return daemon.num_calls; }, &out);
   AppendPerDaemon(
       daemons, "failures_total", "counter",
-      "Calls that ended as the daemon's failure: unavailable, internal, no answer in time.",
+      "Calls that ended as the daemon's failure: unavailable, or internal before any event.",
       [](const DaemonReport& daemon) { return daemon.num_failures; }, &out);
   AppendHead("retries_total", "counter", "Calls tried again on another daemon, by why.", &out);
   AppendSample("retries_total", "reason=\"refused\"", counts.num_retries_refused, &out);
