@@ -41,9 +41,8 @@ void GrammarCache::Compile(const std::string& structural_tag, Markers markers, D
     } else if (stopping_) {
       answer = absl::UnavailableError("the engine is ending");
     } else if (num_callers_ >= kMaxCallers) {
-      answer = absl::ResourceExhaustedError(
-          absl::StrCat("constraint: ", num_callers_,
-                       " requests wait for theirs to be compiled; that is the limit"));
+      answer = absl::ResourceExhaustedError(absl::StrCat(
+          "constraint: ", num_callers_, " others wait to be compiled; that is the limit"));
     } else if (const auto waiting = waiting_.find(key); waiting != waiting_.end()) {
       waiting->second.push_back(std::move(done));
       ++num_callers_;

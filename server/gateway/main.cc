@@ -192,6 +192,11 @@ absl::StatusOr<std::vector<fastgen::FleetOptions::Daemon>> Connect(const Flags& 
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
+  // Calls on a daemon that hangs, or whose machine is gone, end by this (the daemon allows a ping
+  // every 10 seconds).
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 15'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   std::vector<fastgen::FleetOptions::Daemon> daemons;
   for (const std::string& address : flags.connect) {
     for (const auto& other : daemons) {

@@ -285,6 +285,26 @@ def test_a_daemon_that_hangs_is_left_alone(pair):
         gateway.wait_states(states=["serving", "serving"])
 
 
+def test_a_stream_of_a_daemon_that_hangs_ends_with_an_error(pair):
+    one, other = pair
+    other.signal(signal.SIGSTOP)
+    try:
+        with Gateway([one.address, other.address]) as gateway:
+            gateway.wait_states(states=["serving", "unreachable"])
+            stream = Stream(gateway, max_tokens=16000)
+            assert "error" not in stream.read_data()
+            one.signal(signal.SIGSTOP)
+            # What was on its way comes first; then nothing, until the connection's keep-alive has given up.
+            said = None
+            while (line := stream.read_data()) is not None:
+                said = line if "error" in line else said
+            assert said is not None and json.loads(said)["error"]["code"] == "unavailable", said
+            one.signal(signal.SIGCONT)
+    finally:
+        for daemon in pair:
+            daemon.signal(signal.SIGCONT)
+
+
 def test_a_daemon_with_another_model_is_not_used_and_named_in_the_log(model, tmp_path):
     tiny_model.write(str(tmp_path / "other"))
     with Member(model) as right, Member(str(tmp_path / "other")) as wrong:
