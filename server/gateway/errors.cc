@@ -157,6 +157,8 @@ ApiError ErrorFromGrpc(const grpc::Status& status, const ParamNames& names) {
   }
   if (error.status == 404) error.code = std::string(names.not_found);
   error.message = status.error_message();
+  // The library's own words, where the daemon could not say it in time.
+  if (error.message == "Deadline Exceeded") error.message = "the answer did not come in time";
   if (error.message.empty())
     error.message = absl::StrCat("the daemon answered ", ToAbsl(error.code));
   AddDetails(status, names, &error);

@@ -186,18 +186,18 @@ std::optional<ApiError> CheckPage(const GatewayOptions& options, const HttpReque
 }
 
 // The number of a header that says seconds.
-std::optional<double> ReadSeconds(std::string_view text) {
+std::optional<double> ReadSeconds(std::string_view text, double most) {
   double seconds = 0;
   const char* const end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, seconds);
   if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
-  if (!(seconds >= 0 && seconds <= 86400)) return std::nullopt;
+  if (!(seconds >= 0 && seconds <= most)) return std::nullopt;
   return seconds;
 }
 
 std::optional<ApiError> ReadTimeout(const HttpRequest& request, GenerationRequest* generation) {
   if (request.timeout.empty()) return std::nullopt;
-  const std::optional<double> seconds = ReadSeconds(request.timeout);
+  const std::optional<double> seconds = ReadSeconds(request.timeout, 86400);
   if (!seconds.has_value() || *seconds == 0) {
     return ApiError{.message = "X-Fastgen-Timeout must be seconds above 0 and up to 86400",
                     .param = "X-Fastgen-Timeout",
@@ -215,9 +215,9 @@ std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
                     .code = "invalid_value"};
   }
   if (request.resume_window.empty()) return std::nullopt;
-  const std::optional<double> window = ReadSeconds(request.resume_window);
+  const std::optional<double> window = ReadSeconds(request.resume_window, 3600);
   if (!window.has_value()) {
-    return ApiError{.message = "X-Fastgen-Resume-Window must be seconds between 0 and 86400",
+    return ApiError{.message = "X-Fastgen-Resume-Window must be seconds between 0 and 3600",
                     .param = "X-Fastgen-Resume-Window",
                     .code = "invalid_value"};
   }
