@@ -240,6 +240,7 @@ absl::StatusOr<std::optional<AnswerParserOptions>> RunningEngine::ParserFor(
           "output.tool_calls: no parser is known for this model's tool calls; --tool-call-parser "
           "names one");
     }
+    options.calls_only = request.constraint.kind == Constraint::Kind::kToolCalls;
     options.id_seed = DrawSeed();
   }
   if (request.output.reasoning) options.reasoning = parts_.parsers.reasoning;

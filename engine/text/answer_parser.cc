@@ -10,6 +10,7 @@ constexpr std::string_view kClosingTag = "</think>";
 
 AnswerParser::AnswerParser(const AnswerParserOptions& options)
     : reasoning_open_(options.reasoning_open),
+      calls_only_(options.calls_only),
       phase_(options.reasoning == ReasoningFormat::kNone ? Phase::kAnswer : Phase::kStart),
       has_reasoned_(phase_ == Phase::kStart && options.reasoning_open),
       opening_(kOpeningTag),
@@ -62,7 +63,8 @@ void AnswerParser::Finish(AnswerDelta* out) {
   if (phase_ == Phase::kStart) EndStart(opening_.held(), out);
   if (phase_ == Phase::kReasoning) out->reasoning += closing_.held();
   closing_.Clear();
-  tool_calls_.Finish(out);
+  tool_calls_.Finish(
+      calls_only_ ? ToolCallParser::CutHead::kDropped : ToolCallParser::CutHead::kContent, out);
 }
 
 bool OpensReasoning(std::string_view prompt_end) {

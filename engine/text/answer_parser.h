@@ -1,12 +1,12 @@
 // AnswerParser: a model's answer, as it comes, to reasoning, content and tool calls.
 //
 //   [blanks] <think> [blanks] reasoning [blanks] </think> [blanks] answer
-// Reasoning is looked for at the very beginning only: a tag that a model quotes later is text. Where
-// the prompt has opened it (`reasoning_open`), the answer begins inside, and an opening tag that the
-// model repeats is dropped; a closing tag without an opening one is text. Up to
-// MarkerScanner::kMaxBlanks blanks before a tag, and all after it, belong to the tag. Reasoning that
-// never ends is reasoning to the end. What follows goes to a ToolCallParser: a call that is written
-// while reasoning is none.
+// Reasoning is looked for at the very beginning only: a tag that a model quotes later is text.
+// Where the prompt has opened it (`reasoning_open`), the answer begins inside, and an opening tag
+// that the model repeats is dropped; a closing tag without an opening one is text. Up to
+// MarkerScanner::kMaxBlanks blanks before a tag, and all after it, belong to the tag. Reasoning
+// that never ends is reasoning to the end. What follows goes to a ToolCallParser: a call that is
+// written while reasoning is none.
 //
 // Any division of the text gives the same reasoning, content and calls.
 // Thread rule: one thread at a time.
@@ -28,6 +28,7 @@ struct AnswerParserOptions {
   ReasoningFormat reasoning = ReasoningFormat::kNone;
   bool reasoning_open = false;
   ToolCallFormat tool_calls = ToolCallFormat::kNone;
+  bool calls_only = false;  // nothing but calls can come: the head of one that is cut is no content
   uint64_t id_seed = 0;
 };
 
@@ -55,6 +56,7 @@ class AnswerParser {
   void EndStart(const std::string& text, AnswerDelta* out);
 
   const bool reasoning_open_;
+  const bool calls_only_;
   Phase phase_;
   bool has_reasoned_;
   bool skips_blanks_ = false;  // a tag has just ended

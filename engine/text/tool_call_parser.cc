@@ -112,7 +112,7 @@ void ToolCallParser::Push(std::string_view text, AnswerDelta* out) {
   out_ = nullptr;
 }
 
-void ToolCallParser::Finish(AnswerDelta* out) {
+void ToolCallParser::Finish(CutHead cut_head, AnswerDelta* out) {
   out_ = out;
   if (state_ == State::kPython && python_ != Python::kCode && !AddBuiltinCall()) {
     BeginPython(held_);
@@ -125,10 +125,12 @@ void ToolCallParser::Finish(AnswerDelta* out) {
   // What stands between calls stands there too when no other comes.
   const bool is_between =
       state_ == State::kNext || (state_ == State::kItem && (held_[0] == ',' || held_[0] == ';'));
-  if (!is_between) out->content += held_;
+  if (cut_head == CutHead::kContent) {
+    if (!is_between) out->content += held_;
+    out->content += opener_.held();
+  }
   held_.clear();
   closer_.Clear();
-  out->content += opener_.held();
   opener_.Clear();
   state_ = State::kText;
   out_ = nullptr;

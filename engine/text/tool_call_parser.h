@@ -58,8 +58,10 @@ class ToolCallParser {
 
   // Appends to `*out`.
   void Push(std::string_view text, AnswerDelta* out);
-  // The end of the answer.
-  void Finish(AnswerDelta* out);
+  // The end of the answer. What has not become a call by then is content, unless it is known to be
+  // the head of one that was cut.
+  enum class CutHead { kContent, kDropped };
+  void Finish(CutHead cut_head, AnswerDelta* out);
 
   // Complete ones.
   int32_t num_calls() const { return num_complete_; }

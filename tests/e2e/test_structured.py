@@ -151,6 +151,16 @@ def test_a_streamed_call_adds_up(caller):
     assert len(names) == 1 and isinstance(json.loads(arguments), dict)
 
 
+def test_forced_calls_that_max_tokens_cuts_leave_no_markup_behind(caller):
+    """Wherever the cut comes: in a call's head, in its arguments, between two calls."""
+    for max_tokens in (1, 2, 3, 5, 8, 13, 21, 24, 27, 30, 33, 36, 39, 42, 60):
+        answer = ask(caller, tools=TOOLS, tool_choice="required", max_tokens=max_tokens, temperature=0).choices[0]
+        assert not answer.message.content, (max_tokens, answer.message.content)
+        pieces = [chunk.choices[0].delta.content or ""
+                  for chunk in ask(caller, tools=TOOLS, tool_choice="required", max_tokens=max_tokens, temperature=0, stream=True)]
+        assert "".join(pieces) == "", max_tokens
+
+
 def test_a_format_beside_free_tools_binds_the_text(caller):
     answer = ask(caller, tools=TOOLS, response_format={"type": "json_schema", "json_schema": {
         "name": "r", "schema": Report.model_json_schema()}}, max_tokens=300)

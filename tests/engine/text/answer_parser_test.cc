@@ -393,6 +393,34 @@ TEST_CASE("ids are drawn in the shape of the family, from the seed alone", "[tex
   CHECK(std::all_of(id.begin(), id.end(), [](char c) { return std::isalnum(c) != 0; }));
 }
 
+TEST_CASE("where only calls can come, the head of one that is cut is nobody's", "[text]") {
+  struct Row {
+    ToolCallFormat format;
+    std::string whole;
+  };
+  for (const Row& row : {
+           Row{ToolCallFormat::kHermes,
+               "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n"
+               "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>"},
+           Row{ToolCallFormat::kLlama3Json,
+               "{\"name\": \"f\", \"parameters\": {\"a\": 1}}; "
+               "{\"name\": \"f\", \"parameters\": {\"a\": 1}}"},
+           Row{ToolCallFormat::kMistral,
+               "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": 1}}, "
+               "{\"name\": \"f\", \"arguments\": {\"a\": 1}}]"},
+       }) {
+    AnswerParserOptions options{.tool_calls = row.format, .calls_only = true, .id_seed = 1};
+    for (size_t size = 0; size <= row.whole.size(); ++size) {
+      AnswerParser parser(options);
+      AnswerDelta answer;
+      parser.Push(row.whole.substr(0, size), &answer);
+      parser.Finish(&answer);
+      INFO(row.whole.substr(0, size));
+      CHECK(answer.content.empty());
+    }
+  }
+}
+
 TEST_CASE("reasoning is known while it lasts", "[text]") {
   AnswerParser parser(kThink);
   AnswerDelta delta;
