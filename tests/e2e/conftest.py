@@ -38,6 +38,14 @@ def daemon():
 
 
 @pytest.fixture(scope="session")
+def tool_daemon():
+    """The default model, taken for one that writes calls as Hermes does: it does when it is forced to."""
+    with Daemon("--tool-call-parser", "hermes", "--max-model-len", "4096") as running:
+        yield running
+        assert running.stop() == 0, running.log
+
+
+@pytest.fixture(scope="session")
 def client(daemon):
     from openai import OpenAI
     return OpenAI(base_url=daemon.http + "/v1", api_key="foo", max_retries=0)

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from daemon import Daemon
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 QUESTION = [{"role": "system", "content": "You are a helpful assistant."},
@@ -164,28 +163,13 @@ def test_a_streamed_answer_equals_its_twin(daemon, name):
     assert all(choice["finish_reason"] for choice in whole["choices"])
 
 
-def skip_without_constraints(daemon, path, body):
-    status, answer = daemon.post(path, body)
-    if status == 400 and "not served by this version" in answer["error"]["message"]:
-        pytest.skip("this build serves no constraints")
-
-
 @pytest.mark.parametrize("name", CONSTRAINED)
 def test_a_constrained_stream_equals_its_twin(daemon, name):
-    skip_without_constraints(daemon, *CONSTRAINED[name])
     check_twins(daemon, *CONSTRAINED[name])
-
-
-@pytest.fixture(scope="module")
-def tool_daemon():
-    with Daemon("--tool-call-parser", "hermes", "--max-model-len", "2048") as running:
-        yield running
 
 
 @pytest.mark.parametrize("name", [*TOOL_TWINS, *TOOL_CONSTRAINED])
 def test_a_stream_with_tools_equals_its_twin(tool_daemon, name):
-    if name in TOOL_CONSTRAINED:
-        skip_without_constraints(tool_daemon, *TOOL_CONSTRAINED[name])
     whole = check_twins(tool_daemon, *{**TOOL_TWINS, **TOOL_CONSTRAINED}[name])
     choice = whole["choices"][0]
     if name in ("required tool", "named tool") and choice["finish_reason"] != "length":

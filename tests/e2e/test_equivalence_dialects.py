@@ -168,12 +168,6 @@ def test_a_streamed_answer_equals_its_twin(daemon, name):
     check_twins(daemon, *TWINS[name])
 
 
-@pytest.fixture(scope="module")
-def tool_daemon():
-    with Daemon("--tool-call-parser", "hermes", "--max-model-len", "2048") as running:
-        yield running
-
-
 @pytest.mark.parametrize("name", TOOL_TWINS)
 def test_a_stream_with_tools_equals_its_twin(tool_daemon, name):
     check_twins(tool_daemon, *TOOL_TWINS[name])

@@ -8,7 +8,6 @@ import pytest
 from openai import BadRequestError, OpenAI
 from pydantic import BaseModel, Field
 
-from daemon import Daemon
 
 QUESTION = [{"role": "user", "content": "How is the weather in Rome?"}]
 
@@ -34,21 +33,8 @@ TOOLS = [openai.pydantic_function_tool(GetWeather), openai.pydantic_function_too
 
 
 @pytest.fixture(scope="module")
-def tool_daemon():
-    with Daemon("--tool-call-parser", "hermes", "--max-model-len", "4096") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def caller(tool_daemon):
     return OpenAI(base_url=tool_daemon.http + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def needs_constraints(daemon):
-    status, answer = daemon.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "regex": "a"})
-    if status == 400 and "not served by this version" in answer["error"]["message"]:
-        pytest.skip("this build serves no constraints")
 
 
 def ask(client, **more):

@@ -14,7 +14,6 @@ from anthropic import BadRequestError as AnthropicBadRequest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 from pydantic import BaseModel, TypeAdapter
 
-from daemon import Daemon
 from test_structured import GetTime, GetWeather, Report, check_report
 
 QUESTION = "How is the weather in Rome?"
@@ -34,12 +33,6 @@ class Mood(BaseModel):
     """Ends by itself: the anthropic client takes bounds of numbers and lists out of a schema."""
     city: Literal["Rome", "Paris"]
     sky: Sky
-
-
-@pytest.fixture(scope="module")
-def tool_daemon():
-    with Daemon("--tool-call-parser", "hermes", "--max-model-len", "4096") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
