@@ -73,8 +73,9 @@ def test_a_stream_adds_up_to_the_same_response(responses):
     assert set(names[4:-4]) == {"response.output_text.delta"}
     assert "".join(event.delta for event in events[4:-4]) == ANSWER
     assert without_ids(final) == without_ids(whole)
-    raw = list(ask(responses, stream=True))
-    assert [event.type for event in raw] == names
+    # How the text is cut into deltas is the moment's affair.
+    raw = [event.type for event in ask(responses, stream=True)]
+    assert raw[:4] + raw[-4:] == names[:4] + names[-4:] and set(raw[4:-4]) == set(names[4:-4])
 
 
 def test_the_async_client_gets_the_same(daemon):
