@@ -54,6 +54,10 @@ absl::Status MaskFiller::Wait(int32_t slot_index, absl::Span<uint32_t>* mask) {
 void MaskFiller::Enqueue(int32_t slot_index) {
   if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
   MutexLock lock(&mutex_);
+  EnqueueLocked(slot_index);
+}
+
+void MaskFiller::EnqueueLocked(int32_t slot_index) {
   Slot& slot = slots_[static_cast<size_t>(slot_index)];
   slot.state = State::kQueued;
   if (!std::exchange(slot.is_listed, true)) queue_.push_back(slot_index);
@@ -61,15 +65,12 @@ void MaskFiller::Enqueue(int32_t slot_index) {
 }
 
 void MaskFiller::FreeEnded() {
+  MutexLock lock(&mutex_);
   for (size_t i = 0; i < slots_.size(); ++i) {
-    bool is_idle = false;
-    {
-      MutexLock lock(&mutex_);
-      is_idle = slots_[i].state == State::kIdle;
-    }
-    if (is_idle && slots_[i].matcher != nullptr && slots_[i].constraint.expired()) {
-      Enqueue(static_cast<int32_t>(i));
-    }
+    const Slot& slot = slots_[i];
+    if (slot.state != State::kIdle || slot.matcher == nullptr || !slot.constraint.expired())
+      continue;
+    EnqueueLocked(static_cast<int32_t>(i));
   }
 }
 

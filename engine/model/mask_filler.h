@@ -54,6 +54,7 @@ class MaskFiller {
 
   void Run();
   void Enqueue(int32_t slot);
+  void EnqueueLocked(int32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Has the worker free what sequences that are gone have left.
   void FreeEnded();
   // Sleeps, or works, until the slot is idle.

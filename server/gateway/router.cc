@@ -180,8 +180,9 @@ std::optional<ApiError> CheckPage(const GatewayOptions& options, const HttpReque
   if (options.check_key || MayCall(options.cors_origins, request.origin)) return std::nullopt;
   const std::string origin = request.origin.substr(0, 256);
   return ApiError{.status = 403,
-                  .message = absl::StrCat("pages of ", origin, " may not call: --cors-origin ",
-                                          origin, " lets them"),
+                  .message = absl::StrCat("pages of ", origin,
+                                          " may not call; start the server with --cors-origin ",
+                                          origin, " to let them"),
                   .code = "origin_not_allowed"};
 }
 
@@ -199,9 +200,11 @@ std::optional<ApiError> ReadTimeout(const HttpRequest& request, GenerationReques
   if (request.timeout.empty()) return std::nullopt;
   const std::optional<double> seconds = ReadSeconds(request.timeout, 86400);
   if (!seconds.has_value() || *seconds == 0) {
-    return ApiError{.message = "X-Fastgen-Timeout must be seconds above 0 and up to 86400",
-                    .param = "X-Fastgen-Timeout",
-                    .code = "invalid_value"};
+    return ApiError{
+        .message = absl::StrCat("X-Fastgen-Timeout must be seconds above 0 and up to 86400, not ",
+                                request.timeout.substr(0, 64)),
+        .param = "X-Fastgen-Timeout",
+        .code = "invalid_value"};
   }
   generation->deadline = absl::Now() + absl::Seconds(*seconds);
   return std::nullopt;
@@ -217,9 +220,11 @@ std::optional<ApiError> ReadResumeWindow(const HttpRequest& request,
   if (request.resume_window.empty()) return std::nullopt;
   const std::optional<double> window = ReadSeconds(request.resume_window, 3600);
   if (!window.has_value()) {
-    return ApiError{.message = "X-Fastgen-Resume-Window must be seconds between 0 and 3600",
-                    .param = "X-Fastgen-Resume-Window",
-                    .code = "invalid_value"};
+    return ApiError{
+        .message = absl::StrCat("X-Fastgen-Resume-Window must be seconds between 0 and 3600, not ",
+                                request.resume_window.substr(0, 64)),
+        .param = "X-Fastgen-Resume-Window",
+        .code = "invalid_value"};
   }
   const double seconds = *window;
   if (seconds == 0) return std::nullopt;

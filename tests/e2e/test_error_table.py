@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 import tiny_model
 from daemon import Daemon
-from test_errors import CHAT, COMPLETIONS, HELLO, check_error, generate, refused
+from test_errors import CHAT, COMPLETIONS, HELLO, check_error, full_daemon, generate, refused
 from test_grpc import details
 from test_keys import Keys
 
@@ -183,19 +183,9 @@ def test_a_key_without_the_scope(keyed, pb):
 
 @provokes("RESOURCE_EXHAUSTED")
 def test_a_full_queue(pb):
-    with Daemon("--max-queued-tokens", "64", "--max-num-seqs", "1", "--max-model-len", "512") as own, \
-            contextlib.ExitStack() as stack:
-        stub = stub_of(pb, own, stack)
-        admin = pb.admin_grpc.AdminStub(stack.enter_context(grpc.insecure_channel(own.grpc)))
-        admin.Pause(pb.admin.PauseRequest())
-        held = stub.Generate(generate(pb, text="word " * 40))
-        deadline = time.monotonic() + 10
-        while admin.GetStats(pb.admin.GetStatsRequest()).num_waiting < 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    with full_daemon(pb) as (own, stub, _, _):
         error = refused(stub.Generate, generate(pb, text="word " * 40))
         check_row("RESOURCE_EXHAUSTED", error, own.request("POST", COMPLETIONS, {"prompt": "word " * 40}))
-        held.cancel()
 
 
 @provokes("UNAVAILABLE")

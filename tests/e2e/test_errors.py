@@ -3,6 +3,7 @@
 Below it: the same refusals over gRPC with their google.rpc details, the errors that a daemon's state causes, and
 mutated requests, none of which may be answered with a 5xx.
 """
+import contextlib
 import copy
 import http.client
 import json
@@ -286,7 +287,9 @@ def test_states_have_their_status_over_grpc_and_http(daemon, stub, pb):
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_a_full_queue_and_a_drain_say_when_to_come_again(pb, admin):
+@contextlib.contextmanager
+def full_daemon(pb):
+    """(daemon, its stubs, the request that waits): paused, and with room in its queue for no second one of 40 words."""
     with Daemon("--max-queued-tokens", "64", "--max-num-seqs", "1", "--max-model-len", "512") as own, \
             grpc.insecure_channel(own.grpc) as channel:
         stub, own_admin = pb.inference_grpc.InferenceStub(channel), pb.admin_grpc.AdminStub(channel)
@@ -296,6 +299,12 @@ def test_a_full_queue_and_a_drain_say_when_to_come_again(pb, admin):
         while own_admin.GetStats(pb.admin.GetStatsRequest()).num_waiting < 1:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        yield own, stub, own_admin, held
+        held.cancel()
+
+
+def test_a_full_queue_and_a_drain_say_when_to_come_again(pb):
+    with full_daemon(pb) as (own, stub, own_admin, held):
         error = refused(stub.Generate, generate(pb, text="word " * 40))
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert details(error, error_details_pb2.RetryInfo).HasField("retry_delay")
