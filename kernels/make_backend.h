@@ -19,7 +19,7 @@ struct BackendOptions {
   std::string device = "cpu";  // "cpu"; "cuda" where it was built
   ComputeDType compute_dtype = ComputeDType::kAuto;
   int num_threads = 0;         // 0: one per core that this process may use
-  std::string cpu_isa;         // "": the best that CPUID reports; or "avx512", "avx2", "generic"
+  std::string cpu_isa;         // "": the best that CPUID reports, or a name of cpu_features.h
 };
 
 // INVALID_ARGUMENT naming the option, its value and what is allowed; UNAVAILABLE when the device is not there or was

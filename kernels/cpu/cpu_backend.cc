@@ -69,10 +69,7 @@ CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads)
       allocated_bytes_(std::make_shared<std::atomic<int64_t>>(0)) {}
 
 std::string CpuBackend::Describe() const {
-  const char* instructions = isa_ == Isa::kAvx512 ? "avx512-vnni-bf16"
-                             : isa_ == Isa::kAvx2 ? "avx2-fma"
-                                                  : "generic";
-  return absl::StrCat("cpu: ", instructions, ", ", pool_.num_threads(),
+  return absl::StrCat("cpu: ", ToAbsl(IsaName(isa_)), ", ", pool_.num_threads(),
                       pool_.num_threads() == 1 ? " thread" : " threads",
                       compute_dtype_ == ComputeDType::kF32 ? ", fp32" : "");
 }

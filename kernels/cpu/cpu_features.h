@@ -3,7 +3,14 @@
 // A path is a whole set of kernels compiled with its own flags; nothing outside gemm_<path>.cc and
 // row_ops_<path>.cc is compiled for more than the baseline, so a machine without the instructions
 // never executes one.
-//   avx512: F, BW, VL, DQ, VNNI and BF16.   avx2: AVX2, FMA and F16C.   generic: any x86-64.
+//   generic      any x86-64
+//   avx2         AVX2, FMA and F16C: integers by vpmaddubsw
+//   avx2-vnni    and AVX-VNNI: by vpdpbusd (Alder Lake, Sierra Forest); the bits of avx2
+//   avx512       AVX-512 F, BW, VL, DQ and VNNI; bf16 weights and keys by FMA
+//   avx512-bf16  and AVX512_BF16: bf16 by vdpbf16ps
+// Intel's cores run vdpbf16ps at half the rate of FMA (Sapphire Rapids, 2026-11), AMD's at twice:
+// the best of a CPU with both is a matter of its vendor, never of a measurement, because the two
+// round differently.
 // Thread rule: any thread.
 // Tested by tests/kernels/make_backend_test.cc.
 #pragma once
@@ -15,7 +22,9 @@
 
 namespace fastgen::cpu {
 
-enum class Isa { kGeneric, kAvx2, kAvx512 };
+enum class Isa { kGeneric, kAvx2, kAvx2Vnni, kAvx512, kAvx512Bf16 };
+inline constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512,
+                                   Isa::kAvx512Bf16};
 
 std::string_view IsaName(Isa isa);
 

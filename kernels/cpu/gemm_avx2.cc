@@ -1,244 +1,56 @@
 // Matrix kernels for AVX2, FMA and F16C.
 //
-// Int8: `vpmaddubsw` multiplies u8 by s8 and adds neighbours in 16 bits, `vpmaddwd` by ones adds
-// those in 32. Weights of up to 6 bits cannot saturate 16 bits (63 * 127 * 2 < 2^15); 8-bit
-// weights and the codebook's could, so for them the weight's sign moves to the activation:
-// |w| * (x with w's sign), at most 128 * 127 * 2 < 2^15, and no correction is due. A panel's 16
-// outputs are two vectors of 8, worked one after the other so that 4 rows' sums stay in 16
-// registers. Arithmetic and its order are those of matmul_kernels.h.
-#include <immintrin.h>
-
-#include <utility>
-
+// `vpmaddubsw` multiplies u8 by s8 and adds neighbours in 16 bits, `vpmaddwd` by ones adds those in
+// 32. Two products of a weight of b bits take at most 2 * (2^b - 1) * 127: with 4 bits eight steps
+// fit 16 bits, with 5 four, with 6 two, so that one vpmaddwd serves them all. 8-bit weights and the
+// codebook's would not even fit once: their sign moves to the activation, |w| * (x with w's sign),
+// at most 128 * 127 * 2 < 2^15, and no correction for an offset is due.
+#include "kernels/cpu/avx2_int8.h"
 #include "kernels/cpu/avx2_path.h"
 #include "kernels/cpu/matmul_kernels.h"
 
 namespace fastgen::cpu {
 namespace {
 
-// Rows whose integer and float sums fit the register file together.
-constexpr int kMaxRows = 4;
+struct MaddDot {
+  static constexpr bool kSignedBytes = true;
 
-inline __m256i Broadcast(const void* p) {
-  int32_t value;
-  __builtin_memcpy(&value, p, sizeof(value));
-  return _mm256_set1_epi32(value);
-}
-
-inline __m256i LoadVector(const uint8_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
-
-inline __m256 LoadHalf8(const uint8_t* p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-
-// Formats whose integers are worked signed: of 8 bits, stored or out of the table.
-constexpr bool IsSigned(PanelFormat format) {
-  return TraitsOf(format).bits == 8 || TraitsOf(format).is_table;
-}
-
-// Moves bits up (down where negative), within 16-bit lanes: what crosses a byte is masked off.
-template <int kShift>
-inline __m256i Shift(__m256i v, int mask) {
-  const __m256i moved =
-      kShift >= 0 ? _mm256_slli_epi16(v, kShift) : _mm256_srli_epi16(v, -kShift);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(mask)));
-}
-
-// Weights of one vector of 8 outputs for 4 k: unsigned, or signed where IsSigned.
-template <PanelFormat kFormat, int kStep>
-inline __m256i WeightStep(const uint8_t* group) {
-  constexpr PanelTraits kTraits = TraitsOf(kFormat);
-  constexpr int kJ = kStep % 4;
-  constexpr int kHalf = kStep / 4;
-  if constexpr (kTraits.bits == 8) {
-    return _mm256_xor_si256(LoadVector(group + 64 * kStep),
-                            _mm256_set1_epi8(static_cast<char>(0x80)));
+  // Steps whose products 16 bits hold.
+  static constexpr int MaxRun(PanelFormat format) {
+    const PanelTraits traits = TraitsOf(format);
+    if (traits.bits == 8 || traits.is_table) return 1;
+    const int largest = 2 * ((1 << traits.bits) - 1) * 127;
+    return 32767 / largest < 8 ? 32767 / largest : 8;
   }
-  __m256i w = _mm256_setzero_si256();
-  if constexpr (kTraits.has_nibbles()) w = Shift<-4 * kHalf>(LoadVector(group + 64 * kJ), 15);
-  if constexpr (kTraits.is_table) {
-    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook));
-    w = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), w);
-  }
-  if constexpr (kTraits.has_pairs()) {
-    constexpr int kTo = kTraits.pairs_shift();
-    const __m256i pairs = LoadVector(group + kTraits.pairs_offset() + 64 * kHalf);
-    w = _mm256_or_si256(w, Shift<kTo - 2 * kJ>(pairs, 3 << kTo));
-  }
-  if constexpr (kTraits.has_bits()) {
-    constexpr int kTo = kTraits.bits_shift();
-    w = _mm256_or_si256(
-        w, Shift<kTo - kStep>(LoadVector(group + kTraits.bits_offset()), 1 << kTo));
-  }
-  return w;
-}
 
-template <PanelFormat kFormat, int R, int B, int kStep>
-inline void DotStep(const uint8_t* group, const Int8Group<R>& x, int first, __m256i (&dot)[B]) {
-  const __m256i w = WeightStep<kFormat, kStep>(group);
-  const __m256i ones = _mm256_set1_epi16(1);
-  const __m256i magnitude = IsSigned(kFormat) ? _mm256_abs_epi8(w) : w;
-  for (int r = 0; r < B; ++r) {
-    __m256i activation = Broadcast(x.q[kStep][first + r]);
-    if constexpr (IsSigned(kFormat)) activation = _mm256_sign_epi8(activation, w);
-    dot[r] = _mm256_add_epi32(dot[r],
-                              _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, activation), ones));
-  }
-}
+  template <int B, bool kSigned>
+  struct Run {
+    __m256i part[B];
 
-template <PanelFormat kFormat, int R, int B>
-inline void StartDots(const Int8Group<R>& x, int first, int half, __m256i (&dot)[B]) {
-  constexpr int kOffset = IsSigned(kFormat) ? 0 : TraitsOf(kFormat).zero_point;
-  for (int r = 0; r < B; ++r) {
-    if constexpr (kOffset == 0) {
-      dot[r] = _mm256_setzero_si256();
-    } else if constexpr (kOffset == 8) {
-      dot[r] = Broadcast(&x.minus_8_sum[first + r]);
-    } else if constexpr (kOffset == 16) {
-      dot[r] = _mm256_slli_epi32(Broadcast(&x.minus_8_sum[first + r]), 1);
-    } else if constexpr (kOffset == 32) {
-      dot[r] = Broadcast(&x.minus_32_sum[half][first + r]);
-    } else {
-      static_assert(kOffset == 4 && TraitsOf(kFormat).halves == 2);
-      dot[r] = _mm256_srai_epi32(Broadcast(&x.minus_32_sum[half][first + r]), 3);
+    template <bool kIsFirst>
+    void Add(__m256i w, const int8_t (*x)[4], __m256i (&)[B]) {
+      const __m256i magnitude = kSigned ? _mm256_abs_epi8(w) : w;
+      for (int r = 0; r < B; ++r) {
+        __m256i activation = Avx2Int8<MaddDot>::Broadcast(x[r]);
+        if constexpr (kSigned) activation = _mm256_sign_epi8(activation, w);
+        const __m256i product = _mm256_maddubs_epi16(magnitude, activation);
+        part[r] = kIsFirst ? product : _mm256_add_epi16(part[r], product);
+      }
     }
-  }
-}
-
-template <PanelFormat kFormat, int R, int B, int... kSteps>
-inline void Dots(std::integer_sequence<int, kSteps...>, const uint8_t* group, const Int8Group<R>& x,
-                 int first, __m256i (&dot)[B]) {
-  (DotStep<kFormat, R, B, kSteps>(group, x, first, dot), ...);
-}
-
-template <int R, int B>
-inline void AddScaled(const Int8Group<R>& x, int first, const __m256i (&dot)[B], __m256 d,
-                      __m256 (&acc)[B]) {
-  for (int r = 0; r < B; ++r) {
-    const __m256 scaled =
-        _mm256_mul_ps(_mm256_cvtepi32_ps(dot[r]), _mm256_set1_ps(x.scale[first + r]));
-    acc[r] = _mm256_fmadd_ps(scaled, d, acc[r]);
-  }
-}
-
-// What a block's groups share, of 8 outputs.
-struct Header {
-  __m256 d;
-  __m256 m;
+    void Finish(__m256i (&dot)[B]) {
+      const __m256i ones = _mm256_set1_epi16(1);
+      for (int r = 0; r < B; ++r) {
+        dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(part[r], ones));
+      }
+    }
+  };
 };
-
-template <PanelFormat kFormat>
-inline __m256 Scale(const Header& header, const uint8_t* group, int index, int half) {
-  constexpr PanelTraits kTraits = TraitsOf(kFormat);
-  if constexpr (kTraits.halves == 0) return header.d;
-  const __m128i scales = _mm_loadl_epi64(
-      reinterpret_cast<const __m128i*>(group + kTraits.scales_offset() + 16 * half + index));
-  return _mm256_mul_ps(header.d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales)));
-}
-
-template <PanelFormat kFormat>
-inline __m256 Minimum(const Header& header, const uint8_t* group, int index, int half) {
-  constexpr PanelTraits kTraits = TraitsOf(kFormat);
-  if constexpr (kTraits.halves == 0) return header.m;
-  const __m128i minimums = _mm_loadl_epi64(
-      reinterpret_cast<const __m128i*>(group + kTraits.minimums_offset() + 16 * half + index));
-  const __m256i minus = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_cvtepu8_epi32(minimums));
-  return _mm256_mul_ps(header.m, _mm256_cvtepi32_ps(minus));
-}
-
-// Half `half` of a group with two scales, for B rows from `first` and 8 outputs from `index`.
-template <PanelFormat kFormat, int R, int B, int kHalf>
-inline void AddHalf(const Header& header, const uint8_t* group, int index, const Int8Group<R>& x,
-                    int first, __m256 (&acc)[B]) {
-  constexpr int kFirst = 4 * kHalf;
-  __m256i dot[B];
-  StartDots<kFormat, R, B>(x, first, kHalf, dot);
-  Dots<kFormat, R, B>(std::integer_sequence<int, kFirst, kFirst + 1, kFirst + 2, kFirst + 3>(),
-                      group + 4 * index, x, first, dot);
-  AddScaled<R, B>(x, first, dot, Scale<kFormat>(header, group, index, kHalf), acc);
-  if constexpr (TraitsOf(kFormat).has_minimum) {
-    const __m256 m = Minimum<kFormat>(header, group, index, kHalf);
-    for (int r = 0; r < B; ++r) {
-      const float sum = x.scale[first + r] *
-                        (static_cast<float>(x.minus_32_sum[kHalf][first + r]) * -0.03125f);
-      acc[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(sum), acc[r]);
-    }
-  }
-}
-
-// One group for B rows from `first` and 8 outputs from `index`, 0 or 8.
-template <PanelFormat kFormat, int R, int B>
-inline void AddGroup(const Header& header, const uint8_t* group, int index, const Int8Group<R>& x,
-                     int first, __m256 (&acc)[B]) {
-  if constexpr (TraitsOf(kFormat).halves == 2) {
-    AddHalf<kFormat, R, B, 0>(header, group, index, x, first, acc);
-    AddHalf<kFormat, R, B, 1>(header, group, index, x, first, acc);
-    return;
-  }
-  __m256i dot[B];
-  StartDots<kFormat, R, B>(x, first, 0, dot);
-  Dots<kFormat, R, B>(std::make_integer_sequence<int, 8>(), group + 4 * index, x, first, dot);
-  AddScaled<R, B>(x, first, dot, Scale<kFormat>(header, group, index, 0), acc);
-  if constexpr (TraitsOf(kFormat).has_minimum) {
-    const __m256 m = Minimum<kFormat>(header, group, index, 0);
-    for (int r = 0; r < B; ++r)
-      acc[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(x.scaled_sum[first + r]), acc[r]);
-  }
-}
-
-template <PanelFormat kFormat, int R, int B>
-void Int8Rows(const uint8_t* panel, const Int8Group<R>* groups, int64_t num_groups, int first,
-              float* y) {
-  constexpr PanelTraits kTraits = TraitsOf(kFormat);
-  for (int index = 0; index < kPanelOutputs; index += 8) {
-    __m256 acc[B];
-    for (int r = 0; r < B; ++r) acc[r] = _mm256_setzero_ps();
-    const uint8_t* at = panel;
-    for (int64_t g = 0; g < num_groups;) {
-      Header header = {LoadHalf8(at + 2 * index), _mm256_setzero_ps()};
-      if constexpr (kTraits.has_minimum) {
-        header.m = LoadHalf8(at + kMinimumOffset + 2 * index);
-      }
-      at += kTraits.header_bytes();
-      for (int i = 0; i < kTraits.groups_per_block && g < num_groups; ++i, ++g) {
-        AddGroup<kFormat, R, B>(header, at, index, groups[g], first, acc);
-        at += kTraits.group_bytes();
-      }
-    }
-    for (int r = 0; r < B; ++r) _mm256_store_ps(y + (first + r) * kPanelOutputs + index, acc[r]);
-  }
-}
-
-template <PanelFormat kFormat, int R>
-void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
-  constexpr int kRows = R < kMaxRows ? R : kMaxRows;
-  constexpr int kRest = R % kRows;
-  const Int8Group<R>* groups = static_cast<const Int8Group<R>*>(x);
-  for (int r = 0; r + kRows <= R; r += kRows) {
-    Int8Rows<kFormat, R, kRows>(panel, groups, cols / kGroup, r, y);
-  }
-  if constexpr (kRest > 0) Int8Rows<kFormat, R, kRest>(panel, groups, cols / kGroup, R - kRest, y);
-}
-
-template <PanelFormat kFormat, int... kRows>
-void FillInt8(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
-  ((kernels->int8_tile[static_cast<int>(kFormat)][kRows] = Int8Tile<kFormat, kRows + 1>), ...);
-}
-
-template <int... kFormats>
-void FillInt8Formats(MatMulKernels* kernels, std::integer_sequence<int, kFormats...>) {
-  (FillInt8<static_cast<PanelFormat>(kFirstIntegerFormat + kFormats)>(
-       kernels, std::make_integer_sequence<int, kTileRows>()),
-   ...);
-}
 
 }  // namespace
 
 void FillMatMulAvx2(MatMulKernels* kernels) {
   MatMulTemplates<Avx2Path>::FillFloat(kernels);
-  FillInt8Formats(kernels, std::make_integer_sequence<int, kNumIntegerFormats>());
+  Avx2Int8<MaddDot>::Fill(kernels);
 }
 
 }  // namespace fastgen::cpu

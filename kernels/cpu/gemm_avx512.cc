@@ -1,11 +1,11 @@
-// Matrix kernels for AVX-512 with VNNI and BF16.
+// Matrix kernels for AVX-512 with VNNI.
 //
 // Int8: `vpdpbusd` adds four u8 x s8 products to each of 16 outputs. A panel's nibbles become bytes
 // in registers (and, shift) and meet up to 8 rows before the next vector is read: 8 integer sums, 8
 // float sums, and no buffer. At 8 rows a group of 32 k is 64 vpdpbusd against 12 unpacking
 // instructions, 8 conversions and 16-24 float ones, so the unpacking is never worth doing apart.
-// Offsets enter as the integer sums' starting value; see Int8Group. Bf16: `vdpbf16ps` on pairs of
-// k. Arithmetic and its order are those of matmul_kernels.h.
+// Offsets enter as the integer sums' starting value; see Int8Group. Arithmetic and its order are those
+// of matmul_kernels.h.
 #include <immintrin.h>
 
 #include <utility>
@@ -336,41 +336,6 @@ void PrepareInt8(const float* x, int64_t stride, int rows, int64_t cols, void* t
   PrepareInt8For(std::make_integer_sequence<int, kTileRows>(), x, stride, rows, cols, tile);
 }
 
-// ---- bf16 ----
-
-template <int R>
-void Bf16Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
-  const uint8_t* pairs = static_cast<const uint8_t*>(x);
-  __m512 acc[R];
-  for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
-  for (int64_t k = 0; k < cols; k += 2, panel += 64, pairs += 4 * R) {
-    const __m512bh w = (__m512bh)_mm512_loadu_si512(panel);
-    for (int r = 0; r < R; ++r)
-      acc[r] = _mm512_dpbf16_ps(acc[r], w, (__m512bh)Broadcast(pairs + 4 * r));
-  }
-  for (int r = 0; r < R; ++r) _mm512_store_ps(y + r * kPanelOutputs, acc[r]);
-}
-
-void PrepareBf16(const float* x, int64_t stride, int rows, int64_t cols, void* tile) {
-  uint32_t* out = static_cast<uint32_t*>(tile);
-  for (int r = 0; r < rows; ++r) {
-    const float* row = x + r * stride;
-    for (int64_t k = 0; k < cols; k += 32) {
-      const int64_t rest = cols - k;
-      const __mmask16 first = rest >= 16 ? 0xffff : static_cast<__mmask16>((1 << rest) - 1);
-      const __mmask16 second = rest >= 32   ? 0xffff
-                               : rest <= 16 ? 0
-                                            : static_cast<__mmask16>((1 << (rest - 16)) - 1);
-      const __m512bh half = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(second, row + k + 16),
-                                                _mm512_maskz_loadu_ps(first, row + k));
-      uint32_t pairs[16];
-      __builtin_memcpy(pairs, &half, sizeof(half));
-      const int64_t num_pairs = rest >= 32 ? 16 : (rest + 1) / 2;
-      for (int64_t i = 0; i < num_pairs; ++i) out[(k / 2 + i) * rows + r] = pairs[i];
-    }
-  }
-}
-
 template <PanelFormat kFormat, int... kRows>
 void FillInt8(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
   ((kernels->int8_tile[static_cast<int>(kFormat)][kRows] = Int8Tile<kFormat, kRows + 1>), ...);
@@ -383,19 +348,12 @@ void FillInt8Formats(MatMulKernels* kernels, std::integer_sequence<int, kFormats
    ...);
 }
 
-template <int... kRows>
-void FillBf16(MatMulKernels* kernels, std::integer_sequence<int, kRows...>) {
-  ((kernels->bf16_tile[kRows] = Bf16Tile<kRows + 1>), ...);
-}
-
 }  // namespace
 
 void FillMatMulAvx512(MatMulKernels* kernels) {
   MatMulTemplates<Avx512Path>::FillFloat(kernels);
   FillInt8Formats(kernels, std::make_integer_sequence<int, kNumIntegerFormats>());
-  FillBf16(kernels, std::make_integer_sequence<int, kTileRows>());
   kernels->prepare_int8 = PrepareInt8;
-  kernels->prepare_bf16 = PrepareBf16;
 }
 
 }  // namespace fastgen::cpu

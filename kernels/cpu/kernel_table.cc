@@ -13,9 +13,17 @@ KernelTable MakeKernelTable(Isa isa) {
       FillMatMulAvx2(&table.matmul);
       FillRowsAvx2(&table);
       break;
+    case Isa::kAvx2Vnni:
+      FillMatMulAvx2Vnni(&table.matmul);
+      FillRowsAvx2(&table);
+      break;
     case Isa::kAvx512:
       FillMatMulAvx512(&table.matmul);
       FillRowsAvx512(&table);
+      break;
+    case Isa::kAvx512Bf16:
+      FillMatMulAvx512Bf16(&table.matmul);
+      FillRowsAvx512Bf16(&table);
       break;
   }
   return table;

@@ -1,4 +1,4 @@
-// The tables through which the backend calls one path's kernels (avx512, avx2 or generic).
+// The tables through which the backend calls one path's kernels (cpu_features.h).
 //
 // A kernel here handles one piece that fits one thread: a panel of 16 outputs x a tile of rows, one
 // row, one tile of queries. Shapes were checked and work was cut up by the callers (matmul.cc,
@@ -126,10 +126,13 @@ constexpr int64_t AttentionScratchFloats(int64_t padded_dim) {
 // Defined in gemm_<path>.cc and row_ops_<path>.cc. They only assign pointers: callable on any CPU.
 void FillMatMulGeneric(MatMulKernels* kernels);
 void FillMatMulAvx2(MatMulKernels* kernels);
+void FillMatMulAvx2Vnni(MatMulKernels* kernels);
 void FillMatMulAvx512(MatMulKernels* kernels);
+void FillMatMulAvx512Bf16(MatMulKernels* kernels);
 void FillRowsGeneric(KernelTable* table);
 void FillRowsAvx2(KernelTable* table);
 void FillRowsAvx512(KernelTable* table);
+void FillRowsAvx512Bf16(KernelTable* table);
 
 KernelTable MakeKernelTable(Isa isa);
 

@@ -19,7 +19,7 @@ namespace fastgen::testing {
 
 inline std::vector<std::string> Paths() {
   std::vector<std::string> paths;
-  for (cpu::Isa isa : {cpu::Isa::kGeneric, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+  for (cpu::Isa isa : cpu::kAllIsas) {
     if (cpu::HasIsa(isa)) paths.emplace_back(cpu::IsaName(isa));
   }
   return paths;

@@ -24,7 +24,7 @@ TEST_CASE("options that cannot hold are refused with their name and value", "[ke
     CHECK(Message(options, absl::StatusCode::kInvalidArgument).find(std::to_string(num_threads)) !=
           std::string::npos);
   }
-  for (cpu::Isa isa : {cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+  for (cpu::Isa isa : cpu::kAllIsas) {
     if (cpu::HasIsa(isa)) continue;
     options = {};
     options.cpu_isa = std::string(cpu::IsaName(isa));
