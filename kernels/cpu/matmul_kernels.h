@@ -313,13 +313,14 @@ struct MatMulTemplates {
         if constexpr (kHalves == 1) {
           dot += static_cast<float>(group.minus_128_sum[r]) * (kOffset / 128);
         }
-        sum = V::MulAdd(dot * group.scale[r], GroupScale<kFormat>(header, block, part, half), sum);
+        sum = V::FusedMulAdd(dot * group.scale[r], GroupScale<kFormat>(header, block, part, half),
+                             sum);
         if constexpr (kTraits.has_minimum) {
           const F m = GroupMinimum<kFormat>(header, block, part, half);
           const float scaled_sum =
               kHalves == 1 ? group.scaled_sum[r]
                            : group.scale[r] * (static_cast<float>(minus_32_sum) * -0.03125f);
-          sum = V::MulAdd(m, V::Set1(scaled_sum), sum);
+          sum = V::FusedMulAdd(m, V::Set1(scaled_sum), sum);
         }
       }
       V::Store(y + part * kLanes, sum);
