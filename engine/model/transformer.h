@@ -47,6 +47,7 @@ class Transformer {
 
   int64_t max_logit_rows() const { return workspace_.logits.rows(); }
   const ModelConfig& config() const { return config_; }
+  const KvCache& cache() const { return cache_; }
 
  private:
   Transformer(Backend* backend, ModelConfig config, Weights weights, Workspace workspace,

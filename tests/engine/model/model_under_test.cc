@@ -31,8 +31,8 @@ Loaded Load(const std::string& path, const TestModelOptions& options) {
   backend_options.num_threads = options.num_threads;
   loaded.backend = Take(MakeBackend(backend_options));
   loaded.checkpoint = Take(Checkpoint::Open(path));
-  loaded.weights = Take(
-      LoadWeights(*loaded.checkpoint, loaded.backend.get(), {}, options.weights_form));
+  loaded.weights =
+      Take(LoadWeights(*loaded.checkpoint, loaded.backend.get(), {}, options.weights_form));
   MemoryRequest request;
   request.max_num_seqs = options.max_num_seqs;
   request.max_num_batched_tokens = options.max_num_batched_tokens;
@@ -102,6 +102,20 @@ std::vector<float> ModelUnderTest::Logits(absl::Span<const int32_t> ids,
 
 std::vector<float> ModelUnderTest::Logits(absl::Span<const int32_t> ids) {
   return Logits(ids, {plan_.max_num_batched_tokens});
+}
+
+std::vector<uint8_t> ModelUnderTest::BlockBytes(int32_t block) {
+  std::vector<uint8_t> bytes;
+  for (int64_t layer = 0; layer < config().num_layers; ++layer) {
+    for (const Tensor& pages :
+         {transformer_->cache().keys(layer), transformer_->cache().values(layer)}) {
+      const Tensor page = pages.Rows(block, 1);
+      const size_t at = bytes.size();
+      bytes.resize(at + static_cast<size_t>(BytesOf(page.dtype, page.cols())));
+      backend_->CopyToHost(page, &bytes[at]);
+    }
+  }
+  return bytes;
 }
 
 ExecutorUnderTest::ExecutorUnderTest(const std::string& path, const TestModelOptions& options) {

@@ -54,6 +54,9 @@ class ModelUnderTest {
   std::vector<float> Logits(absl::Span<const int32_t> ids, const std::vector<int32_t>& chunk_sizes);
   std::vector<float> Logits(absl::Span<const int32_t> ids);  // in one chunk, or as few as fit
 
+  // The pages of a block as they lie in memory: keys and values of every layer.
+  std::vector<uint8_t> BlockBytes(int32_t block);
+
  private:
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<Backend> backend_;
