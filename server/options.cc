@@ -236,10 +236,10 @@ void AddComputeOptions(CLI::App& app, EngineOptions* engine) {
       ->type_name("N")
       ->capture_default_str()
       ->group("Compute");
-  app.add_option(
-         "--cpu-isa", backend->cpu_isa,
-         "Instruction set: avx512-bf16, avx512, avx2-vnni, avx2 or generic; empty: the best of "
-         "this CPU")
+  app.add_option("--cpu-isa", backend->cpu_isa,
+                 "Instruction set: amx, avx512-bf16, avx512, avx2-vnni, avx2 or generic; empty: "
+                 "the best of "
+                 "this CPU")
       ->type_name("ISA")
       ->group("Compute");
   AddChoice<ComputeDType>(

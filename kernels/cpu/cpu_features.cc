@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/strings.h"
+#include "kernels/cpu/tile_permission.h"
 
 namespace fastgen::cpu {
 
@@ -24,6 +25,8 @@ std::string_view IsaName(Isa isa) {
       return "avx512";
     case Isa::kAvx512Bf16:
       return "avx512-bf16";
+    case Isa::kAmx:
+      return "amx";
   }
   return "?";
 }
@@ -38,8 +41,11 @@ bool HasAvxVnni() {
 
 std::array<Isa, std::size(kAllIsas)> BestFirst() {
   const bool is_bf16_fast = __builtin_cpu_is("amd");
-  return {is_bf16_fast ? Isa::kAvx512Bf16 : Isa::kAvx512,
-          is_bf16_fast ? Isa::kAvx512 : Isa::kAvx512Bf16, Isa::kAvx2Vnni, Isa::kAvx2,
+  return {Isa::kAmx,
+          is_bf16_fast ? Isa::kAvx512Bf16 : Isa::kAvx512,
+          is_bf16_fast ? Isa::kAvx512 : Isa::kAvx512Bf16,
+          Isa::kAvx2Vnni,
+          Isa::kAvx2,
           Isa::kGeneric};
 }
 
@@ -62,6 +68,8 @@ bool HasIsa(Isa isa) {
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512Bf16:
       return HasIsa(Isa::kAvx512) && __builtin_cpu_supports("avx512bf16");
+    case Isa::kAmx:
+      return HasIsa(Isa::kAvx512Bf16) && TilesPermitted();
   }
   return false;
 }
@@ -78,7 +86,7 @@ absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
         "cpu_isa \"", name,
         "\": this CPU lacks instructions that it needs (avx2: avx2, fma, f16c; ",
         "avx2-vnni: and avx_vnni; avx512: and avx512 f, bw, vl, dq, vnni; avx512-bf16: and ",
-        "avx512_bf16)"));
+        "avx512_bf16; amx: and amx_tile, amx_int8, amx_bf16, and Linux 5.16)"));
   }
   return absl::InvalidArgumentError(
       absl::StrCat("cpu_isa \"", name, "\" is not one of ", names, "or empty"));

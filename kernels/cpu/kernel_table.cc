@@ -25,6 +25,11 @@ KernelTable MakeKernelTable(Isa isa) {
       FillMatMulAvx512Bf16(&table.matmul);
       FillRowsAvx512Bf16(&table);
       break;
+    case Isa::kAmx:
+      FillMatMulAvx512(&table.matmul);
+      FillMatMulAmx(&table.matmul);
+      FillRowsAvx512(&table);
+      break;
   }
   return table;
 }

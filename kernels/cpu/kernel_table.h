@@ -29,6 +29,26 @@ using StoreKernel = void (*)(const float* sums, int rows, int num_outputs, const
                              const float* residual, int64_t residual_stride, float* out,
                              int64_t out_stride);
 
+// sums[p][r * 16 + n] = sum over k of w[p][n, k] * x[r, k] for panels p and blocks of 16 rows r. The
+// bits of a sum depend neither on the number of panels nor on that of blocks.
+using BlockKernel = void (*)(const uint8_t* panels,  // of panel_bytes each
+                             int64_t panel_bytes, int num_panels,
+                             const void* x,  // activation blocks, one behind another
+                             int num_blocks, int64_t cols,
+                             float* sums);  // [num_panels][num_blocks * 16][16], aligned to 64
+
+// Of a path that has tile instructions; else all null.
+struct BlockKernels {
+  // Int8 kernels give the bits of the path's int8_tile. Null for formats with two scales a group.
+  BlockKernel int8[kNumPanelFormats] = {};
+  BlockKernel bf16 = nullptr;
+  // Rows beyond `rows` <= 16 become zeros.
+  PrepareKernel prepare_int8 = nullptr;
+  PrepareKernel prepare_bf16 = nullptr;
+  // Gives up the calling thread's tile registers until its next kernel.
+  void (*release)() = nullptr;
+};
+
 struct MatMulKernels {
   // Null where the path has no such combination: int8 for float weights, bf16 where there is no
   // instruction for it.
@@ -41,6 +61,7 @@ struct MatMulKernels {
   // out[0, cols) = x rounded to e4m3 values; returns the scale that multiplies them.
   float (*quantize_fp8)(const float* x, int64_t cols, float* out) = nullptr;
   StoreKernel store = nullptr;
+  BlockKernels blocks;
 };
 
 // Running softmax of a tile's (row, head) pairs over the keys seen so far.
@@ -129,6 +150,7 @@ void FillMatMulAvx2(MatMulKernels* kernels);
 void FillMatMulAvx2Vnni(MatMulKernels* kernels);
 void FillMatMulAvx512(MatMulKernels* kernels);
 void FillMatMulAvx512Bf16(MatMulKernels* kernels);
+void FillMatMulAmx(MatMulKernels* kernels);  // the block kernels only
 void FillRowsGeneric(KernelTable* table);
 void FillRowsAvx2(KernelTable* table);
 void FillRowsAvx512(KernelTable* table);

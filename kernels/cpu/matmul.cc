@@ -9,9 +9,18 @@
 namespace fastgen::cpu {
 namespace {
 
-// Activations of a block of rows take at most half of a core's L2 (1 MB on Zen 4, 2 MB on Sapphire
-// Rapids); the rest is for the panel.
-constexpr int64_t kRowBlockBytes = 512 << 10;
+// Activations of a range of rows take at most half of a core's L2 (1 MB on Zen 4, 2 MB on Sapphire
+// Rapids and all others that have tiles); the rest is for the panel.
+constexpr int64_t kRangeBytes = 512 << 10;
+constexpr int64_t kBlockRangeBytes = 1 << 20;
+
+// Row blocks that one call of a kernel gets: enough to unpack their weights for, and 16 KB of sums
+// with two panels.
+constexpr int kMaxCallBlocks = 8;
+constexpr int kMaxCallPanels = 2;
+
+// Items that each thread should have at least, so that the last one does not idle the others long.
+constexpr int kMinThreadItems = 4;
 
 // A piece of work should take several times what taking it costs (0.1 us): 32 KB of weights are 2
 // us at 15 GB/s, and every 8 rows on a panel take at least as long again.
@@ -30,6 +39,33 @@ void ScaleFp8(const float* output_scales, const float* row_scales, int rows, flo
 
 }  // namespace
 
+int64_t Int8BlockRows(int64_t rows, int64_t min_rows) {
+  if (rows < min_rows || rows <= kTileRows) return 0;
+  const int64_t rest = rows % kBlockRows;
+  const bool fills_block = rest > kTileRows && rest >= min_rows;
+  return rows - rest + (fills_block ? kBlockRows : 0);
+}
+
+// Where a kind's rows lie: rows before block_rows in blocks of 16, the others in tiles of 8.
+struct MatMul::Layout {
+  ActivationKind kind;
+  int64_t rows;
+  int64_t cols;
+  int64_t block_rows;  // a multiple of 16; may exceed rows by up to 15
+  int64_t block_row_bytes;
+  int64_t tile_row_bytes;
+
+  int64_t OffsetOf(int64_t row) const {
+    return std::min(row, block_rows) * block_row_bytes +
+           std::max<int64_t>(0, row - block_rows) * tile_row_bytes;
+  }
+  int64_t bytes() const { return OffsetOf(std::max(rows, block_rows)); }
+  int64_t num_blocks() const { return block_rows / kBlockRows; }
+  int64_t num_tiles() const {
+    return CeilDiv<int64_t>(std::max<int64_t>(0, rows - block_rows), kTileRows);
+  }
+};
+
 // One kind of activation against the segments that want it.
 struct MatMul::Call {
   const Tensor& out;
@@ -37,116 +73,212 @@ struct MatMul::Call {
   const float* residual;
   int64_t residual_stride;
   const CpuPackedMatrix& w;
-  ActivationKind kind;
-  int64_t rows;
-  int64_t row_bytes;
+  const Layout& layout;
 };
 
 absl::Status MatMul::Reserve(int64_t max_rows, int64_t max_cols) {
-  // Float tiles are the largest.
-  const int64_t bytes = max_rows * ActivationRowBytes(ActivationKind::kFloat, max_cols);
+  // Float tiles are the largest but for the rows and columns that fill up blocks.
+  const bool has_blocks = kernels_.blocks.bf16 != nullptr;
+  const int64_t rows = has_blocks ? RoundUp<int64_t>(max_rows, kBlockRows) : max_rows;
+  const int64_t cols = has_blocks ? RoundUp<int64_t>(max_cols, kGroup) : max_cols;
+  const int64_t bytes = rows * ActivationRowBytes(ActivationKind::kFloat, cols);
   ASSIGN_OR_RETURN(tiles_, HostMemory::Allocate(bytes));
   fp8_row_bytes_ = max_cols * static_cast<int64_t>(sizeof(float));
   ASSIGN_OR_RETURN(fp8_rows_,
-                   HostMemory::Allocate(pool_->num_threads() * kTileRows * fp8_row_bytes_));
+                   HostMemory::Allocate(pool_->num_threads() * kBlockRows * fp8_row_bytes_));
   fp8_scales_.resize(max_rows);
   return absl::OkStatus();
 }
 
-ActivationKind MatMul::KindFor(PanelFormat format) const {
+ActivationKind MatMul::KindFor(PanelFormat format, int64_t rows) const {
   if (compute_dtype_ == ComputeDType::kF32) return ActivationKind::kFloat;
-  if (IsIntegerFormat(format)) return ActivationKind::kInt8;
+  if (IsIntegerFormat(format)) {
+    const bool uses_blocks = kernels_.blocks.int8[static_cast<int>(format)] != nullptr &&
+                             Int8BlockRows(rows, min_int8_block_rows_) > 0;
+    return uses_blocks ? ActivationKind::kInt8Blocks : ActivationKind::kInt8;
+  }
   if (format == PanelFormat::kFp8) return ActivationKind::kFp8;
+  if (format == PanelFormat::kBF16 && kernels_.blocks.bf16 != nullptr)
+    return ActivationKind::kBf16Blocks;
   if (format == PanelFormat::kBF16 && kernels_.prepare_bf16 != nullptr)
     return ActivationKind::kBf16;
   return ActivationKind::kFloat;
 }
 
 bool MatMul::UsesBf16(ActivationKind kind) const {
-  return kind == ActivationKind::kBf16 ||
-         (kind == ActivationKind::kFp8 && kernels_.prepare_bf16 != nullptr);
+  return kind == ActivationKind::kBf16 || kind == ActivationKind::kBf16Blocks ||
+         (kind == ActivationKind::kFp8 &&
+          (kernels_.prepare_bf16 != nullptr || kernels_.blocks.bf16 != nullptr));
 }
 
-void MatMul::Prepare(const Tensor& x, int64_t cols, ActivationKind kind) {
-  const PrepareKernel prepare = kind == ActivationKind::kInt8 ? kernels_.prepare_int8
-                                : UsesBf16(kind)              ? kernels_.prepare_bf16
-                                                              : kernels_.prepare_float;
-  const int64_t row_bytes = ActivationRowBytes(kind, cols);
-  CHECK_LE(static_cast<size_t>(x.rows() * row_bytes), tiles_.bytes()) << "Reserve() was given less";
-  const int64_t num_tiles = CeilDiv<int64_t>(x.rows(), kTileRows);
-  const int64_t grain = x.num_elements() < kMinParallelValues ? num_tiles : 1;
-  pool_->ParallelFor(num_tiles, grain, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t row = tile * kTileRows;
-      const int rows = static_cast<int>(std::min<int64_t>(kTileRows, x.rows() - row));
-      const float* from = x.as<float>() + row * x.row_stride;
-      int64_t stride = x.row_stride;
-      if (kind == ActivationKind::kFp8) {
-        float* rounded = reinterpret_cast<float*>(fp8_rows_.data() +
-                                                  thread * kTileRows * fp8_row_bytes_);
-        for (int r = 0; r < rows; ++r) {
-          fp8_scales_[row + r] = kernels_.quantize_fp8(from + r * stride, cols, rounded + r * cols);
-        }
-        from = rounded;
-        stride = cols;
-      }
-      prepare(from, stride, rows, cols, tiles_.data() + row * row_bytes);
+MatMul::Layout MatMul::LayoutOf(ActivationKind kind, int64_t rows, int64_t cols) const {
+  Layout layout = {kind, rows, cols, 0, 0, ActivationRowBytes(kind, cols)};
+  if (kind == ActivationKind::kInt8Blocks) {
+    layout.block_rows = Int8BlockRows(rows, min_int8_block_rows_);
+    layout.block_row_bytes = ActivationRowBytes(kind, cols);
+    layout.tile_row_bytes = ActivationRowBytes(ActivationKind::kInt8, cols);
+  } else if (UsesBf16(kind) && kernels_.blocks.bf16 != nullptr) {
+    layout.block_rows = RoundUp<int64_t>(rows, kBlockRows);
+    layout.block_row_bytes = ActivationRowBytes(ActivationKind::kBf16Blocks, cols);
+  }
+  CHECK_LE(static_cast<size_t>(layout.bytes()), tiles_.bytes()) << "Reserve() was given less";
+  return layout;
+}
+
+const float* MatMul::RowsOf(const Tensor& x, ActivationKind kind, int64_t row, int rows, int thread,
+                            int64_t* stride) {
+  const float* from = x.as<float>() + row * x.row_stride;
+  *stride = x.row_stride;
+  if (kind != ActivationKind::kFp8) return from;
+  float* rounded =
+      reinterpret_cast<float*>(fp8_rows_.data() + thread * kBlockRows * fp8_row_bytes_);
+  for (int r = 0; r < rows; ++r) {
+    fp8_scales_[row + r] =
+        kernels_.quantize_fp8(from + r * x.row_stride, x.cols(), rounded + r * x.cols());
+  }
+  *stride = x.cols();
+  return rounded;
+}
+
+void MatMul::Prepare(const Tensor& x, const Layout& layout) {
+  const bool uses_bf16 = UsesBf16(layout.kind);
+  const bool uses_int8 =
+      layout.kind == ActivationKind::kInt8 || layout.kind == ActivationKind::kInt8Blocks;
+  const PrepareKernel tile_prepare = uses_int8   ? kernels_.prepare_int8
+                                     : uses_bf16 ? kernels_.prepare_bf16
+                                                 : kernels_.prepare_float;
+  const PrepareKernel block_prepare =
+      uses_int8 ? kernels_.blocks.prepare_int8 : kernels_.blocks.prepare_bf16;
+  const int64_t num_items = layout.num_blocks() + layout.num_tiles();
+  const int64_t grain = x.num_elements() < kMinParallelValues ? num_items : 1;
+  pool_->ParallelFor(num_items, grain, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t item = begin; item < end; ++item) {
+      const bool is_block = item < layout.num_blocks();
+      const int64_t row = is_block ? item * kBlockRows
+                                   : layout.block_rows + (item - layout.num_blocks()) * kTileRows;
+      const int rows =
+          static_cast<int>(std::min<int64_t>(is_block ? kBlockRows : kTileRows, layout.rows - row));
+      int64_t stride = 0;
+      const float* from = RowsOf(x, layout.kind, row, rows, thread, &stride);
+      const PrepareKernel prepare = is_block ? block_prepare : tile_prepare;
+      prepare(from, stride, rows, layout.cols, tiles_.data() + layout.OffsetOf(row));
     }
   });
 }
 
-void MatMul::RunPanel(const Call& call, const PanelSegment& segment, int64_t panel,
-                      int64_t row_begin, int64_t row_end) const {
-  const auto* kernels =
-      call.kind == ActivationKind::kInt8 ? kernels_.int8_tile[static_cast<int>(segment.format)]
-      : UsesBf16(call.kind)              ? kernels_.bf16_tile
-                                         : kernels_.float_tile[static_cast<int>(segment.format)];
+void MatMul::StoreSums(const Call& call, const PanelSegment& segment, int64_t panel, int64_t row,
+                       int rows, float* sums) const {
   const int64_t column = segment.first_row + panel * kPanelOutputs;
   const int num_outputs =
       static_cast<int>(std::min<int64_t>(kPanelOutputs, segment.rows - panel * kPanelOutputs));
+  if (segment.format == PanelFormat::kFp8) {
+    ScaleFp8(segment.RowScales(panel, call.w.cols()),
+             call.layout.kind == ActivationKind::kFp8 ? &fp8_scales_[row] : nullptr, rows, sums);
+  }
+  kernels_.store(
+      sums, rows, num_outputs, call.bias == nullptr ? nullptr : call.bias + column,
+      call.residual == nullptr ? nullptr : call.residual + row * call.residual_stride + column,
+      call.residual_stride, call.out.as<float>() + row * call.out.row_stride + column,
+      call.out.row_stride);
+}
+
+void MatMul::RunBlocks(const Call& call, const PanelSegment& segment, int64_t panel, int num_panels,
+                       int64_t row_begin, int64_t row_end) const {
+  const BlockKernel kernel = IsIntegerFormat(segment.format)
+                                 ? kernels_.blocks.int8[static_cast<int>(segment.format)]
+                                 : kernels_.blocks.bf16;
+  const uint8_t* weights = segment.panels + panel * segment.panel_bytes;
+  alignas(64) float sums[kMaxCallPanels * kMaxCallBlocks * kBlockRows * kPanelOutputs];
+  for (int64_t row = row_begin; row < row_end; row += kMaxCallBlocks * kBlockRows) {
+    const int rows =
+        static_cast<int>(std::min<int64_t>(kMaxCallBlocks * kBlockRows, row_end - row));
+    const int num_blocks = CeilDiv(rows, kBlockRows);
+    kernel(weights, segment.panel_bytes, num_panels, tiles_.data() + call.layout.OffsetOf(row),
+           num_blocks, call.w.cols(), sums);
+    for (int p = 0; p < num_panels; ++p) {
+      StoreSums(call, segment, panel + p, row, rows,
+                sums + p * num_blocks * kBlockRows * kPanelOutputs);
+    }
+  }
+}
+
+void MatMul::RunTiles(const Call& call, const PanelSegment& segment, int64_t panel,
+                      int64_t row_begin, int64_t row_end) const {
+  const ActivationKind kind = call.layout.kind;
+  const int format = static_cast<int>(segment.format);
+  const TileKernel* kernels = IsIntegerFormat(segment.format) && kind != ActivationKind::kFloat
+                                  ? kernels_.int8_tile[format]
+                              : UsesBf16(kind) ? kernels_.bf16_tile
+                                               : kernels_.float_tile[format];
   const uint8_t* weights = segment.panels + panel * segment.panel_bytes;
   alignas(64) float sums[kTileRows * kPanelOutputs];
   for (int64_t row = row_begin; row < row_end; row += kTileRows) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileRows, row_end - row));
-    kernels[rows - 1](weights, tiles_.data() + row * call.row_bytes, call.w.cols(), sums);
-    if (segment.format == PanelFormat::kFp8) {
-      ScaleFp8(segment.RowScales(panel, call.w.cols()),
-               call.kind == ActivationKind::kFp8 ? &fp8_scales_[row] : nullptr, rows, sums);
-    }
-    kernels_.store(
-        sums, rows, num_outputs, call.bias == nullptr ? nullptr : call.bias + column,
-        call.residual == nullptr ? nullptr : call.residual + row * call.residual_stride + column,
-        call.residual_stride, call.out.as<float>() + row * call.out.row_stride + column,
-        call.out.row_stride);
+    kernels[rows - 1](weights, tiles_.data() + call.layout.OffsetOf(row), call.w.cols(), sums);
+    StoreSums(call, segment, panel, row, rows, sums);
+  }
+}
+
+void MatMul::RunRange(const Call& call, const PanelSegment& segment, int64_t panel, int num_panels,
+                      int64_t row_begin, int64_t row_end) const {
+  const int64_t block_end = std::min(row_end, call.layout.block_rows);
+  if (row_begin < block_end) {
+    RunBlocks(call, segment, panel, num_panels, row_begin, block_end);
+    row_begin = block_end;
+  }
+  for (int p = 0; p < num_panels; ++p) {
+    RunTiles(call, segment, panel + p, row_begin, row_end);
   }
 }
 
 void MatMul::RunSegments(const Call& call) {
+  const Layout& layout = call.layout;
   const auto& segments = call.w.segments();
+  const auto wants = [&](const PanelSegment& segment) {
+    return KindFor(segment.format, layout.rows) == layout.kind;
+  };
   int64_t num_panels = 0;
   int64_t bytes = 0;
   for (const PanelSegment& segment : segments) {
-    if (KindFor(segment.format) != call.kind) continue;
+    if (!wants(segment)) continue;
     num_panels += segment.num_panels;
     bytes += segment.num_panels * segment.panel_bytes;
   }
-  const int64_t block_rows =
-      std::max<int64_t>(kTileRows, kRowBlockBytes / call.row_bytes / kTileRows * kTileRows);
-  const int64_t num_blocks = CeilDiv(call.rows, block_rows);
-  const int64_t tiles_per_block = CeilDiv<int64_t>(std::min(call.rows, block_rows), kTileRows);
-  const int64_t grain = std::max<int64_t>(1, kPieceBytes * num_panels / bytes / tiles_per_block);
-  pool_->ParallelFor(num_blocks * num_panels, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t row_begin = item / num_panels * block_rows;
-      const int64_t row_end = std::min(call.rows, row_begin + block_rows);
-      int64_t panel = item % num_panels;
+  const bool has_blocks = layout.block_rows > 0;
+  // Two panels share the tiles of activations of bf16; not where threads would have too few items.
+  const int panels_per_item =
+      has_blocks && UsesBf16(layout.kind) && layout.rows > kBlockRows &&
+              num_panels >= int64_t{kMaxCallPanels} * kMinThreadItems * pool_->num_threads()
+          ? kMaxCallPanels
+          : 1;
+  const int unit = has_blocks ? kBlockRows : kTileRows;
+  const int64_t row_bytes = has_blocks ? layout.block_row_bytes : layout.tile_row_bytes;
+  const int64_t range_bytes = has_blocks ? kBlockRangeBytes : kRangeBytes;
+  const int64_t range_rows = std::max<int64_t>(unit, range_bytes / row_bytes / unit * unit);
+  const int64_t num_ranges = CeilDiv(layout.rows, range_rows);
+  const int64_t units_per_range = CeilDiv<int64_t>(std::min(layout.rows, range_rows), unit);
+  const int64_t grain =
+      std::max<int64_t>(1, kPieceBytes * num_panels / bytes / units_per_range / panels_per_item);
+  const auto items_of = [&](const PanelSegment& segment) {
+    return CeilDiv<int64_t>(segment.num_panels, panels_per_item);
+  };
+  int64_t num_items = 0;
+  for (const PanelSegment& segment : segments) num_items += wants(segment) ? items_of(segment) : 0;
+  pool_->ParallelFor(num_ranges * num_items, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row_begin = i / num_items * range_rows;
+      const int64_t row_end = std::min(layout.rows, row_begin + range_rows);
+      int64_t item = i % num_items;
       for (const PanelSegment& segment : segments) {
-        if (KindFor(segment.format) != call.kind) continue;
-        if (panel < segment.num_panels) {
-          RunPanel(call, segment, panel, row_begin, row_end);
+        if (!wants(segment)) continue;
+        if (item < items_of(segment)) {
+          const int64_t panel = item * panels_per_item;
+          const int count =
+              static_cast<int>(std::min<int64_t>(panels_per_item, segment.num_panels - panel));
+          RunRange(call, segment, panel, count, row_begin, row_end);
           break;
         }
-        panel -= segment.num_panels;
+        item -= items_of(segment);
       }
     }
   });
@@ -156,14 +288,16 @@ void MatMul::Run(const Tensor& x, const CpuPackedMatrix& w, const Tensor& bias,
                  const Tensor& residual, const Tensor& out) {
   if (x.rows() == 0) return;
   for (ActivationKind kind :
-       {ActivationKind::kFloat, ActivationKind::kBf16, ActivationKind::kInt8,
-        ActivationKind::kFp8}) {
-    const auto wants = [&](const PanelSegment& segment) { return KindFor(segment.format) == kind; };
+       {ActivationKind::kFloat, ActivationKind::kBf16, ActivationKind::kInt8, ActivationKind::kFp8,
+        ActivationKind::kBf16Blocks, ActivationKind::kInt8Blocks}) {
+    const auto wants = [&](const PanelSegment& segment) {
+      return KindFor(segment.format, x.rows()) == kind;
+    };
     if (std::none_of(w.segments().begin(), w.segments().end(), wants)) continue;
-    Prepare(x, w.cols(), kind);
+    const Layout layout = LayoutOf(kind, x.rows(), w.cols());
+    Prepare(x, layout);
     RunSegments({out, static_cast<const float*>(bias.data),
-                 static_cast<const float*>(residual.data), residual.row_stride, w, kind, x.rows(),
-                 ActivationRowBytes(kind, w.cols())});
+                 static_cast<const float*>(residual.data), residual.row_stride, w, layout});
   }
 }
 

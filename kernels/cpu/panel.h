@@ -19,7 +19,9 @@
 //
 // Activations are cut into tiles of 8 rows (the last tile has rows mod 8), R rows interleaved so
 // that a kernel walks one pointer: float tile [k][R] f32; bf16 tile [k/2][R][2] bf16; int8 tile:
-// per group of 32 k the record of Int8Group<R>. Thread rule: constants and pure functions.
+// per group of 32 k the record of Int8Group<R>. For tile instructions they are cut into blocks of 16
+// rows instead, the last one filled up with zeros, a row's k side by side: int8, per group of 32 k
+// an Int8Block; bf16 [k/32][16][32] bf16, k padded with zeros. Thread rule: constants and pure functions.
 // Tested by tests/kernels/matmul_test.cc, tests/kernels/dequantize_test.cc.
 #pragma once
 
@@ -31,6 +33,7 @@ namespace fastgen::cpu {
 
 inline constexpr int kPanelOutputs = 16;
 inline constexpr int kTileRows = 8;
+inline constexpr int kBlockRows = 16;
 inline constexpr int kGroup = 32;      // k values of one group
 inline constexpr int kHalfGroup = 16;  // k values that share a scale where a group has two
 
@@ -63,8 +66,9 @@ inline constexpr int kNumIntegerFormats = kNumPanelFormats - kFirstIntegerFormat
 inline constexpr float kMinFp8RowMax = 1e-12f;
 inline constexpr float kMaxFp8RowMax = 1200;
 
-// The form that activations take for a kernel.
-enum class ActivationKind : uint8_t { kFloat, kBf16, kInt8, kFp8 };
+// The form that activations take for a kernel. kInt8Blocks: the first rows in blocks of 16, those
+// that fill no block as kInt8.
+enum class ActivationKind : uint8_t { kFloat, kBf16, kInt8, kFp8, kBf16Blocks, kInt8Blocks };
 
 // What an integer format stores and means. With S = d, or d * scale where there are scales:
 //   value = S * (q - zero_point)              no minimum
@@ -136,6 +140,20 @@ inline constexpr int64_t kInt8GroupBytes = 56;  // per row
 static_assert(sizeof(Int8Group<1>) == kInt8GroupBytes);
 static_assert(sizeof(Int8Group<8>) == 8 * kInt8GroupBytes);
 
+// One group of an int8 activation block: x[r][k] ~ scale[r] * q[r][k], as in Int8Group.
+struct Int8Block {
+  int8_t q[kBlockRows][kGroup];
+  float scale[kBlockRows];
+  float scaled_sum[kBlockRows];
+};
+inline constexpr int64_t kInt8BlockRowBytes = 40;  // of a group
+static_assert(sizeof(Int8Block) == kBlockRows * kInt8BlockRowBytes);
+
+// Formats whose groups have one scale: a group's integers are one product of tiles.
+constexpr bool HasInt8Blocks(PanelFormat format) {
+  return IsIntegerFormat(format) && TraitsOf(format).halves < 2;
+}
+
 // Bytes of a panel of `cols` k. REQUIRES: a multiple of 32 for integer formats.
 constexpr int64_t PanelBytes(PanelFormat format, int64_t cols) {
   const int64_t pair_bytes = (cols + 1) / 2 * 64;
@@ -152,13 +170,15 @@ constexpr int64_t PanelBytes(PanelFormat format, int64_t cols) {
   return num_groups * traits.group_bytes() + num_blocks * traits.header_bytes();
 }
 
-// Bytes that one row takes in an activation tile.
+// Bytes that one row takes in an activation tile or block.
 constexpr int64_t ActivationRowBytes(ActivationKind kind, int64_t cols) {
   switch (kind) {
     case ActivationKind::kFloat:
     case ActivationKind::kFp8: return cols * 4;
     case ActivationKind::kBf16: return (cols + 1) / 2 * 4;
     case ActivationKind::kInt8: return cols / kGroup * kInt8GroupBytes;
+    case ActivationKind::kBf16Blocks: return (cols + 31) / 32 * 64;
+    case ActivationKind::kInt8Blocks: return cols / kGroup * kInt8BlockRowBytes;
   }
   return 0;
 }

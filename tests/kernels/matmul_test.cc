@@ -27,7 +27,7 @@ std::vector<float> Multiply(Backend* backend, std::vector<float> x, int64_t rows
 std::vector<float> AsServed(std::vector<float> x, int64_t cols, const BackendOptions& options,
                             DType dtype) {
   if (options.compute_dtype == ComputeDType::kF32) return x;
-  if (dtype == DType::kBF16 && options.cpu_isa == "avx512-bf16") {
+  if (dtype == DType::kBF16 && (options.cpu_isa == "avx512-bf16" || options.cpu_isa == "amx")) {
     for (float& value : x) {
       uint32_t bits;
       std::memcpy(&bits, &value, 4);

@@ -120,6 +120,7 @@ MORE_THIRD_PARTY = {
     "kernels/cpu/attention*": ["intrinsics"],
     "kernels/cpu/*_path.h": ["intrinsics"],
     "kernels/cpu/cpu_features.cc": ["intrinsics"],
+    "kernels/cpu/tile_permission.cc": ["intrinsics"],
     "kernels/cuda/nccl_group.cc": ["nccl"],
     "kernels/cuda/cupti_trace.cc": ["cupti"],
     "server/gateway/main.cc": ["cli11"],

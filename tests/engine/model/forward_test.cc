@@ -346,7 +346,7 @@ TEST_CASE("logits do not depend on the number of threads or the block size", "[m
 }
 
 TEST_CASE("every instruction set agrees with the oracle", "[model][forward]") {
-  const std::string isa = GENERATE("avx512-bf16", "avx512", "avx2-vnni", "avx2", "generic");
+  const std::string isa = GENERATE("amx", "avx512-bf16", "avx512", "avx2-vnni", "avx2", "generic");
   BackendOptions probe;
   probe.cpu_isa = isa;
   if (!MakeBackend(probe).ok()) {

@@ -1,0 +1,13 @@
+#include "tests/kernels/emulated_amx.h"
+
+#include "kernels/cpu/gemm_amx.h"
+#include "tests/kernels/emulated_tiles.h"
+
+namespace fastgen::testing {
+
+void FillMatMulAmxEmulated(cpu::MatMulKernels* kernels) {
+  cpu::FillMatMulAvx512(kernels);
+  cpu::AmxKernels<EmulatedTiles>::Fill(&kernels->blocks);
+}
+
+}  // namespace fastgen::testing
