@@ -59,8 +59,10 @@ CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads)
     : isa_(isa),
       compute_dtype_(compute_dtype),
       kernels_(MakeKernelTable(isa)),
-      pool_(num_threads),
-      matmul_(kernels_.matmul, compute_dtype, &pool_),
+      int8_rates_(UsesInt8Tiles() ? MeasureInt8(kernels_.matmul, SteadyNanoseconds) : Int8Rates{}),
+      pool_(num_threads, kernels_.matmul.blocks.release),
+      matmul_(kernels_.matmul, compute_dtype, &pool_,
+              UsesInt8Tiles() ? MinInt8BlockRows(int8_rates_) : kNeverInt8Blocks),
       attention_(
           compute_dtype == ComputeDType::kF32 ? kernels_.attention_f32 : kernels_.attention_bf16,
           &pool_),
@@ -71,7 +73,12 @@ CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads)
 std::string CpuBackend::Describe() const {
   return absl::StrCat("cpu: ", ToAbsl(IsaName(isa_)), ", ", pool_.num_threads(),
                       pool_.num_threads() == 1 ? " thread" : " threads",
-                      compute_dtype_ == ComputeDType::kF32 ? ", fp32" : "");
+                      compute_dtype_ == ComputeDType::kF32 ? ", fp32" : "",
+                      UsesInt8Tiles() ? absl::StrCat(", ", DescribeInt8(int8_rates_)) : "");
+}
+
+bool CpuBackend::UsesInt8Tiles() const {
+  return compute_dtype_ != ComputeDType::kF32 && kernels_.matmul.blocks.bf16 != nullptr;
 }
 
 DType CpuBackend::kv_dtype() const {

@@ -14,6 +14,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/int8_calibration.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/sampling.h"
@@ -66,10 +67,12 @@ class CpuBackend final : public Backend {
   template <typename Body>
   void ForBlocks(size_t num_blocks, int64_t block_bytes, Body&& body);
   void CheckCache(const Tensor& cache) const;
+  bool UsesInt8Tiles() const;
 
   const Isa isa_;
   const ComputeDType compute_dtype_;
   const KernelTable kernels_;
+  const Int8Rates int8_rates_;  // where the path has tiles
   ThreadPool pool_;
   HostArena weights_;
   cpu::MatMul matmul_;

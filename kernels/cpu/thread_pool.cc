@@ -17,7 +17,8 @@ void Pause() { __builtin_ia32_pause(); }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
+ThreadPool::ThreadPool(int num_threads, void (*before_sleep)())
+    : num_threads_(num_threads), before_sleep_(before_sleep) {
   CHECK_GE(num_threads, 1);
   parts_ = std::make_unique<Part[]>(num_threads);
   workers_.reserve(num_threads - 1);
@@ -100,6 +101,7 @@ uint64_t ThreadPool::Join(uint64_t last_epoch) {
     if (stop_.load(std::memory_order_relaxed)) return 0;
     Pause();
     if (spins % 64 != 0 || std::chrono::steady_clock::now() < spin_end) continue;
+    if (before_sleep_ != nullptr) before_sleep_();
     num_sleeping_.fetch_add(1, std::memory_order_seq_cst);
     {
       MutexLock lock(&mutex_);

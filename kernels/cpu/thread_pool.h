@@ -37,8 +37,8 @@ class ThreadPool {
   static constexpr std::chrono::microseconds kSpin{50};
 
   // Starts num_threads - 1 workers; the thread that calls ParallelFor is the last one. REQUIRES:
-  // num_threads >= 1.
-  explicit ThreadPool(int num_threads);
+  // num_threads >= 1. A worker calls `before_sleep`, unless null, when it goes to sleep.
+  explicit ThreadPool(int num_threads, void (*before_sleep)() = nullptr);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -77,6 +77,7 @@ class ThreadPool {
   bool Joinable(uint64_t state, uint64_t last_epoch) const;
 
   const int num_threads_;
+  void (*const before_sleep_)();
   Piece piece_ = nullptr;
   void* context_ = nullptr;
   int64_t grain_ = 1;

@@ -1,5 +1,6 @@
 #include <cstring>
 #include <limits>
+#include <thread>
 
 #include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/matmul.h"
@@ -106,7 +107,7 @@ std::vector<float> Rounded(std::vector<float> x) {
   return x;
 }
 
-TEST_CASE("rows go through blocks of sixteen where that is not slower", "[kernels]") {
+TEST_CASE("rows go through blocks of sixteen where that is not slower", "[kernels][amx]") {
   CHECK(cpu::Int8BlockRows(8, 1) == 0);
   CHECK(cpu::Int8BlockRows(9, 9) == 16);
   CHECK(cpu::Int8BlockRows(11, 12) == 0);
@@ -120,7 +121,7 @@ TEST_CASE("rows go through blocks of sixteen where that is not slower", "[kernel
   CHECK(cpu::Int8BlockRows(1000, std::numeric_limits<int64_t>::max()) == 0);
 }
 
-TEST_CASE("int8 products through tiles have the bits of those through vectors", "[kernels]") {
+TEST_CASE("int8 products through tiles have the bits of those through vectors", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   Multiplier vnni(Kernels::kVnni);
   for (Kernels which : TileKernels()) {
@@ -141,7 +142,7 @@ TEST_CASE("int8 products through tiles have the bits of those through vectors", 
   }
 }
 
-TEST_CASE("int8 weights made at load go through tiles to the same bits", "[kernels]") {
+TEST_CASE("int8 weights made at load go through tiles to the same bits", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const WeightForm form = GENERATE(WeightForm::kInt8Group32, WeightForm::kInt8Group128,
                                    WeightForm::kInt4Group32, WeightForm::kInt4Group128);
@@ -159,7 +160,8 @@ TEST_CASE("int8 weights made at load go through tiles to the same bits", "[kerne
   }
 }
 
-TEST_CASE("int8 tiles take zeros, huge values, single values and NaN as vectors do", "[kernels]") {
+TEST_CASE("int8 tiles take zeros, huge values, single values and NaN as vectors do",
+          "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const float inf = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -196,7 +198,7 @@ TEST_CASE("int8 tiles take zeros, huge values, single values and NaN as vectors 
   }
 }
 
-TEST_CASE("int8 tiles do not saturate at the largest values", "[kernels]") {
+TEST_CASE("int8 tiles do not saturate at the largest values", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const int64_t rows = 16, cols = 256;
   for (Kernels which : TileKernels()) {
@@ -220,7 +222,7 @@ TEST_CASE("int8 tiles do not saturate at the largest values", "[kernels]") {
   }
 }
 
-TEST_CASE("bf16 products through tiles agree with double precision", "[kernels]") {
+TEST_CASE("bf16 products through tiles agree with double precision", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   for (Kernels which : TileKernels()) {
     Multiplier tiles(which);
@@ -239,7 +241,7 @@ TEST_CASE("bf16 products through tiles agree with double precision", "[kernels]"
   }
 }
 
-TEST_CASE("fp8 products go through tiles to their double-precision values", "[kernels]") {
+TEST_CASE("fp8 products go through tiles to their double-precision values", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const int64_t rows = 37, cols = 96, outputs = 40;
   RandomWeights weights(DType::kF32, outputs, cols, 3);
@@ -254,7 +256,7 @@ TEST_CASE("fp8 products go through tiles to their double-precision values", "[ke
 }
 
 TEST_CASE("a row has the same bits through tiles alone, in a batch, and on any number of threads",
-          "[kernels]") {
+          "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const int64_t rows = 45, cols = 224, outputs = 290;
   for (Kernels which : TileKernels()) {
@@ -283,7 +285,7 @@ TEST_CASE("a row has the same bits through tiles alone, in a batch, and on any n
   }
 }
 
-TEST_CASE("a NaN or infinity poisons its own row of bf16 tiles only", "[kernels]") {
+TEST_CASE("a NaN or infinity poisons its own row of bf16 tiles only", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const int64_t rows = 21, cols = 70, outputs = 40;
   const RandomWeights weights(DType::kBF16, outputs, cols, 4);
@@ -311,7 +313,7 @@ TEST_CASE("a NaN or infinity poisons its own row of bf16 tiles only", "[kernels]
 }
 
 TEST_CASE("parts of one matrix that tiles take and that they do not keep their places",
-          "[kernels]") {
+          "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const int64_t rows = 29, cols = 256;
   const RandomWeights q(DType::kQ4_K, 40, cols, 1), k(DType::kQ6_K, 24, cols, 2),
@@ -333,7 +335,7 @@ TEST_CASE("parts of one matrix that tiles take and that they do not keep their p
   }
 }
 
-TEST_CASE("in fp32 mode nothing goes through tiles", "[kernels]") {
+TEST_CASE("in fp32 mode nothing goes through tiles", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   for (DType dtype : {DType::kBF16, DType::kQ4_0}) {
     const RandomWeights weights(dtype, 32, 64, 4);
@@ -346,7 +348,7 @@ TEST_CASE("in fp32 mode nothing goes through tiles", "[kernels]") {
   }
 }
 
-TEST_CASE("a thread configures its tiles once for all products of a kind", "[kernels]") {
+TEST_CASE("a thread configures its tiles once for all products of a kind", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const RandomWeights bf16(DType::kBF16, 64, 64, 4), q4(DType::kQ4_0, 64, 64, 4);
   const std::vector<float> x = Gaussian(16 * 64, 2);
@@ -388,19 +390,23 @@ struct TileBytes {
 template <typename Tiles, bool kIsBf16>
 std::vector<uint8_t> Product(const TileBytes& in) {
   std::vector<uint8_t> out(2 * 16 * 80, 0x55);
-  Tiles::Configure(OddShapes());
-  Tiles::template Load<0>(in.c, 80);
-  Tiles::template Load<2>(in.a, 72);
-  Tiles::template Load<3>(in.b, 64);
-  if constexpr (kIsBf16) {
-    Tiles::template DotBf16<0, 2, 3>();
-  } else {
-    Tiles::template DotInt8<0, 2, 3>();
-  }
-  Tiles::template Store<0>(out.data(), 80);
-  Tiles::template Zero<1>();
-  Tiles::template Store<1>(out.data() + 16 * 80, 80);
-  Tiles::Release();
+  // A thread of its own: kernels remember how they left the tiles of this one.
+  std::thread thread([&] {
+    Tiles::Configure(OddShapes());
+    Tiles::template Load<0>(in.c, 80);
+    Tiles::template Load<2>(in.a, 72);
+    Tiles::template Load<3>(in.b, 64);
+    if constexpr (kIsBf16) {
+      Tiles::template DotBf16<0, 2, 3>();
+    } else {
+      Tiles::template DotInt8<0, 2, 3>();
+    }
+    Tiles::template Store<0>(out.data(), 80);
+    Tiles::template Zero<1>();
+    Tiles::template Store<1>(out.data() + 16 * 80, 80);
+    Tiles::Release();
+  });
+  thread.join();
   return out;
 }
 
@@ -418,7 +424,7 @@ void FillBf16(std::mt19937* random, uint8_t* bytes, size_t size) {
   }
 }
 
-TEST_CASE("the CPU's tile instructions do what their emulation does", "[kernels]") {
+TEST_CASE("the CPU's tile instructions do what their emulation does", "[kernels][amx]") {
   if (!cpu::TilesPermitted()) {
     SkipCase("this CPU has no AMX, or the operating system does not allow it");
     return;
@@ -445,7 +451,7 @@ TEST_CASE("the CPU's tile instructions do what their emulation does", "[kernels]
   }
 }
 
-TEST_CASE("emulated tiles multiply what the manual says", "[kernels]") {
+TEST_CASE("emulated tiles multiply what the manual says", "[kernels][amx]") {
   TileBytes in = {};
   // Row 2 of A: k = 0..3 are -128, 127, 1, -1; column 3 of B: 127, -128, 5, 7 in its first row.
   const int8_t a[4] = {-128, 127, 1, -1}, b[4] = {127, -128, 5, 7};

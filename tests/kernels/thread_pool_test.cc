@@ -62,6 +62,22 @@ TEST_CASE("an idle pool takes no processor time", "[kernels]") {
   CHECK(sum == 4950);
 }
 
+std::atomic<int> num_slept{0};
+
+TEST_CASE("a worker calls what was given for it each time that it goes to sleep", "[kernels]") {
+  num_slept = 0;
+  ThreadPool pool(3, [] { ++num_slept; });
+  while (num_slept < 2) std::this_thread::yield();
+  // Wakes them for sure: no piece ends before all threads have one.
+  std::atomic<int> num_started{0};
+  pool.ParallelFor(3, 1, [&](int64_t, int64_t, int) {
+    ++num_started;
+    while (num_started < 3) std::this_thread::yield();
+  });
+  while (num_slept < 4) std::this_thread::yield();
+  SUCCEED();
+}
+
 TEST_CASE("a pool that never worked stops at once", "[kernels]") {
   for (int i = 0; i < 20; ++i) ThreadPool pool(4);
   SUCCEED();
