@@ -31,7 +31,7 @@ import time
 
 from serving_load import Load, find_round
 from serving_servers import Server
-from serving_table import ServingTable, load_name
+from serving_table import PROCESS, ServingTable, load_name
 
 OURS, LLAMA, VLLM = "Fastgen", "llama-server", "vLLM"
 
@@ -186,19 +186,24 @@ class Bench:
                 with self.setup.start(server, model) as process:
                     seconds = process.wait_ready()
                 if number >= 0:
-                    self.table.add(model.name, "process", "start to ready s", server, number, seconds)
+                    self.table.add(model.name, PROCESS, "start to ready s", server, number, seconds)
             say(f"{model.name}: {server} ready after {seconds:.2f} s")
 
+    def loads(self, model):
+        """A model's loads, cut short where nothing is to be quoted."""
+        if not self.args.quick:
+            return model.loads
+        return [Load(l.clients, l.clients, min(l.prompt, 64 * 8 // l.clients), min(l.decode, 8)) for l in model.loads]
+
     def measure_loads(self, model, running):
-        loads = [Load(l.clients, l.clients, l.prompt, min(l.decode, 16)) if self.args.quick else l for l in model.loads]
-        for named, load in zip(model.loads, loads):
-            name = load_name(named)
+        for load in self.loads(model):
+            name = load_name(load)
             for server, process in running.items():  # warm-up
                 self.args.run_round(process.url, load._replace(requests=min(2, load.clients), decode=min(8, load.decode)), 1)
             for number in range(self.args.rounds):
                 for server, process in running.items():
                     figures = self.args.run_round(process.url, load, 1000 + number)
-                    self.add_round(model, name, named, server, number, figures)
+                    self.add_round(model, name, load, server, number, figures)
                     say(f"{model.name}, {name}, round {number + 1} of {self.args.rounds}, {server}: "
                         f"{figures['output tok/s']:.1f} tok/s, TTFT {figures['TTFT p50 ms']:.0f} ms, "
                         f"ITL {figures['ITL p50 ms']:.2f} ms" + (f", {figures['errors']} ERRORS" if figures["errors"] else ""))
@@ -219,7 +224,7 @@ class Bench:
 
     def add_batch_gain(self, model, server):
         rates = {load.clients: self.table.median(model.name, load_name(load), "output tok/s", server)
-                 for load in model.loads if load.decode > 1}
+                 for load in self.loads(model) if load.decode > 1}
         if rates.get(1) and rates.get(32):
             self.table.add(model.name, "32 clients / 1 client", "batch gain", server, 0, rates[32] / rates[1])
 
@@ -227,14 +232,14 @@ class Bench:
         """Memory after the loads, and processor time with nothing to do."""
         for server, process in running.items():
             resident, anonymous = process.resident_mb()
-            self.table.add(model.name, "process", "resident MB", server, 0, resident)
-            self.table.add(model.name, "process", "resident MB, not of files", server, 0, anonymous)
+            self.table.add(model.name, PROCESS, "resident MB", server, 0, resident)
+            self.table.add(model.name, PROCESS, "resident MB, not of files", server, 0, anonymous)
         say(f"{model.name}: idle for {IDLE_S} s")
         time.sleep(1)
         before = {server: process.cpu_seconds() for server, process in running.items()}
         time.sleep(IDLE_S)
         for server, process in running.items():
-            self.table.add(model.name, "process", f"idle, CPU ms in {IDLE_S} s", server, 0,
+            self.table.add(model.name, PROCESS, f"idle, CPU ms in {IDLE_S} s", server, 0,
                            (process.cpu_seconds() - before[server]) * 1e3)
 
     def run_model(self, model):
@@ -247,7 +252,7 @@ class Bench:
                 process = stack.enter_context(self.setup.start(server, model))
                 if server == VLLM:
                     say(f"{model.name}: starting vLLM, which compiles for minutes")
-                    self.table.add(model.name, "process", "start to ready s", VLLM, 0, process.wait_ready())
+                    self.table.add(model.name, PROCESS, "start to ready s", VLLM, 0, process.wait_ready())
                 else:
                     process.wait_ready()
                 running[server] = process

@@ -31,15 +31,16 @@ def is_healthy(port):
 
 
 def group_members(group):
-    """Process ids of a process group."""
+    """Process ids of a process group, without those that have ended and wait for their parent."""
     members = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat") as file:
-                    if int(file.read().rpartition(")")[2].split()[2]) == group:
-                        members.append(int(name))
-            except (OSError, IndexError):
+                    state, _, of_group = file.read().rpartition(")")[2].split()[:3]
+                if int(of_group) == group and state != "Z":
+                    members.append(int(name))
+            except (OSError, ValueError):
                 pass
     return members
 

@@ -7,6 +7,7 @@ round by round (median), beside what docs/benchmarks.md asks of it.
 import csv
 import statistics
 
+PROCESS = "process"  # in the place of a load: figures of a server as a whole
 HIGHER_IS_BETTER = {"output tok/s", "total tok/s", "prefill tok/s", "batch gain"}
 # (model, load, figure) -> the ratio to the better peer that is asked for. The first letter says which side is good.
 TARGETS = {
@@ -20,9 +21,9 @@ TARGETS = {
 }
 # The same for our own figure.
 ABSOLUTE_TARGETS = {
-    ("smollm2", "process", "start to ready s"): ("<=", 0.5),
+    ("smollm2", PROCESS, "start to ready s"): ("<=", 0.5),
     ("smollm2", "32 clients / 1 client", "batch gain"): (">=", 12),
-    ("smollm2", "process", "idle, CPU ms in 10 s"): ("<=", 0),
+    ("smollm2", PROCESS, "idle, CPU ms in 10 s"): ("<=", 0),
 }
 
 
@@ -96,9 +97,8 @@ class ServingTable:
         heads = ["load", "figure", *self.servers] + (["ratio to the better", "asked"] if peers else [])
         lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
         last = None
-        for key in self.values:
-            if key[0] != model:
-                continue
+        keys = [key for key in self.values if key[0] == model]
+        for key in sorted(keys, key=lambda key: key[1] == PROCESS):  # stable: what is no load comes last
             cells = ["" if key[1] == last else key[1], key[2], *(self.cell(key, server) for server in self.servers)]
             lines.append("| " + " | ".join(cells + (list(self.judged(key)) if peers else [])) + " |")
             last = key[1]
