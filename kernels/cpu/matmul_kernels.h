@@ -174,6 +174,8 @@ struct MatMulTemplates {
         }
       }
     }
+    // Unrolled early, or g++ 12 keeps the sums of more than 4 rows in memory through the loops above.
+#pragma GCC unroll 8
     for (int r = 0; r < B; ++r) {
       for (int part = 0; part < kParts; ++part) {
         V::Store(y + r * kPanelOutputs + part * kLanes, acc[r][part]);
