@@ -35,6 +35,8 @@ struct MaddDot {
         if constexpr (kSigned) activation = _mm256_sign_epi8(activation, w);
         const __m256i product = _mm256_maddubs_epi16(magnitude, activation);
         part[r] = kIsFirst ? product : _mm256_add_epi16(part[r], product);
+        // Keeps GCC from putting off the additions until all products lie on the stack.
+        asm volatile("" : "+x"(part[r]));
       }
     }
     void Finish(__m256i (&dot)[B]) {
