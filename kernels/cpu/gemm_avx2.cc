@@ -43,6 +43,7 @@ struct MaddDot {
       const __m256i ones = _mm256_set1_epi16(1);
       for (int r = 0; r < B; ++r) {
         dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(part[r], ones));
+        asm volatile("" : "+x"(dot[r]));  // likewise
       }
     }
   };
