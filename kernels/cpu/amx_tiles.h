@@ -3,11 +3,11 @@
 // Own inline assembly: GCC 12's intrinsics forget that loading a configuration reads 64 bytes and
 // that tile loads and stores touch memory, so it deletes or moves the stores before them. Every
 // function here is volatile, which keeps their order among each other, and those that touch memory
-// clobber it. The eight tiles have 16 rows of 64 bytes at most. Kernels (gemm_amx.h) are
-// templates over this class; tests/kernels/emulated_tiles.h has the same functions in plain C++.
-// Invariant: a thread configures its tiles before it uses one, and a tile is used only in its
-// configured shape; else the CPU raises SIGILL. Configuring costs 140 ns, so a thread keeps it.
-// Thread rule: tiles and their configuration belong to the calling thread; the process needs
+// clobber it. The eight tiles have 16 rows of 64 bytes at most. Kernels (gemm_amx_int8.h and
+// others) are templates over this class; tests/kernels/emulated_tiles.h has the same functions in
+// plain C++. Invariant: a thread configures its tiles before it uses one, and a tile is used only
+// in its configured shape; else the CPU raises SIGILL. Configuring costs 140 ns, so a thread keeps
+// it. Thread rule: tiles and their configuration belong to the calling thread; the process needs
 // TilesPermitted() (tile_permission.h) first.
 // Tested by tests/kernels/amx_test.cc.
 #pragma once
@@ -60,6 +60,40 @@ struct AmxTiles {
   template <int kC, int kA, int kB>
   static void DotBf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
+  }
+};
+
+// What a thread's tiles are configured for, so that kernels configure them only when that changes.
+// Tiles 0-3 are sums, 4 and 5 activations of 16 rows, 6 and 7 weights of 16 outputs.
+template <typename Tiles>
+struct TileUse {
+  static constexpr TileConfig Config(int activation_bytes, int weight_rows) {
+    TileConfig config;
+    for (int tile = 0; tile < 8; ++tile) {
+      config.rows[tile] = static_cast<uint8_t>(tile < 6 ? 16 : weight_rows);
+      config.row_bytes[tile] =
+          static_cast<uint16_t>(tile == 4 || tile == 5 ? activation_bytes : 64);
+    }
+    return config;
+  }
+
+  // `config` outlives the thread.
+  static void Configure(const TileConfig& config) {
+    const TileConfig*& configured = Configured();
+    if (configured == &config) return;
+    Tiles::Configure(config);
+    configured = &config;
+  }
+  static void Release() {
+    if (Configured() == nullptr) return;
+    Tiles::Release();
+    Configured() = nullptr;
+  }
+
+ private:
+  static const TileConfig*& Configured() {
+    static thread_local const TileConfig* configured = nullptr;
+    return configured;
   }
 };
 

@@ -76,6 +76,18 @@ struct MatMul::Call {
   const Layout& layout;
 };
 
+// How a call is cut into items of work: a range of rows x one panel or several of a segment.
+struct MatMul::Cut {
+  int panels_per_item = 1;
+  int64_t num_items = 0;  // for each range of rows
+  int64_t range_rows = 0;
+  int64_t grain = 1;
+
+  int64_t ItemsOf(const PanelSegment& segment) const {
+    return CeilDiv<int64_t>(segment.num_panels, panels_per_item);
+  }
+};
+
 absl::Status MatMul::Reserve(int64_t max_rows, int64_t max_cols) {
   // Float tiles are the largest but for the rows and columns that fill up blocks.
   const bool has_blocks = kernels_.blocks.bf16 != nullptr;
@@ -231,54 +243,58 @@ void MatMul::RunRange(const Call& call, const PanelSegment& segment, int64_t pan
   }
 }
 
-void MatMul::RunSegments(const Call& call) {
+bool MatMul::Wants(const Call& call, const PanelSegment& segment) const {
+  return KindFor(segment.format, call.layout.rows) == call.layout.kind;
+}
+
+MatMul::Cut MatMul::CutOf(const Call& call) const {
   const Layout& layout = call.layout;
-  const auto& segments = call.w.segments();
-  const auto wants = [&](const PanelSegment& segment) {
-    return KindFor(segment.format, layout.rows) == layout.kind;
-  };
   int64_t num_panels = 0;
   int64_t bytes = 0;
-  for (const PanelSegment& segment : segments) {
-    if (!wants(segment)) continue;
+  for (const PanelSegment& segment : call.w.segments()) {
+    if (!Wants(call, segment)) continue;
     num_panels += segment.num_panels;
     bytes += segment.num_panels * segment.panel_bytes;
   }
+  Cut cut;
   const bool has_blocks = layout.block_rows > 0;
   // Two panels share the tiles of activations of bf16; not where threads would have too few items.
-  const int panels_per_item =
-      has_blocks && UsesBf16(layout.kind) && layout.rows > kBlockRows &&
-              num_panels >= int64_t{kMaxCallPanels} * kMinThreadItems * pool_->num_threads()
-          ? kMaxCallPanels
-          : 1;
+  if (has_blocks && UsesBf16(layout.kind) && layout.rows > kBlockRows &&
+      num_panels >= int64_t{kMaxCallPanels} * kMinThreadItems * pool_->num_threads()) {
+    cut.panels_per_item = kMaxCallPanels;
+  }
+  for (const PanelSegment& segment : call.w.segments()) {
+    if (Wants(call, segment)) cut.num_items += cut.ItemsOf(segment);
+  }
   const int unit = has_blocks ? kBlockRows : kTileRows;
   const int64_t row_bytes = has_blocks ? layout.block_row_bytes : layout.tile_row_bytes;
   const int64_t range_bytes = has_blocks ? kBlockRangeBytes : kRangeBytes;
-  const int64_t range_rows = std::max<int64_t>(unit, range_bytes / row_bytes / unit * unit);
-  const int64_t num_ranges = CeilDiv(layout.rows, range_rows);
-  const int64_t units_per_range = CeilDiv<int64_t>(std::min(layout.rows, range_rows), unit);
-  const int64_t grain =
-      std::max<int64_t>(1, kPieceBytes * num_panels / bytes / units_per_range / panels_per_item);
-  const auto items_of = [&](const PanelSegment& segment) {
-    return CeilDiv<int64_t>(segment.num_panels, panels_per_item);
-  };
-  int64_t num_items = 0;
-  for (const PanelSegment& segment : segments) num_items += wants(segment) ? items_of(segment) : 0;
-  pool_->ParallelFor(num_ranges * num_items, grain, [&](int64_t begin, int64_t end, int) {
+  cut.range_rows = std::max<int64_t>(unit, range_bytes / row_bytes / unit * unit);
+  const int64_t units_per_range = CeilDiv<int64_t>(std::min(layout.rows, cut.range_rows), unit);
+  cut.grain = std::max<int64_t>(
+      1, kPieceBytes * num_panels / bytes / units_per_range / cut.panels_per_item);
+  return cut;
+}
+
+void MatMul::RunSegments(const Call& call) {
+  const Cut cut = CutOf(call);
+  const int64_t num_rows = call.layout.rows;
+  const int64_t num_ranges = CeilDiv(num_rows, cut.range_rows);
+  pool_->ParallelFor(num_ranges * cut.num_items, cut.grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t row_begin = i / num_items * range_rows;
-      const int64_t row_end = std::min(layout.rows, row_begin + range_rows);
-      int64_t item = i % num_items;
-      for (const PanelSegment& segment : segments) {
-        if (!wants(segment)) continue;
-        if (item < items_of(segment)) {
-          const int64_t panel = item * panels_per_item;
+      const int64_t row_begin = i / cut.num_items * cut.range_rows;
+      const int64_t row_end = std::min(num_rows, row_begin + cut.range_rows);
+      int64_t item = i % cut.num_items;
+      for (const PanelSegment& segment : call.w.segments()) {
+        if (!Wants(call, segment)) continue;
+        if (item < cut.ItemsOf(segment)) {
+          const int64_t panel = item * cut.panels_per_item;
           const int count =
-              static_cast<int>(std::min<int64_t>(panels_per_item, segment.num_panels - panel));
+              static_cast<int>(std::min<int64_t>(cut.panels_per_item, segment.num_panels - panel));
           RunRange(call, segment, panel, count, row_begin, row_end);
           break;
         }
-        item -= items_of(segment);
+        item -= cut.ItemsOf(segment);
       }
     }
   });

@@ -54,6 +54,7 @@ class MatMul {
  private:
   struct Layout;
   struct Call;
+  struct Cut;
 
   ActivationKind KindFor(PanelFormat format, int64_t rows) const;
   // Whether activations of a kind lie in bf16 tiles or blocks.
@@ -63,6 +64,9 @@ class MatMul {
   // Rows [row, row + rows) as they are, or rounded to e4m3 in this thread's scratch; sets `stride`.
   const float* RowsOf(const Tensor& x, ActivationKind kind, int64_t row, int rows, int thread,
                       int64_t* stride);
+  // Whether a segment wants the call's kind of activations.
+  bool Wants(const Call& call, const PanelSegment& segment) const;
+  Cut CutOf(const Call& call) const;
   void RunSegments(const Call& call);
   void RunRange(const Call& call, const PanelSegment& segment, int64_t panel, int num_panels,
                 int64_t row_begin, int64_t row_end) const;
