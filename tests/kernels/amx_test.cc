@@ -285,6 +285,27 @@ TEST_CASE("a row has the same bits through tiles alone, in a batch, and on any n
   }
 }
 
+TEST_CASE("more rows than stay in a core's cache go through tiles range by range",
+          "[kernels][amx]") {
+  if (SkipWithoutAvx512()) return;
+  const int64_t rows = 109, cols = 8192, outputs = 20;
+  const std::vector<float> x = Gaussian(rows * cols, 7);
+  for (Kernels which : TileKernels()) {
+    for (DType dtype : {DType::kBF16, DType::kQ4_1}) {
+      const RandomWeights weights(dtype, outputs, cols, 12);
+      Multiplier tiles(which, 2);
+      const auto& packed = tiles.Pack({weights.source});
+      const std::vector<float> whole = tiles.Run(x, rows, packed);
+      for (int64_t row : {0, 63, 64, 95, 96, 108}) {
+        const std::vector<float> one(x.begin() + row * cols, x.begin() + (row + 1) * cols);
+        INFO(NameOf(which) << " " << Info(dtype).name << " row " << row);
+        CHECK(SameBits({whole.begin() + row * outputs, whole.begin() + (row + 1) * outputs},
+                       tiles.Run(one, 1, packed)));
+      }
+    }
+  }
+}
+
 TEST_CASE("a NaN or infinity poisons its own row of bf16 tiles only", "[kernels][amx]") {
   if (SkipWithoutAvx512()) return;
   const int64_t rows = 21, cols = 70, outputs = 40;
