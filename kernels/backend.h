@@ -236,6 +236,8 @@ class Backend {
                               Tensor cos_sin,                    // [max_positions, head_dim] f32: cos half | sin half
                               absl::Span<const int32_t> positions,  // [rows]
                               absl::Span<const int64_t> slots,      // [rows]
+                              // How a kv head's [block_size, head_dim] lie in a block is the backend's affair;
+                              // block_size is even.
                               Tensor k_cache,                    // [blocks, kv_heads, block_size, head_dim] kv_dtype
                               Tensor v_cache) = 0;               // as k_cache
 

@@ -66,9 +66,9 @@ absl::Status PagedAttention::Reserve(const Backend::Limits& limits) {
   return absl::OkStatus();
 }
 
-// Keys and scores, then per kv head: queries, total state, partition state.
+// Scores, then per kv head: queries, total state, partition state.
 int64_t PagedAttention::ThreadFloats(int64_t padded_dim) const {
-  return AttentionScratchFloats(padded_dim) +
+  return kAttentionScratchFloats +
          kMaxTaskHeads * (kMaxTilePairs * padded_dim + 2 * StateFloats(padded_dim));
 }
 
@@ -126,35 +126,19 @@ int PagedAttention::MakeTiles(const Call& call, int64_t task, int thread,
     tile.out = call.out.as<float>() + row * call.out.row_stride + first_head * shape.head_dim;
     tile.k_cache = call.k_cache.as<uint8_t>() + page_offset;
     tile.v_cache = call.v_cache.as<uint8_t>() + page_offset;
-    tile.queries = tile.scratch + AttentionScratchFloats(tile.padded_dim) +
-                   i * kMaxTilePairs * tile.padded_dim;
+    tile.queries = tile.scratch + kAttentionScratchFloats + i * kMaxTilePairs * tile.padded_dim;
     tiles[i] = tile;
   }
   return num_tiles;
 }
-
-namespace {
-
-// Divides by the sum and writes the tile's rows.
-void WriteTile(const AttentionTile& tile, const SoftmaxState& state) {
-  for (int64_t p = 0; p < tile.num_rows * tile.num_heads; ++p) {
-    const float inverse = 1.0f / state.sum[p];
-    const float* from = state.out + p * tile.padded_dim;
-    float* to =
-        tile.out + p / tile.num_heads * tile.out_stride + p % tile.num_heads * tile.head_dim;
-    for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = from[d] * inverse;
-  }
-}
-
-}  // namespace
 
 void PagedAttention::RunWhole(const Call& call, int64_t task, int thread) const {
   AttentionTile tiles[kMaxTaskHeads];
   SoftmaxState totals[kMaxTaskHeads], parts[kMaxTaskHeads];
   const int num_tiles = MakeTiles(call, task, thread, tiles);
   const AttentionTile& tile = tiles[0];
-  float* states = tile.scratch + AttentionScratchFloats(tile.padded_dim) +
-                  kMaxTaskHeads * kMaxTilePairs * tile.padded_dim;
+  float* states =
+      tile.scratch + kAttentionScratchFloats + kMaxTaskHeads * kMaxTilePairs * tile.padded_dim;
   for (int i = 0; i < num_tiles; ++i, states += 2 * StateFloats(tile.padded_dim)) {
     totals[i] = StateAt(states, tile.padded_dim);
     parts[i] = StateAt(states + StateFloats(tile.padded_dim), tile.padded_dim);
@@ -169,7 +153,7 @@ void PagedAttention::RunWhole(const Call& call, int64_t task, int thread) const 
       kernels_.merge(tile.num_rows * tile.num_heads, tile.padded_dim, parts[i], totals[i]);
     }
   }
-  for (int i = 0; i < num_tiles; ++i) WriteTile(tiles[i], totals[i]);
+  for (int i = 0; i < num_tiles; ++i) kernels_.finish(tiles[i], totals[i]);
 }
 
 void PagedAttention::RunSplit(const Call& call, int64_t num_tasks, int64_t max_partitions) {
@@ -200,7 +184,7 @@ void PagedAttention::RunSplit(const Call& call, int64_t num_tasks, int64_t max_p
       kernels_.merge(tile.num_rows * tile.num_heads, padded_dim, state(task, p),
                      state(task, first));
     }
-    WriteTile(tile, state(task, first));
+    kernels_.finish(tile, state(task, first));
   }
 }
 

@@ -26,6 +26,7 @@ class PagedAttention {
   PagedAttention(const AttentionKernels& kernels, ThreadPool* pool)
       : kernels_(kernels), pool_(pool) {}
 
+  const AttentionKernels& kernels() const { return kernels_; }
   absl::Status Reserve(const Backend::Limits& limits);
 
   // As Backend::PagedAttention. REQUIRES: shapes were checked.

@@ -1,16 +1,21 @@
 // Attention over one tile of queries, as a template over a path (simd.h) and the type of the KV
-// pages.
+// pages; and how keys and values lie in a page.
 //
+// A page is one kv head's part of a block. Keys lie across it, so that a vector holds the same
+// depth of neighbouring keys and no step has to transpose them:
+//   keys   [head_dim][block_size], or [head_dim / 2][block_size][2] where kPairs
+//   values [block_size][head_dim], or [block_size / 2][head_dim][2] where kPairs
+// kPairs: the path multiplies pairs of bf16 (and AMX tiles, whose B operand has this very form).
 // For each tile of up to 64 keys (tiles start at block borders):
-//   K^T is laid out [head_dim][64] once for all (row, head) pairs of the query tile
 //   s = scale * q K^T, masked to -infinity outside each row's causal range and window
 //   m' = max(m, max s); p = exp(s - m'); sum = sum * exp(m - m') + sum p; out = out * exp(m - m') +
 //   p V
 // A pair's numbers do not depend on its neighbours in the tile, nor on keys that it does not see:
 // their p is exactly 0 and adding 0 changes nothing. So a row's result is the same however its
 // sequence was cut into chunks. Sums are fp32. q and p are rounded to bf16 for the two products
-// where kPairs says so, else they stay fp32. Thread rule: pure functions over the tile's own
-// scratch. Tested by tests/kernels/attention_test.cc.
+// where kPairs says so, else they stay fp32. Slots that were never written may hold anything: their
+// scores are masked, and no value of theirs is read. Thread rule: pure functions over the tile's
+// own scratch. Tested by tests/kernels/attention_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +39,6 @@ struct AttentionTemplates {
 
   struct Scratch {
     float* queries;  // [pairs, padded_dim]
-    float* keys;     // [padded_dim, kMaxTileKeys]
     float* scores;   // [pairs, kMaxTileKeys]; once softened, the weights: floats, or bf16 in the
                      // front half
   };
@@ -56,48 +60,71 @@ struct AttentionTemplates {
     }
   }
 
-  // Loads one byte of each line, in order. The transposition reads 16 rows at once, a pattern that
-  // the hardware does not recognise as a stream: pages that are not in a cache arrive a quarter
-  // faster this way (Zen 4, 2026-11).
-  static void TouchInOrder(const Kv* from, int64_t count) {
-    const volatile uint8_t* bytes = reinterpret_cast<const volatile uint8_t*>(from);
-    for (int64_t i = 0; i < count * static_cast<int64_t>(sizeof(Kv)); i += 64)
-      static_cast<void>(bytes[i]);
-  }
+  // ---- pages ----
 
-  // Lays keys out as [depth][kMaxTileKeys]: a unit is a float, or a pair of bf16 of the same key.
-  // Columns past num_keys repeat the last key; rows past head_dim hold what lies behind the keys in
-  // memory and are never read.
-  static void TransposeKeys(const Kv* keys, int64_t num_keys, int64_t head_dim, float* out) {
-    constexpr int kUnit = kPairs ? 2 : 1;
-    for (int64_t first = 0; first < num_keys; first += kLanes) {
-      for (int64_t d = 0; d < head_dim; d += kLanes * kUnit) {
-        F rows[kLanes];
-        for (int i = 0; i < kLanes; ++i) {
-          const int64_t key = first + i < num_keys ? first + i : num_keys - 1;
-          const Kv* from = keys + key * head_dim + d;
-          if constexpr (kPairs) {
-            rows[i] = (F)V::LoadInt(from);
-          } else {
-            rows[i] = LoadKv(from);
-          }
-        }
-        V::Transpose(rows);
-        for (int i = 0; i < kLanes; ++i)
-          V::Store(out + (d / kUnit + i) * kMaxTileKeys + first, rows[i]);
-      }
+  // Calls body(first, count) for the vectors of [0, head_dim); the last may be shorter.
+  template <typename Body>
+  static void ForVectors(int64_t head_dim, const Body& body) {
+    for (int64_t d = 0; d < head_dim; d += kLanes) {
+      body(d, head_dim - d < kLanes ? head_dim - d : static_cast<int64_t>(kLanes));
     }
   }
 
-  // Scores of B pairs against C vectors of keys.
+  // x[0, count) as the pages hold it.
+  static void Round(const float* x, int64_t count, Kv (&out)[kLanes]) {
+    float lanes[kLanes] = {};
+    for (int64_t i = 0; i < count; ++i) lanes[i] = x[i];
+    if constexpr (sizeof(Kv) == 4) {
+      __builtin_memcpy(out, lanes, sizeof(lanes));
+    } else {
+      V::StoreBf16(out, V::Load(lanes));
+    }
+  }
+
+  static void StoreKey(const float* key, int64_t head_dim, int64_t block_size, int64_t slot,
+                       void* page) {
+    constexpr int kUnit = kPairs ? 2 : 1;  // elements that stay neighbours
+    Kv* const to = static_cast<Kv*>(page) + slot * kUnit;
+    ForVectors(head_dim, [&](int64_t first, int64_t count) {
+      Kv rounded[kLanes];
+      Round(key + first, count, rounded);
+      for (int64_t i = 0; i < count; i += kUnit) {
+        __builtin_memcpy(to + (first + i) * block_size, rounded + i, kUnit * sizeof(Kv));
+      }
+    });
+  }
+
+  // Other threads may write the neighbour of a pair meanwhile.
+  static void StoreValue(const float* value, int64_t head_dim, int64_t slot, void* page) {
+    Kv* const to = static_cast<Kv*>(page) + (kPairs ? slot / 2 * 2 : slot) * head_dim;
+    ForVectors(head_dim, [&](int64_t first, int64_t count) {
+      Kv rounded[kLanes];
+      Round(value + first, count, rounded);
+      if constexpr (kPairs) {
+        V::StoreHalves(rounded, count, static_cast<int>(slot % 2), to + 2 * first);
+      } else {
+        __builtin_memcpy(to + first, rounded, static_cast<size_t>(count) * sizeof(Kv));
+      }
+    });
+  }
+
+  // ---- products ----
+
+  // A vector of keys at some depth: floats, or pairs of bf16.
+  static F LoadKeys(const Kv* keys) {
+    if constexpr (kPairs) return (F)V::LoadInt(keys);
+    return LoadKv(keys);
+  }
+
+  // Scores of B pairs against C vectors of keys. `row` is the elements from one depth to the next.
   template <int B, int C>
-  static void ScoreBlock(const float* queries, int64_t query_stride, const float* keys,
+  static void ScoreBlock(const float* queries, int64_t query_stride, const Kv* keys, int64_t row,
                          int64_t head_dim, float* scores) {
+    constexpr int kUnit = kPairs ? 2 : 1;
     F acc[B][C] = {};
-    const int64_t depth = kPairs ? head_dim / 2 : head_dim;
-    for (int64_t d = 0; d < depth; ++d, keys += kMaxTileKeys) {
+    for (int64_t d = 0; d < head_dim / kUnit; ++d, keys += row) {
       for (int c = 0; c < C; ++c) {
-        const F key = V::Load(keys + c * kLanes);
+        const F key = LoadKeys(keys + c * kLanes * kUnit);
         for (int b = 0; b < B; ++b) {
           const F query = V::Set1(queries[b * query_stride + d]);
           if constexpr (kPairs) {
@@ -114,15 +141,18 @@ struct AttentionTemplates {
   }
 
   template <int B>
-  static void ScorePairs(const float* queries, int64_t query_stride, const float* keys,
+  static void ScorePairs(const float* queries, int64_t query_stride, const Kv* keys, int64_t row,
                          int num_vectors, int64_t head_dim, float* scores) {
     constexpr int kWide = V::kScoreVectors;
+    constexpr int kVector = kLanes * (kPairs ? 2 : 1);
     int c = 0;
     for (; c + kWide <= num_vectors; c += kWide) {
-      ScoreBlock<B, kWide>(queries, query_stride, keys + c * kLanes, head_dim, scores + c * kLanes);
+      ScoreBlock<B, kWide>(queries, query_stride, keys + c * kVector, row, head_dim,
+                           scores + c * kLanes);
     }
     for (; c < num_vectors; ++c) {
-      ScoreBlock<B, 1>(queries, query_stride, keys + c * kLanes, head_dim, scores + c * kLanes);
+      ScoreBlock<B, 1>(queries, query_stride, keys + c * kVector, row, head_dim,
+                       scores + c * kLanes);
     }
   }
 
@@ -145,11 +175,12 @@ struct AttentionTemplates {
     if constexpr (kRows > 1) ForRest<kRows - 1>(p, pairs - p, body);
   }
 
-  static void Score(int64_t pairs, int64_t query_stride, int64_t head_dim, int num_vectors,
+  static void Score(const AttentionTile& tile, const Kv* keys, int num_vectors,
                     const Scratch& scratch) {
-    ForPairs(pairs, [&]<int B>(int64_t p) {
-      ScorePairs<B>(scratch.queries + p * query_stride, query_stride, scratch.keys, num_vectors,
-                    head_dim, scratch.scores + p * kMaxTileKeys);
+    const int64_t row = tile.block_size * (kPairs ? 2 : 1);
+    ForPairs(tile.num_rows * tile.num_heads, [&]<int B>(int64_t p) {
+      ScorePairs<B>(scratch.queries + p * tile.padded_dim, tile.padded_dim, keys, row, num_vectors,
+                    tile.head_dim, scratch.scores + p * kMaxTileKeys);
     });
   }
 
@@ -195,11 +226,19 @@ struct AttentionTemplates {
       for (int c = 0; c < C; ++c) acc[b][c] = V::Load(out + b * padded_dim + c * kLanes);
     }
     if constexpr (kPairs) {
-      // Two keys at a time. A last odd one pairs with itself: its second weight is 0.
-      for (int64_t k = 0; k < num_keys; k += 2, values += 2 * head_dim) {
-        const Kv* const second = k + 1 < num_keys ? values + head_dim : values;
+      int64_t k = 0;
+      for (; k + 2 <= num_keys; k += 2, values += 2 * head_dim) {
         for (int c = 0; c < C; ++c) {
-          const F value = V::PairBf16(values + c * kLanes, second + c * kLanes);
+          const F value = (F)V::LoadInt(values + 2 * c * kLanes);
+          for (int b = 0; b < B; ++b) {
+            acc[b][c] = V::DotBf16(value, V::Set1(weights[b * kMaxTileKeys + k / 2]), acc[b][c]);
+          }
+        }
+      }
+      if (k < num_keys) {
+        for (int c = 0; c < C; ++c) {
+          // The neighbour was never written.
+          const F value = (F)(V::LoadInt(values + 2 * c * kLanes) & 0xffff);
           for (int b = 0; b < B; ++b) {
             acc[b][c] = V::DotBf16(value, V::Set1(weights[b * kMaxTileKeys + k / 2]), acc[b][c]);
           }
@@ -226,12 +265,13 @@ struct AttentionTemplates {
   static void ValuePairs(const float* weights, const Kv* values, int64_t num_keys, int64_t head_dim,
                          int64_t padded_dim, float* out) {
     constexpr int kWide = V::kScoreVectors;
+    constexpr int kUnit = kPairs ? 2 : 1;
     int64_t d = 0;
     for (; d + kWide * kLanes <= padded_dim; d += kWide * kLanes) {
-      ValueBlock<B, kWide>(weights, values + d, num_keys, head_dim, padded_dim, out + d);
+      ValueBlock<B, kWide>(weights, values + d * kUnit, num_keys, head_dim, padded_dim, out + d);
     }
     for (; d < head_dim; d += kLanes) {
-      ValueBlock<B, 1>(weights, values + d, num_keys, head_dim, padded_dim, out + d);
+      ValueBlock<B, 1>(weights, values + d * kUnit, num_keys, head_dim, padded_dim, out + d);
     }
   }
 
@@ -252,9 +292,7 @@ struct AttentionTemplates {
                          const SoftmaxState& state) {
     const int64_t pairs = tile.num_rows * tile.num_heads;
     const int num_vectors = static_cast<int>((num_keys + kLanes - 1) / kLanes);
-    TouchInOrder(keys, num_keys * tile.head_dim);
-    TransposeKeys(keys, num_keys, tile.head_dim, scratch.keys);
-    Score(pairs, tile.padded_dim, tile.head_dim, num_vectors, scratch);
+    Score(tile, keys, num_vectors, scratch);
     for (int64_t p = 0; p < pairs; ++p) {
       const int64_t row_position = tile.first_position + p / tile.num_heads;
       const int64_t first_seen = tile.window > 0 ? row_position - tile.window + 1 : 0;
@@ -280,8 +318,7 @@ struct AttentionTemplates {
     for (int i = 0; i < num_tiles; ++i) Start(tiles[i], states[i]);
     const AttentionTile& shared = tiles[0];
     Scratch scratch;
-    scratch.keys = shared.scratch;
-    scratch.scores = scratch.keys + kMaxTileKeys * shared.padded_dim;
+    scratch.scores = shared.scratch;
     const int64_t first_seen = shared.window > 0 ? shared.first_position - shared.window + 1 : 0;
     for (int64_t position = begin; position < end;) {
       const int64_t offset = position % shared.block_size;
@@ -289,12 +326,14 @@ struct AttentionTemplates {
           shared.block_size - offset < kMaxTileKeys ? shared.block_size - offset : kMaxTileKeys;
       if (num_keys > end - position) num_keys = end - position;
       if (position + num_keys > first_seen) {
-        const int64_t at = shared.block_table[position / shared.block_size] * shared.block_stride +
-                           offset * shared.head_dim;
+        const int64_t block =
+            shared.block_table[position / shared.block_size] * shared.block_stride;
+        const int64_t keys = block + offset * (kPairs ? 2 : 1);
+        const int64_t values = block + offset * shared.head_dim;
         for (int i = 0; i < num_tiles; ++i) {
           scratch.queries = tiles[i].queries;
-          AttendTile(tiles[i], position, num_keys, static_cast<const Kv*>(tiles[i].k_cache) + at,
-                     static_cast<const Kv*>(tiles[i].v_cache) + at, scratch, states[i]);
+          AttendTile(tiles[i], position, num_keys, static_cast<const Kv*>(tiles[i].k_cache) + keys,
+                     static_cast<const Kv*>(tiles[i].v_cache) + values, scratch, states[i]);
         }
       }
       position += num_keys;
@@ -317,9 +356,23 @@ struct AttentionTemplates {
     }
   }
 
+  // Divides by the sum and writes the tile's rows.
+  static void Finish(const AttentionTile& tile, const SoftmaxState& state) {
+    for (int64_t p = 0; p < tile.num_rows * tile.num_heads; ++p) {
+      const float inverse = 1.0f / state.sum[p];
+      const float* from = state.out + p * tile.padded_dim;
+      float* to =
+          tile.out + p / tile.num_heads * tile.out_stride + p % tile.num_heads * tile.head_dim;
+      for (int64_t d = 0; d < tile.head_dim; ++d) to[d] = from[d] * inverse;
+    }
+  }
+
   static void Fill(AttentionKernels* kernels) {
+    kernels->store_key = StoreKey;
+    kernels->store_value = StoreValue;
     kernels->attend = Attend;
     kernels->merge = Merge;
+    kernels->finish = Finish;
   }
 };
 

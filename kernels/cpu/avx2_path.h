@@ -38,31 +38,11 @@ struct Avx2Path : Simd<8, Avx2Path> {
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
   }
 
-  // Pairs of rows interleave floats, then doubles, then halves: three rounds of 8.
-  static void Transpose(F (&rows)[kLanes]) {
-    __m256 a[8], b[8];
-    for (int i = 0; i < 4; ++i) {
-      a[2 * i] = _mm256_unpacklo_ps((__m256)rows[2 * i], (__m256)rows[2 * i + 1]);
-      a[2 * i + 1] = _mm256_unpackhi_ps((__m256)rows[2 * i], (__m256)rows[2 * i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-      b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
-      b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
-      b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
-      b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; ++i) {
-      rows[i] = (F)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
-      rows[i + 4] = (F)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-    }
-  }
-
   // The codebook's value for each lane's index.
   static F LookUp(I index) {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook));
     // A shuffle of bytes; those above an index's own are 0 and fetch entry 0, which is shifted out.
-    const __m256i bytes =
-        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), (__m256i)index);
+    const __m256i bytes = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), (__m256i)index);
     return (F)_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bytes, 24), 24));
   }
 

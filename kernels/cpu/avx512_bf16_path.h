@@ -16,17 +16,18 @@ struct Avx512Bf16Path : Avx512Lanes<Avx512Bf16Path> {
     return (F)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
   }
 
-  // Lane i holds the pair (a[i], b[i]) of bf16.
-  static F PairBf16(const uint16_t* a, const uint16_t* b) {
-    static constexpr uint16_t kOrder[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
-                                            37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
-                                            11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    const __m512i low =
-        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
-    const __m512i high =
-        _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
-    return (F)_mm512_permutex2var_epi16(low, _mm512_loadu_si512(kOrder), high);
+  // pairs[i][half] = x[i], i < count; the other halves are not touched.
+  static void StoreHalves(const uint16_t (&x)[kLanes], int64_t count, int half, uint16_t* pairs) {
+    const __m512i wide =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
+    const __mmask32 low = static_cast<__mmask32>(0x55555555u & ((uint64_t{1} << 2 * count) - 1));
+    if (half == 0) {
+      _mm512_mask_storeu_epi16(pairs, low, wide);
+    } else {
+      _mm512_mask_storeu_epi16(pairs, low << 1, _mm512_slli_epi32(wide, 16));
+    }
   }
+
   // Rounds to nearest even in one instruction; a NaN stays one.
   static void StoreBf16(uint16_t* p, F v) {
     const __m256bh half = _mm512_cvtneps_pbh((__m512)v);

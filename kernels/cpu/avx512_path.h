@@ -14,9 +14,9 @@ namespace fastgen::cpu {
 template <typename Path>
 struct Avx512Lanes : Simd<16, Path> {
   using Base = Simd<16, Path>;
+  using Base::kLanes;
   using typename Base::F;
   using typename Base::I;
-  using Base::kLanes;
   static constexpr int kFloatRows = 8;
   static constexpr int kScoreRows = 4;
   static constexpr int kScoreVectors = 4;
@@ -44,36 +44,10 @@ struct Avx512Lanes : Simd<16, Path> {
     return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
   }
 
-  // Rows interleave floats, then doubles, then quarters twice: four rounds of 16.
-  static void Transpose(F (&rows)[kLanes]) {
-    __m512 a[16], b[16];
-    for (int i = 0; i < 8; ++i) {
-      a[2 * i] = _mm512_unpacklo_ps((__m512)rows[2 * i], (__m512)rows[2 * i + 1]);
-      a[2 * i + 1] = _mm512_unpackhi_ps((__m512)rows[2 * i], (__m512)rows[2 * i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-      b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
-      b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
-      b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
-      b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
-    }
-    // b[4 g + i]: quarter q holds element 4 q + i of rows 4 g .. 4 g + 3.
-    for (int i = 0; i < 4; ++i) {
-      const __m512 even01 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
-      const __m512 odd01 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
-      const __m512 even23 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
-      const __m512 odd23 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
-      rows[i] = (F)_mm512_shuffle_f32x4(even01, even23, 0x88);
-      rows[i + 4] = (F)_mm512_shuffle_f32x4(odd01, odd23, 0x88);
-      rows[i + 8] = (F)_mm512_shuffle_f32x4(even01, even23, 0xdd);
-      rows[i + 12] = (F)_mm512_shuffle_f32x4(odd01, odd23, 0xdd);
-    }
-  }
-
   // The codebook's value for each lane's index.
   static F LookUp(I index) {
-    const __m512i table = _mm512_cvtepi8_epi32(
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook)));
+    const __m512i table =
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook)));
     return (F)_mm512_cvtepi32_ps(_mm512_permutexvar_epi32((__m512i)index, table));
   }
 

@@ -195,14 +195,10 @@ void CpuBackend::RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor 
   CHECK(k_cache.dims == v_cache.dims && k_cache.dims[1] == shape.kv_heads &&
         k_cache.dims[3] == head_dim);
   const int64_t block_size = k_cache.dims[2];
-  const auto store = [&](const float* from, const Tensor& cache, int64_t slot, int64_t head) {
-    const int64_t at =
-        slot / block_size * cache.row_stride + (head * block_size + slot % block_size) * head_dim;
-    if (cache.dtype == DType::kF32) {
-      std::memcpy(cache.as<float>() + at, from, head_dim * sizeof(float));
-    } else {
-      kernels_.rows.store_bf16(from, head_dim, cache.as<uint16_t>() + at);
-    }
+  CHECK_EQ(block_size % 2, 0);
+  const auto page = [&](const Tensor& cache, int64_t slot, int64_t head) {
+    return BlockOf(cache, static_cast<int32_t>(slot / block_size)) +
+           BytesOf(cache.dtype, head * block_size * head_dim);
   };
   ForRows(qkv.rows(), qkv.cols(), [&](int64_t row) {
     CHECK(positions[row] >= 0 && positions[row] < cos_sin.rows()) << "position " << positions[row];
@@ -214,8 +210,10 @@ void CpuBackend::RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor 
     const float* k = q + shape.q_heads * head_dim;
     const float* v = k + shape.kv_heads * head_dim;
     for (int64_t head = 0; head < shape.kv_heads; ++head) {
-      store(k + head * head_dim, k_cache, slots[row], head);
-      store(v + head * head_dim, v_cache, slots[row], head);
+      attention_.kernels().store_key(k + head * head_dim, head_dim, block_size,
+                                     slots[row] % block_size, page(k_cache, slots[row], head));
+      attention_.kernels().store_value(v + head * head_dim, head_dim, slots[row] % block_size,
+                                       page(v_cache, slots[row], head));
     }
   });
 }

@@ -36,14 +36,6 @@ struct GenericPath : Simd<4, GenericPath> {
     return __builtin_convertvector((D)((L)sum + ((inwards | 1) & inexact & even)), F);
   }
 
-  static void Transpose(F (&rows)[kLanes]) {
-    float in[kLanes][kLanes];
-    for (int i = 0; i < kLanes; ++i) Store(in[i], rows[i]);
-    for (int i = 0; i < kLanes; ++i) {
-      for (int j = 0; j < kLanes; ++j) rows[i][j] = in[j][i];
-    }
-  }
-
   // The codebook's value for each lane's index.
   static F LookUp(I index) {
     float lanes[kLanes];

@@ -91,10 +91,15 @@ struct AttentionTile {
   int64_t block_size = 0;
   const int32_t* block_table = nullptr;
   float* queries = nullptr;  // [kMaxTilePairs, padded_dim] scratch of this tile
-  float* scratch = nullptr;  // AttentionScratchFloats, shared by the tiles of a call
+  float* scratch = nullptr;  // [kAttentionScratchFloats], shared by the tiles of a call
 };
 
 struct AttentionKernels {
+  // Write one key or value [head_dim] to slot `slot` of a page (attention_kernel.h); calls for
+  // different slots may run side by side.
+  void (*store_key)(const float* key, int64_t head_dim, int64_t block_size, int64_t slot,
+                    void* page);
+  void (*store_value)(const float* value, int64_t head_dim, int64_t slot, void* page);
   // Keys [begin, end) of a sequence into states[i] of tiles[i], starting afresh. `begin` is a block
   // border. The tiles differ in their kv head only: block by block, head by head, pages are read in
   // the order in which they lie in memory.
@@ -103,6 +108,8 @@ struct AttentionKernels {
   // Adds `part` to `total`.
   void (*merge)(int64_t pairs, int64_t padded_dim, const SoftmaxState& part,
                 const SoftmaxState& total);
+  // Writes a tile's rows once all keys are in `state`.
+  void (*finish)(const AttentionTile& tile, const SoftmaxState& state);
 };
 
 struct RowKernels {
@@ -110,7 +117,6 @@ struct RowKernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t ffn, float* out);
   // Rotates `num_heads` heads in place; cos_sin: head_dim / 2 cosines, then as many sines.
   void (*rope)(float* x, const float* cos_sin, int64_t num_heads, int64_t head_dim);
-  void (*store_bf16)(const float* x, int64_t count, uint16_t* out);
 
   // Sampling. maxima[c] = max of chunk c of 64 logits (the last may be shorter); returns true if
   // there is a NaN.
@@ -139,10 +145,8 @@ struct KernelTable {
   RowKernels rows;
 };
 
-// Floats that AttentionTile::scratch needs: one transposed tile of keys, scores.
-constexpr int64_t AttentionScratchFloats(int64_t padded_dim) {
-  return kMaxTileKeys * padded_dim + kMaxTilePairs * kMaxTileKeys;
-}
+// Floats that AttentionTile::scratch needs: the scores of a tile of keys.
+inline constexpr int64_t kAttentionScratchFloats = kMaxTilePairs * kMaxTileKeys;
 
 // Defined in gemm_<path>.cc and row_ops_<path>.cc. They only assign pointers: callable on any CPU.
 void FillMatMulGeneric(MatMulKernels* kernels);

@@ -1,5 +1,5 @@
-// Row kernels as templates over a path (simd.h): RMSNorm, SiLU, RoPE, rounding to bf16, and the
-// scans of sampling.
+// Row kernels as templates over a path (simd.h): RMSNorm, SiLU, RoPE, and the scans of
+// sampling.
 //
 // Sums run over lanes with a fixed tree at the end; what does not fill a vector is added one by one
 // after it. Thread rule: pure functions. Tested by tests/kernels/row_ops_test.cc and
@@ -74,15 +74,6 @@ struct RowTemplates {
         high[d] = b * cosine[d] + a * sine[d];
       }
     }
-  }
-
-  static void StoreBf16(const float* x, int64_t count, uint16_t* out) {
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) V::StoreBf16(out + i, V::Load(x + i));
-    if (i == count) return;
-    uint16_t lanes[kLanes];
-    V::StoreBf16(lanes, LoadSome(x + i, count - i, 0));
-    for (int64_t j = i; j < count; ++j) out[j] = lanes[j - i];
   }
 
   // ---- sampling ----
@@ -193,7 +184,6 @@ struct RowTemplates {
     rows->rms_norm = RmsNorm;
     rows->silu_mul = SiluMul;
     rows->rope = Rope;
-    rows->store_bf16 = StoreBf16;
     rows->chunk_maxima = ChunkMaxima;
     rows->mask = Mask;
     rows->sum_exp = SumExp;

@@ -103,11 +103,10 @@ struct Simd {
   static F Exp(F x) {
     constexpr float kRound =
         12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    const F clamped = x < -87.0f ? Set1(-87.0f) : x;
-    const F shifted = Path::MulAdd(clamped, Set1(1.44269504f), Set1(kRound));
+    const F shifted = Path::MulAdd(x, Set1(1.44269504f), Set1(kRound));
     const F n = shifted - kRound;
     // ln 2 in two parts; the first has so few bits that its product with n is exact.
-    F r = Path::MulAdd(n, Set1(-0.693145752f), clamped);
+    F r = Path::MulAdd(n, Set1(-0.693145752f), x);
     r = Path::MulAdd(n, Set1(-1.42860677e-6f), r);
     F p = Path::MulAdd(r, Set1(1.98412698e-4f), Set1(1.38888889e-3f));
     p = Path::MulAdd(p, r, Set1(8.33333333e-3f));
@@ -116,6 +115,7 @@ struct Simd {
     p = Path::MulAdd(p, r, Set1(0.5f));
     p = Path::MulAdd(p, r, Set1(1.0f));
     p = Path::MulAdd(p, r, Set1(1.0f));
+    // Of what lies below -87 nothing is meaningful, nor is it used.
     const F power = (F)(((I)shifted - 0x4b400000 + 127) << 23);
     return x < -87.0f ? Zero() : p * power;
   }

@@ -142,13 +142,12 @@ TEST_CASE("attention gives NaN exactly where it reads a poisoned key", "[kernels
   CHECK(std::isnan(attend({0, 1})));
   // A block that was poisoned, taken again and written up to the context: what is stale in it lies
   // past the context and is not read.
-  const int64_t key_bytes = k.block_bytes / (kKvHeads * kBlockSize);
-  for (const Cache* cache : {&k, &v}) {
-    for (int64_t head = 0; head < kKvHeads; ++head) {
-      std::memset(cache->tensor.as<char>() + cache->block_bytes + head * kBlockSize * key_bytes, 0,
-                  static_cast<size_t>(4 * key_bytes));
-    }
-  }
+  std::vector<float> qkv(4 * 3 * kKvHeads * kHeadDim), cos_sin(kHeadDim);
+  const std::vector<int32_t> positions(4);
+  std::vector<int64_t> slots;
+  for (int64_t i = 0; i < 4; ++i) slots.push_back(kBlockSize + i);
+  backend->RopeAndWriteKv(View(qkv, 4, 3 * kKvHeads * kHeadDim), shape, View(cos_sin, 1, kHeadDim),
+                          absl::MakeSpan(positions), absl::MakeSpan(slots), k.tensor, v.tensor);
   CHECK(attend({0, 1}) == 0);
 }
 

@@ -113,12 +113,23 @@ TEST_CASE("RoPE rotates q and k by position and writes k and v to their slots", 
   const Tensor v((*v_memory)->data(), backend->kv_dtype(), {num_blocks, 1, block_size, head_dim});
   backend->RopeAndWriteKv(View(qkv, rows, width), shape, View(cos_sin, 20, head_dim),
                           absl::MakeSpan(positions), absl::MakeSpan(slots), k, v);
-  const auto page = [&](const Tensor& cache, int64_t slot, int64_t d) {
-    if (cache.dtype == DType::kF32) return cache.as<float>()[slot * head_dim + d];
-    const uint32_t bits = uint32_t{cache.as<uint16_t>()[slot * head_dim + d]} << 16;
+  // Pages as attention_kernel.h describes them: of 4 slots, keys by depth, in pairs where pairs are
+  // multiplied; values by slot, likewise.
+  const bool in_pairs = backend->kv_dtype() == DType::kBF16 && options.cpu_isa == "avx512-bf16";
+  const auto element = [&](const Tensor& cache, int64_t index) {
+    if (cache.dtype == DType::kF32) return cache.as<float>()[index];
+    const uint32_t bits = uint32_t{cache.as<uint16_t>()[index]} << 16;
     float value;
     std::memcpy(&value, &bits, 4);
     return value;
+  };
+  const auto key = [&](int64_t slot, int64_t d) {
+    const int64_t unit = in_pairs ? 2 : 1, page = slot / 4 * 4 * head_dim;
+    return element(k, page + (d / unit * 4 + slot % 4) * unit + d % unit);
+  };
+  const auto value = [&](int64_t slot, int64_t d) {
+    const int64_t unit = in_pairs ? 2 : 1;
+    return element(v, (slot / unit * head_dim + d) * unit + slot % unit);
   };
   const double page_error = backend->kv_dtype() == DType::kF32 ? 1e-6 : 1.0 / 256;
   for (int64_t row = 0; row < rows; ++row) {
@@ -133,8 +144,8 @@ TEST_CASE("RoPE rotates q and k by position and writes k and v to their slots", 
       if (head < 3 || slots[row] < 0) continue;
       std::vector<float> keys, values;
       for (int64_t d = 0; d < head_dim; ++d) {
-        keys.push_back(page(k, slots[row], d));
-        values.push_back(page(v, slots[row], d));
+        keys.push_back(key(slots[row], d));
+        values.push_back(value(slots[row], d));
       }
       CHECK(RelativeError(keys, rotated) < page_error);
       const auto value_at = before.begin() + row * width + 4 * head_dim;
