@@ -4,10 +4,11 @@
 // in registers (and, shift) and meet up to 8 rows before the next vector is read: 8 integer sums, 8
 // float sums, and no buffer. At 8 rows a group of 32 k is 64 vpdpbusd against 12 unpacking
 // instructions, 8 conversions and 16-24 float ones, so the unpacking is never worth doing apart.
-// Offsets enter as the integer sums' starting value; see Int8Group. Arithmetic and its order are those
-// of matmul_kernels.h.
+// Offsets enter as the integer sums' starting value; see Int8Group. Arithmetic and its order are
+// those of matmul_kernels.h.
 #include <immintrin.h>
 
+#include <cstddef>
 #include <utility>
 
 #include "kernels/cpu/avx512_path.h"
@@ -217,7 +218,7 @@ void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
   for (int64_t left = cols / kGroup; left > 0; left -= kTraits.groups_per_block) {
     const Header header = LoadHeader<kFormat>(panel);
     panel += kTraits.header_bytes();
-    const int64_t groups = kTraits.groups_per_block == 1 ? 1
+    const int64_t groups = kTraits.groups_per_block == 1     ? 1
                            : left < kTraits.groups_per_block ? left
                                                              : kTraits.groups_per_block;
     for (int64_t g = 0; g < groups; ++g, ++group, panel += kTraits.group_bytes()) {
@@ -271,11 +272,18 @@ inline void TransposeUnits(__m256i (&v)[8]) {
 
 inline void StoreRows(void* to, __mmask8 mask, __m256i v) { _mm256_mask_storeu_epi32(to, mask, v); }
 
-// Quantises one group of R rows, all lanes of a vector being rows wherever one row alone would use
-// a scalar.
+// Eight groups of 32 values as integers, one a lane.
+struct Quantized {
+  __m256i units[8];  // [g]: the 32 bytes of group g
+  __m256 scale;
+  __m256i sums[2];  // of the first and the second 16 of each
+};
+
+// Quantises groups x + g * stride, g < R; the rest are zeros. All lanes of a vector are groups
+// wherever one alone would use a scalar.
 template <int R>
-inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) {
-  constexpr __mmask8 kRows = static_cast<__mmask8>((1 << R) - 1);
+inline Quantized Quantize(const float* x, int64_t stride) {
+  Quantized result;
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   __m512i largest[8];
   for (int r = 0; r < 8; ++r) largest[r] = _mm512_setzero_si512();
@@ -288,40 +296,84 @@ inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) 
   // Not less-or-equal rather than greater: true for NaN.
   const __mmask8 live = _mm256_cmp_ps_mask(max, _mm256_set1_ps(1e-30f), _CMP_NLE_UQ);
   const __m256 inverse = _mm256_maskz_div_ps(live, _mm256_set1_ps(127.0f), max);
-  const __m256 scale = _mm256_maskz_div_ps(live, max, _mm256_set1_ps(127.0f));
+  result.scale = _mm256_maskz_div_ps(live, max, _mm256_set1_ps(127.0f));
   alignas(32) float inverses[8];
   _mm256_store_ps(inverses, inverse);
-  __m256i units[8];
-  for (int r = 0; r < 8; ++r) units[r] = _mm256_setzero_si256();
+  for (int r = 0; r < 8; ++r) result.units[r] = _mm256_setzero_si256();
   for (int r = 0; r < R; ++r) {
     const __m512 factor = _mm512_set1_ps(inverses[r]);
     const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride), factor));
     const __m512i b =
         _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + r * stride + 16), factor));
-    units[r] = _mm256_set_m128i(_mm512_cvtsepi32_epi8(b), _mm512_cvtsepi32_epi8(a));
+    result.units[r] = _mm256_set_m128i(_mm512_cvtsepi32_epi8(b), _mm512_cvtsepi32_epi8(a));
   }
-  TransposeUnits(units);
+  return result;
+}
+
+// Sums of the two halves of each group, from units that TransposeUnits has turned.
+inline void SumUnits(const __m256i (&turned)[8], __m256i (&sums)[2]) {
   const __m256i ones = _mm256_set1_epi8(1);
-  __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-  for (int j = 0; j < 8; ++j) {
-    StoreRows(group->q[j], kRows, units[j]);
-    sums[j / 4] = _mm256_dpbusd_epi32(sums[j / 4], ones, units[j]);
+  sums[0] = sums[1] = _mm256_setzero_si256();
+  for (int j = 0; j < 8; ++j) sums[j / 4] = _mm256_dpbusd_epi32(sums[j / 4], ones, turned[j]);
+}
+
+// What a group's record holds behind its integers, a lane a group.
+struct Corrections {
+  explicit Corrections(const Quantized& q) {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i sum = _mm256_add_epi32(q.sums[0], q.sums[1]);
+    words[0] = _mm256_castps_si256(q.scale);
+    words[1] = _mm256_castps_si256(_mm256_mul_ps(q.scale, _mm256_cvtepi32_ps(sum)));
+    words[2] = _mm256_sub_epi32(zero, _mm256_slli_epi32(sum, 3));
+    words[3] = _mm256_sub_epi32(zero, _mm256_slli_epi32(sum, 7));
+    words[4] = _mm256_sub_epi32(zero, _mm256_slli_epi32(q.sums[0], 5));
+    words[5] = _mm256_sub_epi32(zero, _mm256_slli_epi32(q.sums[1], 5));
   }
-  const __m256i zero = _mm256_setzero_si256();
-  const __m256i sum = _mm256_add_epi32(sums[0], sums[1]);
-  const __m256 scaled_sum = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum));
-  StoreRows(group->scale, kRows, _mm256_castps_si256(scale));
-  StoreRows(group->scaled_sum, kRows, _mm256_castps_si256(scaled_sum));
-  StoreRows(group->minus_8_sum, kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sum, 3)));
-  StoreRows(group->minus_128_sum, kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sum, 7)));
-  StoreRows(group->minus_32_sum[0], kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sums[0], 5)));
-  StoreRows(group->minus_32_sum[1], kRows, _mm256_sub_epi32(zero, _mm256_slli_epi32(sums[1], 5)));
+  __m256i words[6];  // in the order of Int8Group's members
+};
+
+// One group of R rows.
+template <int R>
+inline void QuantizeGroups(const float* x, int64_t stride, Int8Group<R>* group) {
+  static_assert(offsetof(Int8Group<R>, minus_32_sum) == (kGroup + 4 * 4) * R);
+  constexpr __mmask8 kRows = static_cast<__mmask8>((1 << R) - 1);
+  Quantized q = Quantize<R>(x, stride);
+  TransposeUnits(q.units);
+  SumUnits(q.units, q.sums);
+  for (int j = 0; j < 8; ++j) StoreRows(group->q[j], kRows, q.units[j]);
+  const Corrections corrections(q);
+  uint8_t* const members = reinterpret_cast<uint8_t*>(group) + kGroup * R;
+  for (int i = 0; i < 6; ++i) StoreRows(members + 4 * R * i, kRows, corrections.words[i]);
+}
+
+// Eight groups of one row: a decode step of one sequence.
+inline void QuantizeRun(const float* x, Int8Group<1>* groups) {
+  Quantized q = Quantize<8>(x, kGroup);
+  for (int g = 0; g < 8; ++g) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(groups[g].q), q.units[g]);
+  }
+  TransposeUnits(q.units);
+  SumUnits(q.units, q.sums);
+  const Corrections corrections(q);
+  alignas(32) int32_t words[6][8];
+  for (int i = 0; i < 6; ++i) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(words[i]), corrections.words[i]);
+  }
+  for (int g = 0; g < 8; ++g) {
+    int32_t record[6];
+    for (int i = 0; i < 6; ++i) record[i] = words[i][g];
+    __builtin_memcpy(reinterpret_cast<uint8_t*>(groups + g) + kGroup, record, sizeof(record));
+  }
 }
 
 template <int R>
 void QuantizeRows(const float* x, int64_t stride, int64_t cols, void* tile) {
   Int8Group<R>* group = static_cast<Int8Group<R>*>(tile);
-  for (int64_t k = 0; k < cols; k += kGroup, ++group) QuantizeGroups<R>(x + k, stride, group);
+  int64_t k = 0;
+  if constexpr (R == 1) {
+    for (; k + 8 * kGroup <= cols; k += 8 * kGroup, group += 8) QuantizeRun(x + k, group);
+  }
+  for (; k < cols; k += kGroup, ++group) QuantizeGroups<R>(x + k, stride, group);
 }
 
 template <int... kRows>
