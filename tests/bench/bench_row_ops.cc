@@ -83,7 +83,7 @@ void BenchSamplingRows(const BenchRun& run, Backend* backend, const ModelShape& 
   for (SampleRow& row : samples) row.top_p = 0.95f;
   add("top-p 0.95");
   for (SampleRow& row : samples) row.top_k = 50;
-  add("top-k 50, top-p");
+  add("top-k 50 and top-p");
 }
 
 }  // namespace

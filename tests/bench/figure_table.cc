@@ -1,7 +1,10 @@
 #include "tests/bench/figure_table.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,7 +56,7 @@ void FigureTable::BeginLine(const Subject& subject) {
   // A blank line sets groups apart, not single lines.
   if (last_label_ != label && num_lines_of_label_ > 1) std::printf("\n");
   num_lines_of_label_ = last_label_ == label ? num_lines_of_label_ + 1 : 1;
-  std::printf("%-26s %6ld x %-5ld %5ld", last_label_ == label ? "" : label.c_str(),
+  std::printf("%-30s %6ld x %-5ld %5ld", last_label_ == label ? "" : label.c_str(),
               static_cast<long>(subject.n), static_cast<long>(subject.k),
               static_cast<long>(subject.m));
   last_label_ = label;
@@ -68,6 +71,10 @@ void FigureTable::Add(const Subject& subject, const Work& work, const Figure& fi
   std::printf(" %10.1f %7.1f %8.0f   %-15s %7.0f %5.2f  %4.2f\n", figure.seconds * 1e6, gbps, gops,
               bound.c_str(), figure.ceiling, figure.fraction, figure.core_share);
   std::fflush(stdout);
+  char cell[64];
+  std::snprintf(cell, sizeof(cell), figure.is_read ? "%.1f GB/s (%.2f)" : "%.0f (%.2f)",
+                figure.is_read ? gbps : gops, figure.fraction);
+  cells_.push_back({subject, cell});
   WriteCsv(subject, figure.seconds, gbps, gops, bound, figure.ceiling, figure.fraction,
            figure.core_share);
 }
@@ -88,9 +95,36 @@ void FigureTable::AddProbe(const std::string& name, const std::string& unit, dou
 
 void FigureTable::Skip(const Subject& subject, const std::string& why) {
   BeginSection();
-  std::printf("%-26s left out: %s\n", Label(subject).c_str(), why.c_str());
+  std::printf("%-30s left out: %s\n", Label(subject).c_str(), why.c_str());
   last_label_.clear();
   num_lines_of_label_ = 0;
+}
+
+void FigureTable::PrintSummary(const std::string& section) const {
+  std::set<int64_t> columns;
+  std::vector<std::string> labels;
+  std::map<std::pair<std::string, int64_t>, std::string> texts;
+  for (const Cell& cell : cells_) {
+    if (cell.subject.section != section) continue;
+    const std::string label =
+        absl::StrCat(Label(cell.subject), ", ", cell.subject.n, " x ", cell.subject.k);
+    if (std::find(labels.begin(), labels.end(), label) == labels.end()) labels.push_back(label);
+    columns.insert(cell.subject.m);
+    texts[{label, cell.subject.m}] = cell.text;
+  }
+  if (labels.empty()) return;
+  std::printf("\n| %s, GB/s where reading bounds, else GOP/s (fraction) |", section.c_str());
+  for (int64_t m : columns) std::printf(" M = %ld |", static_cast<long>(m));
+  std::printf("\n| --- |");
+  for (size_t i = 0; i < columns.size(); ++i) std::printf(" --- |");
+  for (const std::string& label : labels) {
+    std::printf("\n| %s |", label.c_str());
+    for (int64_t m : columns) {
+      const auto found = texts.find({label, m});
+      std::printf(" %s |", found == texts.end() ? "" : found->second.c_str());
+    }
+  }
+  std::printf("\n");
 }
 
 void FigureTable::WriteCsv(const Subject& subject, double seconds, double gbps, double gops,

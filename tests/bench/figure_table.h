@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "tests/bench/ceilings.h"
@@ -47,6 +48,9 @@ class FigureTable {
   void AddTime(const Subject& subject, double seconds);
   void AddProbe(const std::string& name, const std::string& unit, double rate);
   void Skip(const Subject& subject, const std::string& why);
+  // Of a section, a markdown table with a line for each label and a column for each M: GB/s where
+  // reading bounds, else GOP/s, and the fraction.
+  void PrintSummary(const std::string& section) const;
 
  private:
   void BeginSection();
@@ -57,6 +61,11 @@ class FigureTable {
   const std::string isa_;
   const int num_threads_;
   const std::string filter_;
+  struct Cell {
+    Subject subject;
+    std::string text;
+  };
+  std::vector<Cell> cells_;
   std::string title_;
   std::string last_label_;
   int num_lines_of_label_ = 0;

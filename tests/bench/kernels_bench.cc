@@ -42,6 +42,7 @@ struct BenchOptions {
   bool is_fp32 = false;
   bool is_quick = false;
   bool is_probes = false;
+  bool is_markdown = false;
   std::vector<int64_t> rows;
 };
 
@@ -61,6 +62,8 @@ void AddFlags(CLI::App& app, BenchOptions* options) {
   app.add_flag("--fp32", options->is_fp32, "The fp32 compute mode");
   app.add_flag("--quick", options->is_quick,
                "SmolLM2 only unless --shapes is given, fewer M, shorter runs");
+  app.add_flag("--markdown", options->is_markdown,
+               "At the end, products and attention once more as tables for docs/benchmarks.md");
   app.add_flag("--probes", options->is_probes, "Print the ceilings and end");
 }
 
@@ -127,7 +130,8 @@ absl::StatusOr<std::vector<ModelShape>> ChosenModels(const std::string& names) {
 }
 
 constexpr char kColumns[] =
-    "                                N x K         M         us    GB/s    GOP/s   bound           "
+    "                                    N x K         M         us    GB/s    GOP/s   bound       "
+    "    "
     "ceiling  frac cores";
 
 void BenchModels(const BenchRun& run, const std::vector<ModelShape>& models) {
@@ -136,9 +140,9 @@ void BenchModels(const BenchRun& run, const std::vector<ModelShape>& models) {
   run.table->Section(absl::StrCat(
       "Attention: N keys x K values in a head, M queries of each sequence\n", kColumns));
   for (const ModelShape& model : models) BenchAttention(run, model);
-  run.table->Section("Ops of rows: N rows of K values\n" + std::string(kColumns, 58));
+  run.table->Section("Ops of rows: N rows of K values\n" + std::string(kColumns, 62));
   for (const ModelShape& model : models) BenchRowOps(run, model);
-  run.table->Section("Sampling: N rows of K logits\n" + std::string(kColumns, 58));
+  run.table->Section("Sampling: N rows of K logits\n" + std::string(kColumns, 62));
   for (const ModelShape& model : models) BenchSampling(run, model);
 }
 
@@ -174,6 +178,10 @@ absl::Status RunBench(BenchOptions options) {
               static_cast<long>(run.set_bytes >> 20), kNotes);
   PrintProbes(&ceilings, &table, options.backend.num_threads);
   if (!options.is_probes) BenchModels(run, *models);
+  if (options.is_markdown) {
+    table.PrintSummary("product");
+    table.PrintSummary("attention");
+  }
   return absl::OkStatus();
 }
 

@@ -314,12 +314,16 @@ def print_result(setup, bench, models, tail):
 
 
 def end(*unused):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # ending takes seconds, and must not be cut short
+    say("interrupted: ending the servers")
     raise KeyboardInterrupt
 
 
 def main():
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     setup = Setup(args)
     bench = Bench(setup, setup.find_peers())
     models = [model for model in MODELS if args.only in (None, model.name)]
@@ -331,7 +335,6 @@ def main():
         if args.only in (None, "smollm2") and not args.quick:
             tail = front_cost(setup, MODELS[0], args.rounds)
     except KeyboardInterrupt:
-        say("interrupted: what was measured until now")
         code = 130
     except (RuntimeError, subprocess.CalledProcessError) as error:
         say(str(error))
