@@ -1,9 +1,12 @@
 #include "kernels/make_backend.h"
 
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/cpu_topology.h"
 #include "kernels/make_cuda_backend.h"
 
 namespace fastgen {
@@ -17,9 +20,14 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendOptions& op
         absl::StrCat("num_threads ", options.num_threads, " is not in [0, ", kMaxThreads, "]"));
   }
   ASSIGN_OR_RETURN(const cpu::Isa isa, cpu::ChooseIsa(options.cpu_isa));
-  const int num_threads = options.num_threads > 0 ? options.num_threads : cpu::NumUsableCores();
+  std::vector<int> cores = cpu::UsableCores();
+  const int num_threads =
+      options.num_threads > 0 ? options.num_threads : static_cast<int>(cores.size());
+  // With fewer threads than cores the operating system knows better which are free, with more there
+  // is no core for each.
+  if (cores.size() != static_cast<size_t>(num_threads)) cores.clear();
   return std::unique_ptr<Backend>(
-      std::make_unique<cpu::CpuBackend>(isa, options.compute_dtype, num_threads));
+      std::make_unique<cpu::CpuBackend>(isa, options.compute_dtype, num_threads, cores));
 }
 
 }  // namespace

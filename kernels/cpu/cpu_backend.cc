@@ -55,12 +55,13 @@ char* BlockOf(const Tensor& cache, int32_t block) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads)
+CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads,
+                       const std::vector<int>& cpus)
     : isa_(isa),
       compute_dtype_(compute_dtype),
       kernels_(MakeKernelTable(isa)),
       int8_rates_(UsesInt8Tiles() ? MeasureInt8(kernels_.matmul, SteadyNanoseconds) : Int8Rates{}),
-      pool_(num_threads, kernels_.matmul.blocks.release),
+      pool_(num_threads, cpus, kernels_.matmul.blocks.release),
       matmul_(kernels_.matmul, compute_dtype, &pool_,
               UsesInt8Tiles() ? MinInt8BlockRows(int8_rates_) : kNeverInt8Blocks),
       attention_(

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cpu/attention.h"
@@ -25,7 +26,8 @@ namespace fastgen::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads);
+  // `cpus` as ThreadPool's.
+  CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads, const std::vector<int>& cpus);
 
   std::string Describe() const override;
   DType activation_dtype() const override { return DType::kF32; }

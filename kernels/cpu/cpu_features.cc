@@ -1,7 +1,6 @@
 #include "kernels/cpu/cpu_features.h"
 
 #include <cpuid.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -90,13 +89,6 @@ absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
   }
   return absl::InvalidArgumentError(
       absl::StrCat("cpu_isa \"", name, "\" is not one of ", names, "or empty"));
-}
-
-int NumUsableCores() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
-  return std::max(1, CPU_COUNT(&mask));
 }
 
 }  // namespace fastgen::cpu

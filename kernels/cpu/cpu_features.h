@@ -37,7 +37,4 @@ bool HasIsa(Isa isa);
 // CPU lacks.
 absl::StatusOr<Isa> ChooseIsa(const std::string& name);
 
-// Cores in the affinity mask of this process, at least 1.
-int NumUsableCores();
-
 }  // namespace fastgen::cpu

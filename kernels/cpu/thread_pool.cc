@@ -1,5 +1,8 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <algorithm>
 
 #include "base/check.h"
@@ -13,16 +16,31 @@ constexpr uint64_t kActiveMask = kOpen - 1;
 
 uint64_t EpochOf(uint64_t state) { return state >> 32; }
 
+void Bind(std::thread* thread, int cpu) {
+  // Of any size: the last CPU of a large machine does not fit a plain cpu_set_t.
+  std::vector<cpu_set_t> mask(static_cast<size_t>(cpu) / CPU_SETSIZE + 1);
+  const size_t bytes = mask.size() * sizeof(cpu_set_t);
+  CPU_SET_S(static_cast<size_t>(cpu), bytes, mask.data());
+  pthread_setaffinity_np(thread->native_handle(), bytes, mask.data());
+}
+
 void Pause() { __builtin_ia32_pause(); }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads, void (*before_sleep)())
+ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cpus, void (*before_sleep)())
     : num_threads_(num_threads), before_sleep_(before_sleep) {
   CHECK_GE(num_threads, 1);
+  CHECK(cpus.empty() || cpus.size() == static_cast<size_t>(num_threads));
   parts_ = std::make_unique<Part[]>(num_threads);
   workers_.reserve(num_threads - 1);
-  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { WorkerLoop(i); });
+  for (int i = 1; i < num_threads; ++i) {
+    workers_.emplace_back([this, i] {
+      pthread_setname_np(pthread_self(), "compute");
+      WorkerLoop(i);
+    });
+    if (!cpus.empty()) Bind(&workers_.back(), cpus[static_cast<size_t>(i)]);
+  }
 }
 
 ThreadPool::~ThreadPool() {

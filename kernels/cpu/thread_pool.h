@@ -36,9 +36,13 @@ class ThreadPool {
   // (20-50 us).
   static constexpr std::chrono::microseconds kSpin{50};
 
-  // Starts num_threads - 1 workers; the thread that calls ParallelFor is the last one. REQUIRES:
-  // num_threads >= 1. A worker calls `before_sleep`, unless null, when it goes to sleep.
-  explicit ThreadPool(int num_threads, void (*before_sleep)() = nullptr);
+  // Starts num_threads - 1 workers; the thread that calls ParallelFor is thread 0. `cpus` is empty,
+  // or has a CPU for each thread: workers stay on theirs, which keeps a panel's memory near (first
+  // touch) and two threads off one core; the first is left to the caller, whose own threads would
+  // inherit a binding. Where the system refuses one, that worker stays free. A worker calls
+  // `before_sleep`, unless null, when it goes to sleep. REQUIRES: num_threads >= 1.
+  explicit ThreadPool(int num_threads, const std::vector<int>& cpus = {},
+                      void (*before_sleep)() = nullptr);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

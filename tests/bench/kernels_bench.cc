@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/cpu_topology.h"
 #include "tests/bench/bench_run.h"
 
 namespace fastgen::bench {
@@ -84,7 +85,7 @@ std::string DescribeMachine(int64_t l3_bytes) {
       if (word.rfind(prefix, 0) == 0) absl::StrAppend(&wanted, " ", word);
     }
   }
-  return absl::StrCat(name, ", ", cpu::NumUsableCores(), " cores, last cache ", l3_bytes >> 20,
+  return absl::StrCat(name, ", ", static_cast<int>(cpu::UsableCores().size()), " cores, last cache ", l3_bytes >> 20,
                       " MiB, flags:", wanted);
 }
 
@@ -152,7 +153,7 @@ absl::Status RunBench(BenchOptions options) {
   auto models = ChosenModels(options.shapes);
   if (!models.ok()) return models.status();
   if (options.is_fp32) options.backend.compute_dtype = ComputeDType::kF32;
-  if (options.backend.num_threads == 0) options.backend.num_threads = cpu::NumUsableCores();
+  if (options.backend.num_threads == 0) options.backend.num_threads = static_cast<int>(cpu::UsableCores().size());
 
   const int64_t l3_bytes = LastCacheBytes();
   const std::string machine = DescribeMachine(l3_bytes);

@@ -1,5 +1,6 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <sched.h>
 #include <time.h>
 
 #include <atomic>
@@ -66,7 +67,7 @@ std::atomic<int> num_slept{0};
 
 TEST_CASE("a worker calls what was given for it each time that it goes to sleep", "[kernels]") {
   num_slept = 0;
-  ThreadPool pool(3, [] { ++num_slept; });
+  ThreadPool pool(3, {}, [] { ++num_slept; });
   while (num_slept < 2) std::this_thread::yield();
   // Wakes them for sure: no piece ends before all threads have one.
   std::atomic<int> num_started{0};
@@ -81,6 +82,26 @@ TEST_CASE("a worker calls what was given for it each time that it goes to sleep"
 TEST_CASE("a pool that never worked stops at once", "[kernels]") {
   for (int i = 0; i < 20; ++i) ThreadPool pool(4);
   SUCCEED();
+}
+
+TEST_CASE("workers stay on their CPUs, and the caller where it was", "[kernels]") {
+  cpu_set_t before;
+  REQUIRE(sched_getaffinity(0, sizeof(before), &before) == 0);
+  int cpu = 0;
+  while (!CPU_ISSET(cpu, &before)) ++cpu;
+  ThreadPool pool(3, {cpu, cpu, cpu});
+  std::vector<std::atomic<int>> num_cpus(3);
+  std::atomic<int> num_arrived{0};
+  pool.ParallelFor(3, 1, [&](int64_t, int64_t, int thread) {
+    cpu_set_t mask;
+    if (sched_getaffinity(0, sizeof(mask), &mask) == 0) num_cpus[thread] = CPU_COUNT(&mask);
+    // Nobody takes a second piece before all have one.
+    ++num_arrived;
+    while (num_arrived < 3) std::this_thread::yield();
+  });
+  CHECK(num_cpus[0] == CPU_COUNT(&before));
+  CHECK(num_cpus[1] == 1);
+  CHECK(num_cpus[2] == 1);
 }
 
 }  // namespace
