@@ -23,7 +23,7 @@ TARGETS = {
 ABSOLUTE_TARGETS = {
     ("smollm2", PROCESS, "start to ready s"): ("<=", 0.5),
     ("smollm2", "32 clients / 1 client", "batch gain"): (">=", 12),
-    ("smollm2", PROCESS, "idle, CPU ms in 10 s"): ("<=", 0),
+    ("smollm2", PROCESS, "idle, CPU ms in 10 s"): ("<=", 10),  # 0.1 % of a core: its timers
 }
 
 
