@@ -60,6 +60,10 @@ class TableTest(unittest.TestCase):
         judged = table_of("start to ready s", rounds, PROCESS).judged((MODEL, PROCESS, "start to ready s"))
         self.assertEqual(judged, ("0.01", "<= 0.5 (ours), missed"))
 
+    def test_a_time_at_its_bound_meets_it(self):
+        key = (MODEL, "1 client, 128 + 128", ITL)
+        self.assertEqual(table_of(ITL, {"ours": [5], "a": [10], "b": [12]}, key[1]).judged(key), ("0.50", "<= 0.5, met"))
+
     def test_a_peer_of_zero_gives_no_ratio(self):
         self.assertIsNone(table_of(RATE, {"ours": [3], "peer": [0]}).ratio(MODEL, LOAD, RATE, "peer"))
 
@@ -145,7 +149,7 @@ HEALTHY = """
 import http.server, subprocess, sys
 sys.path.insert(0, sys.argv[2])
 from serving_test import Completions
-subprocess.Popen(["sleep", "1000"])
+subprocess.Popen(["sh", "-c", "trap '' TERM; exec sleep 1000"])
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Completions).serve_forever()
 """
 
