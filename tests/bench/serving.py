@@ -207,8 +207,9 @@ class Bench:
                     say(f"{model.name}, {name}, round {number + 1} of {self.args.rounds}, {server}: "
                         f"{figures['output tok/s']:.1f} tok/s, TTFT {figures['TTFT p50 ms']:.0f} ms, "
                         f"ITL {figures['ITL p50 ms']:.2f} ms" + (f", {figures['errors']} ERRORS" if figures["errors"] else ""))
-        for server in running:
-            self.add_batch_gain(model, server)
+        if not self.args.quick:
+            for server in running:
+                self.add_batch_gain(model, server)
 
     def add_round(self, model, name, load, server, number, figures):
         add = lambda figure, value: self.table.add(model.name, name, figure, server, number, value)  # noqa: E731
