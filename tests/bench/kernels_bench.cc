@@ -85,8 +85,8 @@ std::string DescribeMachine(int64_t l3_bytes) {
       if (word.rfind(prefix, 0) == 0) absl::StrAppend(&wanted, " ", word);
     }
   }
-  return absl::StrCat(name, ", ", static_cast<int>(cpu::UsableCores().size()), " cores, last cache ", l3_bytes >> 20,
-                      " MiB, flags:", wanted);
+  return absl::StrCat(name, ", ", static_cast<int>(cpu::UsableCores().size()),
+                      " cores, last cache ", l3_bytes >> 20, " MiB, flags:", wanted);
 }
 
 // What one core sees of the last cache; sysconf counts other tenants' on some machines.
@@ -153,7 +153,8 @@ absl::Status RunBench(BenchOptions options) {
   auto models = ChosenModels(options.shapes);
   if (!models.ok()) return models.status();
   if (options.is_fp32) options.backend.compute_dtype = ComputeDType::kF32;
-  if (options.backend.num_threads == 0) options.backend.num_threads = static_cast<int>(cpu::UsableCores().size());
+  if (options.backend.num_threads == 0)
+    options.backend.num_threads = static_cast<int>(cpu::UsableCores().size());
 
   const int64_t l3_bytes = LastCacheBytes();
   const std::string machine = DescribeMachine(l3_bytes);
