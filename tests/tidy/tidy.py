@@ -119,6 +119,7 @@ MORE_THIRD_PARTY = {
     "kernels/cpu/gemm_*": ["intrinsics"],
     "kernels/cpu/attention*": ["intrinsics"],
     "kernels/cpu/*_path.h": ["intrinsics"],
+    "kernels/cpu/avx2_int8.h": ["intrinsics"],
     "kernels/cpu/cpu_features.cc": ["intrinsics"],
     "kernels/cpu/tile_permission.cc": ["intrinsics"],
     "kernels/cuda/nccl_group.cc": ["nccl"],
