@@ -132,10 +132,24 @@ int PagedAttention::MakeTiles(const Call& call, int64_t task, int thread,
   return num_tiles;
 }
 
-void PagedAttention::RunWhole(const Call& call, int64_t task, int thread) const {
-  AttentionTile tiles[kMaxTaskHeads];
+namespace {
+
+// Whether a row of the tile was written that is not finite.
+bool HasPoison(const AttentionTile& tile) {
+  float taint[8] = {};  // 0, or NaN
+  for (int64_t row = 0; row < tile.num_rows; ++row) {
+    const float* const out = tile.out + row * tile.out_stride;
+    for (int64_t i = 0; i < tile.num_heads * tile.head_dim; i += 8) {
+      for (int j = 0; j < 8; ++j) taint[j] += out[i + j] * 0.0f;
+    }
+  }
+  return std::any_of(taint, taint + 8, [](float value) { return value != value; });
+}
+
+}  // namespace
+
+void PagedAttention::RunTiles(const Call& call, const AttentionTile* tiles, int num_tiles) const {
   SoftmaxState totals[kMaxTaskHeads], parts[kMaxTaskHeads];
-  const int num_tiles = MakeTiles(call, task, thread, tiles);
   const AttentionTile& tile = tiles[0];
   float* states =
       tile.scratch + kAttentionScratchFloats + kMaxTaskHeads * kMaxTilePairs * tile.padded_dim;
@@ -154,6 +168,25 @@ void PagedAttention::RunWhole(const Call& call, int64_t task, int thread) const 
     }
   }
   for (int i = 0; i < num_tiles; ++i) kernels_.finish(tiles[i], totals[i]);
+}
+
+void PagedAttention::KeepPoisonApart(const Call& call, const AttentionTile& tile) const {
+  if (tile.num_rows == 1 || !HasPoison(tile)) return;
+  for (int64_t row = 0; row < tile.num_rows; ++row) {
+    AttentionTile alone = tile;
+    alone.num_rows = 1;
+    alone.q += row * tile.q_stride;
+    alone.out += row * tile.out_stride;
+    alone.first_position += row;
+    RunTiles(call, &alone, 1);
+  }
+}
+
+void PagedAttention::RunWhole(const Call& call, int64_t task, int thread) const {
+  AttentionTile tiles[kMaxTaskHeads];
+  const int num_tiles = MakeTiles(call, task, thread, tiles);
+  RunTiles(call, tiles, num_tiles);
+  for (int i = 0; i < num_tiles; ++i) KeepPoisonApart(call, tiles[i]);
 }
 
 void PagedAttention::RunSplit(const Call& call, int64_t num_tasks, int64_t max_partitions) {
@@ -185,6 +218,7 @@ void PagedAttention::RunSplit(const Call& call, int64_t num_tasks, int64_t max_p
                      state(task, first));
     }
     kernels_.finish(tile, state(task, first));
+    KeepPoisonApart(call, tile);
   }
 }
 

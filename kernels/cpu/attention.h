@@ -44,6 +44,11 @@ class PagedAttention {
   // Tiles of task `task`, one a kv head, into tiles[kMaxTaskHeads]; their scratch belongs to
   // `thread`. Returns their number.
   int MakeTiles(const Call& call, int64_t task, int thread, AttentionTile* tiles) const;
+  // Tiles that differ in their kv head only, all their partitions.
+  void RunTiles(const Call& call, const AttentionTile* tiles, int num_tiles) const;
+  // In a tile a row that is not finite reaches rows that do not see it, because 0 times NaN is NaN.
+  // Where a finished tile has such a row, runs its rows one by one: alone, none meets a later one.
+  void KeepPoisonApart(const Call& call, const AttentionTile& tile) const;
   void RunWhole(const Call& call, int64_t task, int thread) const;
   void RunSplit(const Call& call, int64_t num_tasks, int64_t max_partitions);
   SoftmaxState StateAt(float* memory, int64_t padded_dim) const;

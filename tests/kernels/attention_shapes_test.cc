@@ -173,6 +173,50 @@ TEST_CASE("a prompt's rows have the same bits decoded, in chunks, in a crowd, on
   }
 }
 
+TEST_CASE("rows before one that is not finite do not notice it, wherever it stands",
+          "[kernels][attention]") {
+  const BackendOptions options = GENERATE(from_range(Backends()));
+  const auto backend = Open(options);
+  const AttentionShape shape = {6, 2, 64, 0.125f, 0};
+  const int64_t length = 90, block_size = 16, num_blocks = 6;
+  const std::vector<int32_t> table = Table(num_blocks);
+  Pages clean_pages(backend.get(), shape, 2 * num_blocks + 1, block_size);
+  const int64_t width = clean_pages.width(), out_width = shape.q_heads * shape.head_dim;
+  const std::vector<float> qkv = Gaussian(length * width, 7);
+  const std::vector<float> clean = clean_pages.Step(qkv, table, 0, length);
+  for (int64_t poisoned : {1, 7, 45, 48, 89}) {
+    std::vector<float> with_nan = qkv;
+    std::fill_n(with_nan.begin() + poisoned * width, width,
+                std::numeric_limits<float>::quiet_NaN());
+    Pages pages(backend.get(), shape, 2 * num_blocks + 1, block_size);
+    const std::vector<float> out = pages.Step(with_nan, table, 0, length);
+    INFO(backend->Describe() << " row " << poisoned);
+    CHECK(SameBits(RowsOf(out, out_width, 0, poisoned), RowsOf(clean, out_width, 0, poisoned)));
+    const auto is_nan = [](float value) { return std::isnan(value); };
+    CHECK(std::all_of(out.begin() + poisoned * out_width, out.end(), is_nan));
+  }
+}
+
+TEST_CASE(
+    "rows of a chunk that follows a long context do not notice a later one that is not finite",
+    "[kernels][attention]") {
+  const BackendOptions options = GENERATE(from_range(Backends(3)));
+  const auto backend = Open(options);
+  const AttentionShape shape = {6, 2, 64, 0.125f, 0};
+  const int64_t length = 530, begin = 520, poisoned = 526, block_size = 16, num_blocks = 34;
+  const std::vector<int32_t> table = Table(num_blocks);
+  Pages pages(backend.get(), shape, 2 * num_blocks + 1, block_size);
+  const int64_t width = pages.width(), out_width = shape.q_heads * shape.head_dim;
+  std::vector<float> qkv = Gaussian(length * width, 9);
+  const std::vector<float> clean = pages.Step(qkv, table, 0, length);
+  std::fill_n(qkv.begin() + poisoned * width, width, std::numeric_limits<float>::quiet_NaN());
+  const std::vector<float> out = pages.Step(qkv, table, begin, length);
+  INFO(backend->Describe());
+  CHECK(SameBits(RowsOf(out, out_width, 0, poisoned - begin),
+                 RowsOf(clean, out_width, begin, poisoned)));
+  CHECK(std::isnan(out[(poisoned - begin) * out_width]));
+}
+
 TEST_CASE("queries, keys and values at the ends of the range do not overflow",
           "[kernels][attention]") {
   const BackendOptions options = GENERATE(from_range(Backends()));
