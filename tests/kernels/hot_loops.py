@@ -24,7 +24,7 @@ import sys
 SKIPPED = 77
 
 # What a function that is held to the rule is called, without its template arguments.
-HOT = re.compile(r"\b(Int8Tile|Int8Rows|Int8Blocks|Int8Panel|Bf16Tile|Bf16Product|Bf16Blocks|FloatTile|FloatBlock|ScoreBlock|ScorePairs|Score|ValueBlock|"
+HOT = re.compile(r"\b(Int8Tile|Int8Rows|AmxInt8::\w+|Bf16Tile|AmxBf16::\w+|FloatTile|FloatBlock|ScoreBlock|ScorePairs|Score|ValueBlock|"
                  r"ValuePairs|AddValues|AttendTile|Attend)\b")
 MULTIPLY = re.compile(r"^(?:v?mulps|v?pmaddubsw|v?pmaddwd|vpdp\w+|vfn?m(?:add|sub)\w*ps|vdpbf16ps|tdp\w+)$")
 STACK_POINTERS = {"rsp", "esp"}
