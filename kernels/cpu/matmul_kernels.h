@@ -174,7 +174,7 @@ struct MatMulTemplates {
         }
       }
     }
-    // Unrolled early, or g++ 12 keeps the sums of more than 4 rows in memory through the loops above.
+    // Unrolled early, or g++ 12 keeps the sums of more than 4 rows in memory meanwhile.
 #pragma GCC unroll 8
     for (int r = 0; r < B; ++r) {
       for (int part = 0; part < kParts; ++part) {
