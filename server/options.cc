@@ -231,15 +231,15 @@ void AddComputeOptions(CLI::App& app, EngineOptions* engine) {
       ->capture_default_str()
       ->group("Compute");
   app.add_option("--threads", backend->num_threads,
-                 "Compute threads; 0: one for each core that the process may use")
-      ->check(CLI::Range(0, 4096))
+                 "Compute threads; 0: one for each physical core that the process may use, within its "
+                 "control group's CPU quota")
+      ->check(CLI::Range(0, 1024))
       ->type_name("N")
       ->capture_default_str()
       ->group("Compute");
   app.add_option("--cpu-isa", backend->cpu_isa,
                  "Instruction set: amx, avx512-bf16, avx512, avx2-vnni, avx2 or generic; empty: "
-                 "the best of "
-                 "this CPU")
+                 "the best of this CPU")
       ->type_name("ISA")
       ->group("Compute");
   AddChoice<ComputeDType>(
