@@ -20,14 +20,14 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendOptions& op
         absl::StrCat("num_threads ", options.num_threads, " is not in [0, ", kMaxThreads, "]"));
   }
   ASSIGN_OR_RETURN(const cpu::Isa isa, cpu::ChooseIsa(options.cpu_isa));
-  std::vector<int> cores = cpu::UsableCores();
+  const std::vector<cpu::Core> cores = cpu::UsableCores();
   const int num_threads =
       options.num_threads > 0 ? options.num_threads : static_cast<int>(cores.size());
-  // With fewer threads than cores the operating system knows better which are free, with more there
-  // is no core for each.
-  if (cores.size() != static_cast<size_t>(num_threads)) cores.clear();
+  // With another number of threads than cores the operating system knows better where they go.
+  std::vector<std::vector<int>> cpus;
+  if (cores.size() == static_cast<size_t>(num_threads)) cpus = cpu::NodeCpus(cores);
   return std::unique_ptr<Backend>(
-      std::make_unique<cpu::CpuBackend>(isa, options.compute_dtype, num_threads, cores));
+      std::make_unique<cpu::CpuBackend>(isa, options.compute_dtype, num_threads, cpus));
 }
 
 }  // namespace

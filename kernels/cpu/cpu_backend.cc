@@ -56,7 +56,7 @@ char* BlockOf(const Tensor& cache, int32_t block) {
 }  // namespace
 
 CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads,
-                       const std::vector<int>& cpus)
+                       const std::vector<std::vector<int>>& cpus)
     : isa_(isa),
       compute_dtype_(compute_dtype),
       kernels_(MakeKernelTable(isa)),

@@ -27,7 +27,8 @@ namespace fastgen::cpu {
 class CpuBackend final : public Backend {
  public:
   // `cpus` as ThreadPool's.
-  CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads, const std::vector<int>& cpus);
+  CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads,
+             const std::vector<std::vector<int>>& cpus);
 
   std::string Describe() const override;
   DType activation_dtype() const override { return DType::kF32; }

@@ -8,7 +8,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <utility>
 
 #include "base/int_math.h"
 
@@ -67,8 +66,7 @@ std::vector<int> ParseCpuList(std::string_view text) {
   return cpus;
 }
 
-std::vector<int> OneCpuPerCore(const std::vector<int>& allowed,
-                               const std::filesystem::path& sysfs) {
+std::vector<Core> CoresOf(const std::vector<int>& allowed, const std::filesystem::path& sysfs) {
   std::map<int, int> nodes;  // of each CPU
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(sysfs / "node", ignored)) {
@@ -80,7 +78,7 @@ std::vector<int> OneCpuPerCore(const std::vector<int>& allowed,
       nodes[cpu] = static_cast<int>(*node);
     }
   }
-  std::vector<std::pair<int, int>> cores;  // (node, cpu)
+  std::vector<Core> cores;
   std::map<int, bool> is_taken;
   for (int cpu : allowed) {
     if (is_taken[cpu]) continue;
@@ -88,12 +86,10 @@ std::vector<int> OneCpuPerCore(const std::vector<int>& allowed,
         sysfs / "cpu" / ("cpu" + std::to_string(cpu)) / "topology" / "thread_siblings_list";
     for (int sibling : ParseCpuList(FirstLine(topology))) is_taken[sibling] = true;
     const auto node = nodes.find(cpu);
-    cores.emplace_back(node == nodes.end() ? 0 : node->second, cpu);
+    cores.push_back({node == nodes.end() ? 0 : node->second, cpu});
   }
   std::sort(cores.begin(), cores.end());
-  std::vector<int> cpus;
-  for (const auto& [node, cpu] : cores) cpus.push_back(cpu);
-  return cpus;
+  return cores;
 }
 
 int QuotaCpus(const std::filesystem::path& cgroup) {
@@ -107,14 +103,23 @@ int QuotaCpus(const std::filesystem::path& cgroup) {
                 FirstLine(cgroup / "cpu" / "cpu.cfs_period_us"));
 }
 
-std::vector<int> UsableCores() {
-  std::vector<int> cores = OneCpuPerCore(AllowedCpus(), "/sys/devices/system");
-  if (cores.empty()) cores.push_back(0);
+std::vector<Core> UsableCores() {
+  std::vector<Core> cores = CoresOf(AllowedCpus(), "/sys/devices/system");
+  if (cores.empty()) cores.emplace_back();
   const int quota = QuotaCpus("/sys/fs/cgroup");
   if (quota > 0 && static_cast<size_t>(quota) < cores.size()) {
     cores.resize(static_cast<size_t>(quota));
   }
   return cores;
+}
+
+std::vector<std::vector<int>> NodeCpus(const std::vector<Core>& cores) {
+  std::map<int, std::vector<int>> nodes;
+  for (const Core& core : cores) nodes[core.node].push_back(core.cpu);
+  std::vector<std::vector<int>> cpus;
+  if (nodes.size() < 2) return cpus;
+  for (const Core& core : cores) cpus.push_back(nodes[core.node]);
+  return cpus;
 }
 
 }  // namespace fastgen::cpu

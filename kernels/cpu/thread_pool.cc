@@ -16,11 +16,13 @@ constexpr uint64_t kActiveMask = kOpen - 1;
 
 uint64_t EpochOf(uint64_t state) { return state >> 32; }
 
-void Bind(std::thread* thread, int cpu) {
+// Where the system refuses, the thread stays free.
+void Bind(std::thread* thread, const std::vector<int>& cpus) {
   // Of any size: the last CPU of a large machine does not fit a plain cpu_set_t.
-  std::vector<cpu_set_t> mask(static_cast<size_t>(cpu) / CPU_SETSIZE + 1);
+  const size_t last = static_cast<size_t>(*std::max_element(cpus.begin(), cpus.end()));
+  std::vector<cpu_set_t> mask(last / CPU_SETSIZE + 1);
   const size_t bytes = mask.size() * sizeof(cpu_set_t);
-  CPU_SET_S(static_cast<size_t>(cpu), bytes, mask.data());
+  for (int cpu : cpus) CPU_SET_S(static_cast<size_t>(cpu), bytes, mask.data());
   pthread_setaffinity_np(thread->native_handle(), bytes, mask.data());
 }
 
@@ -28,7 +30,8 @@ void Pause() { __builtin_ia32_pause(); }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads, const std::vector<int>& cpus, void (*before_sleep)())
+ThreadPool::ThreadPool(int num_threads, const std::vector<std::vector<int>>& cpus,
+                       void (*before_sleep)())
     : num_threads_(num_threads), before_sleep_(before_sleep) {
   CHECK_GE(num_threads, 1);
   CHECK(cpus.empty() || cpus.size() == static_cast<size_t>(num_threads));

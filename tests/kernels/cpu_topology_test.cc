@@ -10,6 +10,7 @@ namespace fastgen::cpu {
 namespace {
 
 using Cpus = std::vector<int>;
+using Cores = std::vector<Core>;
 
 void Write(const std::filesystem::path& path, const std::string& text) {
   std::filesystem::create_directories(path.parent_path());
@@ -37,14 +38,18 @@ TEST_CASE("one CPU of each core is used, node by node, and none that is not allo
   Write(sysfs.path() / "node/node0/cpulist", "1,3,5,7");
   Write(sysfs.path() / "node/node1/cpulist", "0,2,4,6");
   Write(sysfs.path() / "node/has_cpu", "0-1");
-  CHECK(OneCpuPerCore({0, 1, 2, 3, 4, 5, 6, 7}, sysfs.path()) == Cpus{1, 3, 0, 2});
-  CHECK(OneCpuPerCore({4, 5}, sysfs.path()) == Cpus{5, 4});
-  CHECK(OneCpuPerCore({2, 6}, sysfs.path()) == Cpus{2});
+  const Cores all = CoresOf({0, 1, 2, 3, 4, 5, 6, 7}, sysfs.path());
+  CHECK(all == Cores{{0, 1}, {0, 3}, {1, 0}, {1, 2}});
+  CHECK(NodeCpus(all) == std::vector<Cpus>{{1, 3}, {1, 3}, {0, 2}, {0, 2}});
+  CHECK(CoresOf({4, 5}, sysfs.path()) == Cores{{0, 5}, {1, 4}});
+  CHECK(CoresOf({2, 6}, sysfs.path()) == Cores{{1, 2}});
 }
 
 TEST_CASE("without a description every CPU is a core", "[kernels]") {
   const testing::TemporaryDirectory empty;
-  CHECK(OneCpuPerCore({3, 4, 9}, empty.path()) == Cpus{3, 4, 9});
+  const Cores all = CoresOf({3, 4, 9}, empty.path());
+  CHECK(all == Cores{{0, 3}, {0, 4}, {0, 9}});
+  CHECK(NodeCpus(all).empty());
 }
 
 TEST_CASE("a quota counts in whole CPUs, rounded up", "[kernels]") {
