@@ -32,6 +32,9 @@ struct AttentionTemplates {
   // hold bf16.
   static constexpr bool kPairs = V::kHasDotBf16 && sizeof(Kv) == 2;
 
+  // Both products go through tiles where the path has them and a head fills them (attention_amx.h).
+  static constexpr bool kTiles = kPairs && requires { typename V::TileProducts; };
+
   static F LoadKv(const float* p) { return V::Load(p); }
   static F LoadKv(const uint16_t* p) { return V::LoadBf16(p); }
 
@@ -177,6 +180,12 @@ struct AttentionTemplates {
 
   static void Score(const AttentionTile& tile, const Kv* keys, int num_vectors,
                     const Scratch& scratch) {
+    if constexpr (kTiles) {
+      if (V::TileProducts::Takes(tile.head_dim)) {
+        V::TileProducts::Score(tile, scratch.queries, keys, num_vectors, scratch.scores);
+        return;
+      }
+    }
     const int64_t row = tile.block_size * (kPairs ? 2 : 1);
     ForPairs(tile.num_rows * tile.num_heads, [&]<int B>(int64_t p) {
       ScorePairs<B>(scratch.queries + p * tile.padded_dim, tile.padded_dim, keys, row, num_vectors,
@@ -217,44 +226,58 @@ struct AttentionTemplates {
     state.sum[pair] = state.sum[pair] * kept + V::ReduceAdd(sum);
   }
 
+  // acc[b] += w[b * kMaxTileKeys] value for B pairs and one vector of head_dim.
+  template <int B, int C>
+  static void AddValue(F value, int c, const float* weights, F (&acc)[B][C]) {
+    // Else GCC may keep the sums on the stack.
+#pragma GCC unroll 8
+    for (int b = 0; b < B; ++b) {
+      const F weight = V::Set1(weights[b * kMaxTileKeys]);
+      if constexpr (kPairs) {
+        acc[b][c] = V::DotBf16(value, weight, acc[b][c]);
+      } else {
+        acc[b][c] = V::MulAdd(value, weight, acc[b][c]);
+      }
+    }
+  }
+
   // out[b] += weights[b] V for B pairs and C vectors of head_dim.
   template <int B, int C>
   static void ValueBlock(const float* weights, const Kv* values, int64_t num_keys, int64_t head_dim,
                          int64_t padded_dim, float* out) {
     F acc[B][C];
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c) acc[b][c] = V::Load(out + b * padded_dim + c * kLanes);
     }
     if constexpr (kPairs) {
       int64_t k = 0;
       for (; k + 2 <= num_keys; k += 2, values += 2 * head_dim) {
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-          const F value = (F)V::LoadInt(values + 2 * c * kLanes);
-          for (int b = 0; b < B; ++b) {
-            acc[b][c] = V::DotBf16(value, V::Set1(weights[b * kMaxTileKeys + k / 2]), acc[b][c]);
-          }
+          AddValue<B, C>((F)V::LoadInt(values + 2 * c * kLanes), c, weights + k / 2, acc);
         }
       }
       if (k < num_keys) {
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
           // The neighbour was never written.
           const F value = (F)(V::LoadInt(values + 2 * c * kLanes) & 0xffff);
-          for (int b = 0; b < B; ++b) {
-            acc[b][c] = V::DotBf16(value, V::Set1(weights[b * kMaxTileKeys + k / 2]), acc[b][c]);
-          }
+          AddValue<B, C>(value, c, weights + k / 2, acc);
         }
       }
     } else {
       for (int64_t k = 0; k < num_keys; ++k, values += head_dim) {
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-          const F value = LoadKv(values + c * kLanes);
-          for (int b = 0; b < B; ++b) {
-            acc[b][c] = V::MulAdd(value, V::Set1(weights[b * kMaxTileKeys + k]), acc[b][c]);
-          }
+          AddValue<B, C>(LoadKv(values + c * kLanes), c, weights + k, acc);
         }
       }
     }
+#pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c) V::Store(out + b * padded_dim + c * kLanes, acc[b][c]);
     }
   }
@@ -275,11 +298,17 @@ struct AttentionTemplates {
     }
   }
 
-  static void AddValues(int64_t pairs, const float* scores, const Kv* values, int64_t num_keys,
-                        int64_t head_dim, int64_t padded_dim, float* out) {
-    ForPairs(pairs, [&]<int B>(int64_t p) {
-      ValuePairs<B>(scores + p * kMaxTileKeys, values, num_keys, head_dim, padded_dim,
-                    out + p * padded_dim);
+  static void AddValues(const AttentionTile& tile, float* scores, int num_vectors, const Kv* values,
+                        int64_t num_keys, float* out) {
+    if constexpr (kTiles) {
+      if (V::TileProducts::Takes(tile.head_dim)) {
+        V::TileProducts::AddValues(tile, scores, num_vectors, values, num_keys, out);
+        return;
+      }
+    }
+    ForPairs(tile.num_rows * tile.num_heads, [&]<int B>(int64_t p) {
+      ValuePairs<B>(scores + p * kMaxTileKeys, values, num_keys, tile.head_dim, tile.padded_dim,
+                    out + p * tile.padded_dim);
     });
   }
 
@@ -300,7 +329,7 @@ struct AttentionTemplates {
              Clamp(first_seen - position, 0, num_keys),
              Clamp(row_position + 1 - position, 0, num_keys), tile.padded_dim, p, state);
     }
-    AddValues(pairs, scratch.scores, values, num_keys, tile.head_dim, tile.padded_dim, state.out);
+    AddValues(tile, scratch.scores, num_vectors, values, num_keys, state.out);
   }
 
   static void Start(const AttentionTile& tile, const SoftmaxState& state) {

@@ -8,8 +8,8 @@
 //   avx2-vnni    and AVX-VNNI: by vpdpbusd (Alder Lake, Sierra Forest); the bits of avx2
 //   avx512       AVX-512 F, BW, VL, DQ and VNNI; bf16 weights and keys by FMA
 //   avx512-bf16  and AVX512_BF16: bf16 by vdpbf16ps
-//   amx          and AMX tiles, int8 and bf16: products of many rows and of bf16 weights by tiles,
-//                the rest as avx512; integers have the bits of avx512
+//   amx          and AMX tiles, int8 and bf16: products of many rows, of bf16 weights and of
+//                attention by tiles, the rest as avx512-bf16; integers have the bits of all others
 // Intel's cores run vdpbf16ps at half the rate of FMA (Sapphire Rapids, 2026-11), AMD's at twice:
 // the best of a CPU with both is a matter of its vendor, never of a measurement, because the two
 // round differently.

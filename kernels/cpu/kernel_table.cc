@@ -28,7 +28,7 @@ KernelTable MakeKernelTable(Isa isa) {
     case Isa::kAmx:
       FillMatMulAvx512(&table.matmul);
       FillMatMulAmx(&table.matmul);
-      FillRowsAvx512(&table);
+      FillRowsAmx(&table);
       break;
   }
   return table;

@@ -159,6 +159,7 @@ void FillRowsGeneric(KernelTable* table);
 void FillRowsAvx2(KernelTable* table);
 void FillRowsAvx512(KernelTable* table);
 void FillRowsAvx512Bf16(KernelTable* table);
+void FillRowsAmx(KernelTable* table);
 
 KernelTable MakeKernelTable(Isa isa);
 

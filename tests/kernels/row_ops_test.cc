@@ -115,7 +115,8 @@ TEST_CASE("RoPE rotates q and k by position and writes k and v to their slots", 
                           absl::MakeSpan(positions), absl::MakeSpan(slots), k, v);
   // Pages as attention_kernel.h describes them: of 4 slots, keys by depth, in pairs where pairs are
   // multiplied; values by slot, likewise.
-  const bool in_pairs = backend->kv_dtype() == DType::kBF16 && options.cpu_isa == "avx512-bf16";
+  const bool in_pairs = backend->kv_dtype() == DType::kBF16 &&
+                        (options.cpu_isa == "avx512-bf16" || options.cpu_isa == "amx");
   const auto element = [&](const Tensor& cache, int64_t index) {
     if (cache.dtype == DType::kF32) return cache.as<float>()[index];
     const uint32_t bits = uint32_t{cache.as<uint16_t>()[index]} << 16;
