@@ -22,18 +22,21 @@ template <>
 struct VectorTypes<4> {
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
+  typedef uint32_t U __attribute__((vector_size(16)));
   typedef uint16_t H __attribute__((vector_size(8)));
 };
 template <>
 struct VectorTypes<8> {
   typedef float F __attribute__((vector_size(32)));
   typedef int32_t I __attribute__((vector_size(32)));
+  typedef uint32_t U __attribute__((vector_size(32)));
   typedef uint16_t H __attribute__((vector_size(16)));
 };
 template <>
 struct VectorTypes<16> {
   typedef float F __attribute__((vector_size(64)));
   typedef int32_t I __attribute__((vector_size(64)));
+  typedef uint32_t U __attribute__((vector_size(64)));
   typedef uint16_t H __attribute__((vector_size(32)));
 };
 
@@ -45,6 +48,7 @@ struct Simd {
   static constexpr int kLanes = N;
   using F = typename VectorTypes<N>::F;
   using I = typename VectorTypes<N>::I;
+  using U = typename VectorTypes<N>::U;
   using H = typename VectorTypes<N>::H;
 
   static F Load(const float* p) {
@@ -115,8 +119,8 @@ struct Simd {
     p = Path::MulAdd(p, r, Set1(0.5f));
     p = Path::MulAdd(p, r, Set1(1.0f));
     p = Path::MulAdd(p, r, Set1(1.0f));
-    // Of what lies below -87 nothing is meaningful, nor is it used.
-    const F power = (F)(((I)shifted - 0x4b400000 + 127) << 23);
+    // Below -87 this is nothing meaningful, nor is it used.
+    const F power = (F)(((U)shifted - 0x4b400000u + 127u) << 23);
     return x < -87.0f ? Zero() : p * power;
   }
 };
