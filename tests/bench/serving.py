@@ -172,11 +172,15 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             csv = os.path.join(folder, "probes.csv")
             isa = ["--isa", self.args.isa] if self.args.isa else []
-            subprocess.run([program, "--probes", "--csv", csv] + isa, check=True, stdout=subprocess.DEVNULL)
-            with open(csv) as file:
-                rows = [line.strip().split(",") for line in file if line.startswith("probe,")]
-        rates = {row[2]: float(row[11]) for row in rows}
-        self.peak_gops = rates.get(INT8_INSTRUCTION.get(rows[0][4]))
+            # The largest of a few: beside another program a probe reads half of the peak.
+            for _ in range(3):
+                subprocess.run([program, "--probes", "--csv", csv] + isa, check=True, stdout=subprocess.DEVNULL)
+                with open(csv) as file:
+                    rows = [line.strip().split(",") for line in file if line.startswith("probe,")]
+                rates = {row[2]: float(row[11]) for row in rows}
+                rate = rates.get(INT8_INSTRUCTION.get(rows[0][4]))
+                if rate is not None:
+                    self.peak_gops = max(rate, self.peak_gops or 0)
         say(f"int8 peak of {rows[0][4]}: {self.peak_gops} GOP/s")
 
     def measure_start(self, model):
