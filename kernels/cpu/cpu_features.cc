@@ -85,7 +85,9 @@ absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
         "cpu_isa \"", name,
         "\": this CPU lacks instructions that it needs (avx2: avx2, fma, f16c; ",
         "avx2-vnni: and avx_vnni; avx512: and avx512 f, bw, vl, dq, vnni; avx512-bf16: and ",
-        "avx512_bf16; amx: and amx_tile, amx_int8, amx_bf16, and Linux 5.16)"));
+        "avx512_bf16; amx: and amx_tile, amx_int8, amx_bf16, and Linux 5.16); leave it empty for "
+        "the ",
+        "best that it has"));
   }
   return absl::InvalidArgumentError(
       absl::StrCat("cpu_isa \"", name, "\" is not one of ", names, "or empty"));
