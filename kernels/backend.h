@@ -153,6 +153,41 @@ struct SampleResult {
   int32_t top_capacity = 0;  // elements of `top`
 };
 
+// What a product multiplies: rows as they are, or what an op makes of them on their way into it (the GEMM's
+// prologue). Nothing stores such a row: a backend quantises it where it computes it.
+struct MatMulInput {
+  enum class Op : uint8_t { kNone, kRmsNorm, kSiluMul };
+
+  // Rows as they are.
+  MatMulInput(Tensor x) : x(x) {}  // NOLINT(google-explicit-constructor)
+
+  // x / sqrt(mean(x^2) + eps) * weight, statistics in fp32.
+  static MatMulInput RmsNorm(Tensor x,       // [rows, k] activations
+                             Tensor weight,  // [k] f32
+                             float eps) {
+    MatMulInput input(x);
+    input.op = Op::kRmsNorm;
+    input.weight = weight;
+    input.eps = eps;
+    return input;
+  }
+
+  // [i, j] = silu(gate_up[i, j]) * gate_up[i, k + j], silu(x) = x / (1 + exp(-x)).
+  static MatMulInput SiluMul(Tensor gate_up) {  // [rows, 2 * k] activations
+    MatMulInput input(gate_up);
+    input.op = Op::kSiluMul;
+    return input;
+  }
+
+  int64_t rows() const { return x.rows(); }
+  int64_t cols() const { return op == Op::kSiluMul ? x.cols() / 2 : x.cols(); }  // k
+
+  Tensor x;
+  Op op = Op::kNone;
+  Tensor weight;
+  float eps = 0;
+};
+
 class Backend {
  public:
   static constexpr int64_t kMaxTopLogprobs = 20;
@@ -202,26 +237,20 @@ class Backend {
                          absl::Span<const int32_t> ids,   // [rows]
                          Tensor out) = 0;                 // [rows, hidden] activations
 
-  // out = x / sqrt(mean(x^2) + eps) * weight, statistics in fp32. out may be x.
-  virtual void RmsNorm(Tensor x,                          // [rows, hidden] activations
-                       Tensor weight,                     // [hidden] f32
-                       float eps,
-                       Tensor out) = 0;                   // [rows, hidden] activations
-
-  // RmsNorm of every head of q and of k on its own, in place, before RoPE: head_dim takes hidden's place, one weight
-  // serves all q heads, another all k heads. v is not touched.
+  // RMSNorm, as MatMulInput has it, of every head of q and of k on its own, in place, before RoPE: k is head_dim, one
+  // weight serves all q heads, another all k heads. v is not touched.
   virtual void RmsNormQueriesAndKeys(Tensor qkv,          // [rows, qkv_width] activations: q | k | v
                                      const AttentionShape& shape,
                                      Tensor q_weight,     // [head_dim] f32
                                      Tensor k_weight,     // [head_dim] f32
                                      float eps) = 0;
 
-  // out[i, n] = sum_k x[i, k] * w[n, k] (+ bias[n]) (+ residual[i, n]).
+  // out[i, n] = sum_k x[i, k] * w[n, k] (+ bias[n]) (+ residual[i, n]), with what `input` says for x.
   // Where w holds integers, a serving backend may quantise x per row and group to int8; where it holds fp8, it
   // quantises x per row to e4m3, the scale being the row's largest magnitude, clamped to [1e-12, 1200], / 448.
   // Neither in fp32 compute mode.
   // `bias` and `residual` may be null views; residual may be out. out.dtype: activations, or f32 (logits).
-  virtual void MatMul(Tensor x,                           // [rows, k] activations
+  virtual void MatMul(const MatMulInput& input,           // [rows, k]
                       const PackedMatrix& w,              // [n, k]
                       Tensor bias,                        // [n] f32, or data == nullptr
                       Tensor residual,                    // [rows, n], or data == nullptr
@@ -249,10 +278,6 @@ class Backend {
                               Tensor k_cache,                    // as RopeAndWriteKv
                               Tensor v_cache,
                               Tensor out) = 0;                   // [rows, q_heads * head_dim] activations
-
-  // out[i, j] = silu(gate_up[i, j]) * gate_up[i, ffn + j], silu(x) = x / (1 + exp(-x)).
-  virtual void SiluMul(Tensor gate_up,                           // [rows, 2 * ffn] activations
-                       Tensor out) = 0;                          // [rows, ffn] activations
 
   // out[i] = x[indices[i]].
   virtual void GatherRows(Tensor x,                              // [rows, hidden] activations

@@ -57,6 +57,10 @@ Transformer::Transformer(Backend* backend, ModelConfig config, Weights weights, 
       cache_(std::move(cache)),
       host_cache_(std::move(host_cache)) {}
 
+MatMulInput Transformer::Normed(Tensor x, const std::unique_ptr<Buffer>& weight) const {
+  return MatMulInput::RmsNorm(x, VectorOf(weight), config_.rms_eps);
+}
+
 void Transformer::Forward(const StepInputs& inputs) {
   num_rows_ = static_cast<int64_t>(inputs.ids().size());
   CHECK_LE(num_rows_, workspace_.residual.rows());
@@ -84,11 +88,9 @@ void Transformer::MoveLayer(int64_t index, const KvMoves& moves) {
 void Transformer::ComputeQkv(int64_t index, const StepInputs& inputs) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const AttentionShape shape = ShapeOf(config_, index);
-  const Tensor normed = workspace_.normed.Rows(0, num_rows_);
   const Tensor qkv = workspace_.qkv.Rows(0, num_rows_);
-  backend_->RmsNorm(workspace_.residual.Rows(0, num_rows_), VectorOf(layer.attention_norm),
-                    config_.rms_eps, normed);
-  backend_->MatMul(normed, *layer.qkv, VectorOf(layer.qkv_bias), Tensor(), qkv);
+  backend_->MatMul(Normed(workspace_.residual.Rows(0, num_rows_), layer.attention_norm), *layer.qkv,
+                   VectorOf(layer.qkv_bias), Tensor(), qkv);
   if (config_.has_qk_norm) {
     backend_->RmsNormQueriesAndKeys(qkv, shape, VectorOf(layer.q_norm), VectorOf(layer.k_norm),
                                     config_.rms_eps);
@@ -100,7 +102,6 @@ void Transformer::ComputeQkv(int64_t index, const StepInputs& inputs) {
 void Transformer::RunLayer(int64_t index, const StepInputs& inputs) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const Tensor x = workspace_.residual.Rows(0, num_rows_);
-  const Tensor normed = workspace_.normed.Rows(0, num_rows_);
   const Tensor attention = workspace_.attention.Rows(0, num_rows_);
 
   ComputeQkv(index, inputs);
@@ -115,7 +116,7 @@ void Transformer::RunLayer(int64_t index, const StepInputs& inputs) {
   if (is_last && static_cast<int64_t>(logit_rows.size()) < num_rows_) {
     FinishLogitRows(layer, logit_rows, attention);
   } else {
-    FinishLayer(layer, attention, x, normed);
+    FinishLayer(layer, attention, x);
     hidden_ = x;
   }
 }
@@ -125,39 +126,33 @@ void Transformer::FinishLogitRows(const LayerWeights& layer, absl::Span<const in
   const int64_t num_rows = static_cast<int64_t>(rows.size());
   // qkv has been read, and is at least as wide as its q part, which the gathered rows fill densely.
   const Tensor gathered(workspace_.qkv.data, attention.dtype, {num_rows, attention.cols()});
-  // The two buffers change roles, as rows cannot be gathered in place.
-  hidden_ = workspace_.normed.Rows(0, num_rows);
+  hidden_ = workspace_.logit_rows.Rows(0, num_rows);
   backend_->GatherRows(attention, rows, gathered);
   backend_->GatherRows(workspace_.residual.Rows(0, num_rows_), rows, hidden_);
-  FinishLayer(layer, gathered, hidden_, workspace_.residual.Rows(0, num_rows));
+  FinishLayer(layer, gathered, hidden_);
 }
 
-void Transformer::FinishLayer(const LayerWeights& layer, Tensor attention, Tensor x,
-                              Tensor normed) {
+void Transformer::FinishLayer(const LayerWeights& layer, Tensor attention, Tensor x) {
   const Tensor gate_up = workspace_.gate_up.Rows(0, x.rows());
-  const Tensor ffn = workspace_.ffn.Rows(0, x.rows());
   const Tensor none;
   backend_->MatMul(attention, *layer.attention_out, VectorOf(layer.attention_out_bias), x, x);
-  backend_->RmsNorm(x, VectorOf(layer.ffn_norm), config_.rms_eps, normed);
-  backend_->MatMul(normed, *layer.gate_up, none, none, gate_up);
-  backend_->SiluMul(gate_up, ffn);
-  backend_->MatMul(ffn, *layer.down, none, x, x);
+  backend_->MatMul(Normed(x, layer.ffn_norm), *layer.gate_up, none, none, gate_up);
+  backend_->MatMul(MatMulInput::SiluMul(gate_up), *layer.down, none, x, x);
 }
 
 Tensor Transformer::Logits(const StepInputs& inputs, int64_t begin, int64_t count) {
   CHECK(count >= 1 && count <= max_logit_rows()) << count;
   const absl::Span<const int32_t> rows = inputs.logit_rows();
-  const Tensor input = workspace_.logit_input.Rows(0, count);
   const Tensor logits = workspace_.logits.Rows(0, count);
+  Tensor input;
   if (static_cast<int64_t>(rows.size()) < num_rows_) {
-    backend_->RmsNorm(hidden_.Rows(begin, count), VectorOf(weights_.final_norm), config_.rms_eps,
-                      input);
+    input = hidden_.Rows(begin, count);
   } else {
+    input = workspace_.logit_input.Rows(0, count);
     backend_->GatherRows(
         hidden_, rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), input);
-    backend_->RmsNorm(input, VectorOf(weights_.final_norm), config_.rms_eps, input);
   }
-  backend_->MatMul(input, weights_.head(), Tensor(), Tensor(), logits);
+  backend_->MatMul(Normed(input, weights_.final_norm), weights_.head(), Tensor(), Tensor(), logits);
   return logits;
 }
 

@@ -53,15 +53,16 @@ class Transformer {
   Transformer(Backend* backend, ModelConfig config, Weights weights, Workspace workspace,
               KvCache cache, HostKvCache host_cache);
 
+  // RMSNorm of x, on its way into a product.
+  MatMulInput Normed(Tensor x, const std::unique_ptr<Buffer>& weight) const;
   void MoveLayer(int64_t index, const KvMoves& moves);
   void RunLayer(int64_t index, const StepInputs& inputs);
   // q, k and v of the rows, as attention wants them, into workspace and cache.
   void ComputeQkv(int64_t index, const StepInputs& inputs);
-  // Everything of a layer behind its attention. `normed` is overwritten.
+  // Everything of a layer behind its attention.
   void FinishLayer(const LayerWeights& layer,
                    Tensor attention,  // [rows, q_heads * head_dim] activations
-                   Tensor x,          // [rows, hidden] activations
-                   Tensor normed);    // [rows, hidden] activations
+                   Tensor x);         // [rows, hidden] activations
   // The same of the last layer, for the logit rows alone; they are hidden_ afterwards.
   void FinishLogitRows(const LayerWeights& layer, absl::Span<const int32_t> rows,
                        Tensor attention);  // [all rows, q_heads * head_dim] activations

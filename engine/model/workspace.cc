@@ -17,15 +17,14 @@ struct Role {
   int64_t cols;
 };
 
-std::array<Role, 9> Roles(const ModelConfig& config, DType activation, const MemoryPlan& plan) {
+std::array<Role, 8> Roles(const ModelConfig& config, DType activation, const MemoryPlan& plan) {
   const int64_t tokens = plan.max_num_batched_tokens;
   return {{
       {&Workspace::residual, activation, tokens, config.hidden},
-      {&Workspace::normed, activation, tokens, config.hidden},
+      {&Workspace::logit_rows, activation, tokens, config.hidden},
       {&Workspace::qkv, activation, tokens, config.qkv_width()},
       {&Workspace::attention, activation, tokens, config.q_heads * config.head_dim},
       {&Workspace::gate_up, activation, tokens, 2 * config.ffn},
-      {&Workspace::ffn, activation, tokens, config.ffn},
       {&Workspace::logit_input, activation, plan.max_logit_rows, config.hidden},
       {&Workspace::logits, DType::kF32, plan.max_logit_rows, config.vocab},
       {&Workspace::cos_sin, DType::kF32, plan.max_model_len, config.head_dim},

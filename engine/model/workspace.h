@@ -27,11 +27,10 @@ class Workspace {
                                           Backend* backend);
 
   Tensor residual;     // [T, hidden] activations
-  Tensor normed;       // [T, hidden] activations
+  Tensor logit_rows;   // [T, hidden] activations: what becomes logits, gathered in the last layer
   Tensor qkv;          // [T, qkv_width] activations
   Tensor attention;    // [T, q_heads * head_dim] activations
   Tensor gate_up;      // [T, 2 * ffn] activations
-  Tensor ffn;          // [T, ffn] activations
   Tensor logit_input;  // [L, hidden] activations
   Tensor logits;       // [L, vocab] f32
   Tensor cos_sin;      // [max_model_len, head_dim] f32

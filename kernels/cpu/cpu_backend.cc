@@ -62,7 +62,7 @@ CpuBackend::CpuBackend(Isa isa, ComputeDType compute_dtype, int num_threads,
       kernels_(MakeKernelTable(isa)),
       int8_rates_(UsesInt8Tiles() ? MeasureInt8(kernels_.matmul, SteadyNanoseconds) : Int8Rates{}),
       pool_(num_threads, cpus, kernels_.matmul.blocks.release),
-      matmul_(kernels_.matmul, compute_dtype, &pool_,
+      matmul_(kernels_.matmul, kernels_.rows, compute_dtype, &pool_,
               UsesInt8Tiles() ? MinInt8BlockRows(int8_rates_) : kNeverInt8Blocks),
       attention_(
           compute_dtype == ComputeDType::kF32 ? kernels_.attention_f32 : kernels_.attention_bf16,
@@ -146,16 +146,6 @@ void CpuBackend::EmbedRows(const PackedMatrix& table, absl::Span<const int32_t> 
   });
 }
 
-void CpuBackend::RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) {
-  CheckActivations(x, out.rows(), out.cols());
-  CHECK(out.dtype == DType::kF32 && weight.dtype == DType::kF32);
-  CHECK_EQ(weight.num_elements(), x.cols());
-  ForRows(x.rows(), x.cols(), [&](int64_t row) {
-    kernels_.rows.rms_norm(x.as<float>() + row * x.row_stride, weight.as<float>(), eps, x.cols(),
-                           out.as<float>() + row * out.row_stride);
-  });
-}
-
 void CpuBackend::RmsNormQueriesAndKeys(Tensor qkv, const AttentionShape& shape, Tensor q_weight,
                                        Tensor k_weight, float eps) {
   const int64_t head_dim = shape.head_dim;
@@ -168,20 +158,27 @@ void CpuBackend::RmsNormQueriesAndKeys(Tensor qkv, const AttentionShape& shape, 
     float* head = qkv.as<float>() + row * qkv.row_stride;
     for (int64_t h = 0; h < num_heads; ++h, head += head_dim) {
       const Tensor& weight = h < shape.q_heads ? q_weight : k_weight;
-      kernels_.rows.rms_norm(head, weight.as<float>(), eps, head_dim, head);
+      const float factor = kernels_.rows.inverse_rms(head, head_dim, eps);
+      kernels_.rows.scale(head, factor, weight.as<float>(), head_dim, head);
     }
   });
 }
 
-void CpuBackend::MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor residual, Tensor out) {
-  CheckActivations(x, out.rows(), w.cols());
-  CheckActivations(out, x.rows(), w.rows());
+void CpuBackend::MatMul(const MatMulInput& input, const PackedMatrix& w, Tensor bias,
+                        Tensor residual, Tensor out) {
+  const bool is_gated = input.op == MatMulInput::Op::kSiluMul;
+  CheckActivations(input.x, out.rows(), is_gated ? 2 * w.cols() : w.cols());
+  CheckActivations(out, input.rows(), w.rows());
+  if (input.op == MatMulInput::Op::kRmsNorm) {
+    CHECK(input.weight.dtype == DType::kF32);
+    CHECK_EQ(input.weight.num_elements(), w.cols());
+  }
   if (bias.data != nullptr) {
     CHECK(bias.dtype == DType::kF32);
     CHECK_EQ(bias.num_elements(), w.rows());
   }
-  if (residual.data != nullptr) CheckActivations(residual, x.rows(), w.rows());
-  matmul_.Run(x, Unwrap(w), bias, residual, out);
+  if (residual.data != nullptr) CheckActivations(residual, out.rows(), w.rows());
+  matmul_.Run(input, Unwrap(w), bias, residual, out);
 }
 
 void CpuBackend::RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor cos_sin,
@@ -237,15 +234,6 @@ void CpuBackend::PagedAttention(Tensor q, const AttentionShape& shape, const Att
     CHECK_LE(batch.context_len[s], batch.max_blocks * k_cache.dims[2]);
   }
   attention_.Run(q, shape, batch, k_cache, v_cache, out);
-}
-
-void CpuBackend::SiluMul(Tensor gate_up, Tensor out) {
-  CheckActivations(gate_up, out.rows(), 2 * out.cols());
-  const int64_t ffn = out.cols();
-  ForRows(out.rows(), 4 * ffn, [&](int64_t row) {
-    const float* gate = gate_up.as<float>() + row * gate_up.row_stride;
-    kernels_.rows.silu_mul(gate, gate + ffn, ffn, out.as<float>() + row * out.row_stride);
-  });
 }
 
 void CpuBackend::GatherRows(Tensor x, absl::Span<const int32_t> indices, Tensor out) {

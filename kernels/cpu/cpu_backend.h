@@ -44,16 +44,15 @@ class CpuBackend final : public Backend {
   absl::Status Reserve(const Limits& limits) override;
 
   void EmbedRows(const PackedMatrix& table, absl::Span<const int32_t> ids, Tensor out) override;
-  void RmsNorm(Tensor x, Tensor weight, float eps, Tensor out) override;
   void RmsNormQueriesAndKeys(Tensor qkv, const AttentionShape& shape, Tensor q_weight,
                              Tensor k_weight, float eps) override;
-  void MatMul(Tensor x, const PackedMatrix& w, Tensor bias, Tensor residual, Tensor out) override;
+  void MatMul(const MatMulInput& input, const PackedMatrix& w, Tensor bias, Tensor residual,
+              Tensor out) override;
   void RopeAndWriteKv(Tensor qkv, const AttentionShape& shape, Tensor cos_sin,
                       absl::Span<const int32_t> positions, absl::Span<const int64_t> slots,
                       Tensor k_cache, Tensor v_cache) override;
   void PagedAttention(Tensor q, const AttentionShape& shape, const AttentionBatch& batch,
                       Tensor k_cache, Tensor v_cache, Tensor out) override;
-  void SiluMul(Tensor gate_up, Tensor out) override;
   void GatherRows(Tensor x, absl::Span<const int32_t> indices, Tensor out) override;
   void SampleRows(Tensor logits, absl::Span<const SampleRow> rows,
                   absl::Span<SampleResult> results) override;

@@ -29,8 +29,8 @@ using StoreKernel = void (*)(const float* sums, int rows, int num_outputs, const
                              const float* residual, int64_t residual_stride, float* out,
                              int64_t out_stride);
 
-// sums[p][r * 16 + n] = sum over k of w[p][n, k] * x[r, k] for panels p and blocks of 16 rows r. The
-// bits of a sum depend neither on the number of panels nor on that of blocks.
+// sums[p][r * 16 + n] = sum over k of w[p][n, k] * x[r, k] for panels p and blocks of 16 rows r.
+// The bits of a sum depend neither on the number of panels nor on that of blocks.
 using BlockKernel = void (*)(const uint8_t* panels,  // of panel_bytes each
                              int64_t panel_bytes, int num_panels,
                              const void* x,  // activation blocks, one behind another
@@ -113,8 +113,12 @@ struct AttentionKernels {
 };
 
 struct RowKernels {
-  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t hidden, float* out);
-  void (*silu_mul)(const float* gate, const float* up, int64_t ffn, float* out);
+  // 1 / sqrt(mean(x^2) + eps)
+  float (*inverse_rms)(const float* x, int64_t count, float eps);
+  // out = x * factor * weight, and out = silu(gate) * up. A value's bits do not depend on where its
+  // run begins or ends. `out` may be x.
+  void (*scale)(const float* x, float factor, const float* weight, int64_t count, float* out);
+  void (*silu_mul)(const float* gate, const float* up, int64_t count, float* out);
   // Rotates `num_heads` heads in place; cos_sin: head_dim / 2 cosines, then as many sines.
   void (*rope)(float* x, const float* cos_sin, int64_t num_heads, int64_t head_dim);
 

@@ -26,9 +26,6 @@ constexpr int kMinThreadItems = 4;
 // us at 15 GB/s, and every 8 rows on a panel take at least as long again.
 constexpr int64_t kPieceBytes = 32 << 10;
 
-// Below this many values, converting on the calling thread beats waking the others.
-constexpr int64_t kMinParallelValues = 16 << 10;
-
 // Multiplies the sums of e4m3 values by the scales of their outputs and, unless null, rows.
 void ScaleFp8(const float* output_scales, const float* row_scales, int rows, float* sums) {
   for (int r = 0; r < rows; ++r, sums += kPanelOutputs) {
@@ -39,33 +36,6 @@ void ScaleFp8(const float* output_scales, const float* row_scales, int rows, flo
 
 }  // namespace
 
-int64_t Int8BlockRows(int64_t rows, int64_t min_rows) {
-  if (rows < min_rows || rows <= kTileRows) return 0;
-  const int64_t rest = rows % kBlockRows;
-  const bool fills_block = rest > kTileRows && rest >= min_rows;
-  return rows - rest + (fills_block ? kBlockRows : 0);
-}
-
-// Where a kind's rows lie: rows before block_rows in blocks of 16, the others in tiles of 8.
-struct MatMul::Layout {
-  ActivationKind kind;
-  int64_t rows;
-  int64_t cols;
-  int64_t block_rows;  // a multiple of 16; may exceed rows by up to 15
-  int64_t block_row_bytes;
-  int64_t tile_row_bytes;
-
-  int64_t OffsetOf(int64_t row) const {
-    return std::min(row, block_rows) * block_row_bytes +
-           std::max<int64_t>(0, row - block_rows) * tile_row_bytes;
-  }
-  int64_t bytes() const { return OffsetOf(std::max(rows, block_rows)); }
-  int64_t num_blocks() const { return block_rows / kBlockRows; }
-  int64_t num_tiles() const {
-    return CeilDiv<int64_t>(std::max<int64_t>(0, rows - block_rows), kTileRows);
-  }
-};
-
 // One kind of activation against the segments that want it.
 struct MatMul::Call {
   const Tensor& out;
@@ -73,7 +43,7 @@ struct MatMul::Call {
   const float* residual;
   int64_t residual_stride;
   const CpuPackedMatrix& w;
-  const Layout& layout;
+  const Activations::Layout& layout;
 };
 
 // How a call is cut into items of work: a range of rows x one panel or several of a segment.
@@ -88,104 +58,13 @@ struct MatMul::Cut {
   }
 };
 
-absl::Status MatMul::Reserve(int64_t max_rows, int64_t max_cols) {
-  // Float tiles are the largest but for the rows and columns that fill up blocks.
-  const bool has_blocks = kernels_.blocks.bf16 != nullptr;
-  const int64_t rows = has_blocks ? RoundUp<int64_t>(max_rows, kBlockRows) : max_rows;
-  const int64_t cols = has_blocks ? RoundUp<int64_t>(max_cols, kGroup) : max_cols;
-  const int64_t bytes = rows * ActivationRowBytes(ActivationKind::kFloat, cols);
-  ASSIGN_OR_RETURN(tiles_, HostMemory::Allocate(bytes));
-  fp8_row_bytes_ = max_cols * static_cast<int64_t>(sizeof(float));
-  ASSIGN_OR_RETURN(fp8_rows_,
-                   HostMemory::Allocate(pool_->num_threads() * kBlockRows * fp8_row_bytes_));
-  fp8_scales_.resize(max_rows);
-  return absl::OkStatus();
-}
-
-ActivationKind MatMul::KindFor(PanelFormat format, int64_t rows) const {
-  if (compute_dtype_ == ComputeDType::kF32) return ActivationKind::kFloat;
-  if (IsIntegerFormat(format)) {
-    const bool uses_blocks = kernels_.blocks.int8[static_cast<int>(format)] != nullptr &&
-                             Int8BlockRows(rows, min_int8_block_rows_) > 0;
-    return uses_blocks ? ActivationKind::kInt8Blocks : ActivationKind::kInt8;
-  }
-  if (format == PanelFormat::kFp8) return ActivationKind::kFp8;
-  if (format == PanelFormat::kBF16 && kernels_.blocks.bf16 != nullptr)
-    return ActivationKind::kBf16Blocks;
-  if (format == PanelFormat::kBF16 && kernels_.prepare_bf16 != nullptr)
-    return ActivationKind::kBf16;
-  return ActivationKind::kFloat;
-}
-
-bool MatMul::UsesBf16(ActivationKind kind) const {
-  return kind == ActivationKind::kBf16 || kind == ActivationKind::kBf16Blocks ||
-         (kind == ActivationKind::kFp8 &&
-          (kernels_.prepare_bf16 != nullptr || kernels_.blocks.bf16 != nullptr));
-}
-
-MatMul::Layout MatMul::LayoutOf(ActivationKind kind, int64_t rows, int64_t cols) const {
-  Layout layout = {kind, rows, cols, 0, 0, ActivationRowBytes(kind, cols)};
-  if (kind == ActivationKind::kInt8Blocks) {
-    layout.block_rows = Int8BlockRows(rows, min_int8_block_rows_);
-    layout.block_row_bytes = ActivationRowBytes(kind, cols);
-    layout.tile_row_bytes = ActivationRowBytes(ActivationKind::kInt8, cols);
-  } else if (UsesBf16(kind) && kernels_.blocks.bf16 != nullptr) {
-    layout.block_rows = RoundUp<int64_t>(rows, kBlockRows);
-    layout.block_row_bytes = ActivationRowBytes(ActivationKind::kBf16Blocks, cols);
-  }
-  CHECK_LE(static_cast<size_t>(layout.bytes()), tiles_.bytes()) << "Reserve() was given less";
-  return layout;
-}
-
-const float* MatMul::RowsOf(const Tensor& x, ActivationKind kind, int64_t row, int rows, int thread,
-                            int64_t* stride) {
-  const float* from = x.as<float>() + row * x.row_stride;
-  *stride = x.row_stride;
-  if (kind != ActivationKind::kFp8) return from;
-  float* rounded =
-      reinterpret_cast<float*>(fp8_rows_.data() + thread * kBlockRows * fp8_row_bytes_);
-  for (int r = 0; r < rows; ++r) {
-    fp8_scales_[row + r] =
-        kernels_.quantize_fp8(from + r * x.row_stride, x.cols(), rounded + r * x.cols());
-  }
-  *stride = x.cols();
-  return rounded;
-}
-
-void MatMul::Prepare(const Tensor& x, const Layout& layout) {
-  const bool uses_bf16 = UsesBf16(layout.kind);
-  const bool uses_int8 =
-      layout.kind == ActivationKind::kInt8 || layout.kind == ActivationKind::kInt8Blocks;
-  const PrepareKernel tile_prepare = uses_int8   ? kernels_.prepare_int8
-                                     : uses_bf16 ? kernels_.prepare_bf16
-                                                 : kernels_.prepare_float;
-  const PrepareKernel block_prepare =
-      uses_int8 ? kernels_.blocks.prepare_int8 : kernels_.blocks.prepare_bf16;
-  const int64_t num_items = layout.num_blocks() + layout.num_tiles();
-  const int64_t grain = x.num_elements() < kMinParallelValues ? num_items : 1;
-  pool_->ParallelFor(num_items, grain, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t item = begin; item < end; ++item) {
-      const bool is_block = item < layout.num_blocks();
-      const int64_t row = is_block ? item * kBlockRows
-                                   : layout.block_rows + (item - layout.num_blocks()) * kTileRows;
-      const int rows =
-          static_cast<int>(std::min<int64_t>(is_block ? kBlockRows : kTileRows, layout.rows - row));
-      int64_t stride = 0;
-      const float* from = RowsOf(x, layout.kind, row, rows, thread, &stride);
-      const PrepareKernel prepare = is_block ? block_prepare : tile_prepare;
-      prepare(from, stride, rows, layout.cols, tiles_.data() + layout.OffsetOf(row));
-    }
-  });
-}
-
 void MatMul::StoreSums(const Call& call, const PanelSegment& segment, int64_t panel, int64_t row,
                        int rows, float* sums) const {
   const int64_t column = segment.first_row + panel * kPanelOutputs;
   const int num_outputs =
       static_cast<int>(std::min<int64_t>(kPanelOutputs, segment.rows - panel * kPanelOutputs));
   if (segment.format == PanelFormat::kFp8) {
-    ScaleFp8(segment.RowScales(panel, call.w.cols()),
-             call.layout.kind == ActivationKind::kFp8 ? &fp8_scales_[row] : nullptr, rows, sums);
+    ScaleFp8(segment.RowScales(panel, call.w.cols()), activations_.Fp8Scales(row), rows, sums);
   }
   kernels_.store(
       sums, rows, num_outputs, call.bias == nullptr ? nullptr : call.bias + column,
@@ -205,8 +84,8 @@ void MatMul::RunBlocks(const Call& call, const PanelSegment& segment, int64_t pa
     const int rows =
         static_cast<int>(std::min<int64_t>(kMaxCallBlocks * kBlockRows, row_end - row));
     const int num_blocks = CeilDiv(rows, kBlockRows);
-    kernel(weights, segment.panel_bytes, num_panels, tiles_.data() + call.layout.OffsetOf(row),
-           num_blocks, call.w.cols(), sums);
+    kernel(weights, segment.panel_bytes, num_panels, activations_.At(row), num_blocks,
+           call.w.cols(), sums);
     for (int p = 0; p < num_panels; ++p) {
       StoreSums(call, segment, panel + p, row, rows,
                 sums + p * num_blocks * kBlockRows * kPanelOutputs);
@@ -220,13 +99,13 @@ void MatMul::RunTiles(const Call& call, const PanelSegment& segment, int64_t pan
   const int format = static_cast<int>(segment.format);
   const TileKernel* kernels = IsIntegerFormat(segment.format) && kind != ActivationKind::kFloat
                                   ? kernels_.int8_tile[format]
-                              : UsesBf16(kind) ? kernels_.bf16_tile
-                                               : kernels_.float_tile[format];
+                              : activations_.UsesBf16(kind) ? kernels_.bf16_tile
+                                                            : kernels_.float_tile[format];
   const uint8_t* weights = segment.panels + panel * segment.panel_bytes;
   alignas(64) float sums[kTileRows * kPanelOutputs];
   for (int64_t row = row_begin; row < row_end; row += kTileRows) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileRows, row_end - row));
-    kernels[rows - 1](weights, tiles_.data() + call.layout.OffsetOf(row), call.w.cols(), sums);
+    kernels[rows - 1](weights, activations_.At(row), call.w.cols(), sums);
     StoreSums(call, segment, panel, row, rows, sums);
   }
 }
@@ -244,11 +123,11 @@ void MatMul::RunRange(const Call& call, const PanelSegment& segment, int64_t pan
 }
 
 bool MatMul::Wants(const Call& call, const PanelSegment& segment) const {
-  return KindFor(segment.format, call.layout.rows) == call.layout.kind;
+  return activations_.KindFor(segment.format, call.layout.rows) == call.layout.kind;
 }
 
 MatMul::Cut MatMul::CutOf(const Call& call) const {
-  const Layout& layout = call.layout;
+  const Activations::Layout& layout = call.layout;
   int64_t num_panels = 0;
   int64_t bytes = 0;
   for (const PanelSegment& segment : call.w.segments()) {
@@ -259,7 +138,7 @@ MatMul::Cut MatMul::CutOf(const Call& call) const {
   Cut cut;
   const bool has_blocks = layout.block_rows > 0;
   // Two panels share the tiles of activations of bf16; not where threads would have too few items.
-  if (has_blocks && UsesBf16(layout.kind) && layout.rows > kBlockRows &&
+  if (has_blocks && activations_.UsesBf16(layout.kind) && layout.rows > kBlockRows &&
       num_panels >= int64_t{kMaxCallPanels} * kMinThreadItems * pool_->num_threads()) {
     cut.panels_per_item = kMaxCallPanels;
   }
@@ -300,20 +179,20 @@ void MatMul::RunSegments(const Call& call) {
   });
 }
 
-void MatMul::Run(const Tensor& x, const CpuPackedMatrix& w, const Tensor& bias,
+void MatMul::Run(const MatMulInput& input, const CpuPackedMatrix& w, const Tensor& bias,
                  const Tensor& residual, const Tensor& out) {
-  if (x.rows() == 0) return;
+  if (input.rows() == 0) return;
   for (ActivationKind kind :
        {ActivationKind::kFloat, ActivationKind::kBf16, ActivationKind::kInt8, ActivationKind::kFp8,
         ActivationKind::kBf16Blocks, ActivationKind::kInt8Blocks}) {
     const auto wants = [&](const PanelSegment& segment) {
-      return KindFor(segment.format, x.rows()) == kind;
+      return activations_.KindFor(segment.format, input.rows()) == kind;
     };
     if (std::none_of(w.segments().begin(), w.segments().end(), wants)) continue;
-    const Layout layout = LayoutOf(kind, x.rows(), w.cols());
-    Prepare(x, layout);
+    activations_.Prepare(input, kind);
     RunSegments({out, static_cast<const float*>(bias.data),
-                 static_cast<const float*>(residual.data), residual.row_stride, w, layout});
+                 static_cast<const float*>(residual.data), residual.row_stride, w,
+                 activations_.layout()});
   }
 }
 

@@ -29,22 +29,26 @@ struct RowTemplates {
     for (int64_t i = 0; i < count; ++i) x[i] = lanes[i];
   }
 
-  static void RmsNorm(const float* x, const float* weight, float eps, int64_t hidden, float* out) {
+  static float InverseRms(const float* x, int64_t count, float eps) {
     F sums[2] = {};
     int64_t i = 0;
-    for (; i + 2 * kLanes <= hidden; i += 2 * kLanes) {
+    for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
       const F a = V::Load(x + i);
       const F b = V::Load(x + i + kLanes);
       sums[0] = V::MulAdd(a, a, sums[0]);
       sums[1] = V::MulAdd(b, b, sums[1]);
     }
     float sum = V::ReduceAdd(sums[0] + sums[1]);
-    for (; i < hidden; ++i) sum += x[i] * x[i];
-    const float inverse = 1.0f / __builtin_sqrtf(sum / static_cast<float>(hidden) + eps);
-    for (i = 0; i + kLanes <= hidden; i += kLanes) {
-      V::Store(out + i, V::Load(x + i) * inverse * V::Load(weight + i));
+    for (; i < count; ++i) sum += x[i] * x[i];
+    return 1.0f / __builtin_sqrtf(sum / static_cast<float>(count) + eps);
+  }
+
+  static void Scale(const float* x, float factor, const float* weight, int64_t count, float* out) {
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      V::Store(out + i, V::Load(x + i) * factor * V::Load(weight + i));
     }
-    for (; i < hidden; ++i) out[i] = x[i] * inverse * weight[i];
+    for (; i < count; ++i) out[i] = x[i] * factor * weight[i];
   }
 
   static F Silu(F x) {
@@ -52,12 +56,12 @@ struct RowTemplates {
     return x / (1.0f + V::Exp(exponent));
   }
 
-  static void SiluMul(const float* gate, const float* up, int64_t ffn, float* out) {
+  static void SiluMul(const float* gate, const float* up, int64_t count, float* out) {
     int64_t i = 0;
-    for (; i + kLanes <= ffn; i += kLanes)
+    for (; i + kLanes <= count; i += kLanes)
       V::Store(out + i, Silu(V::Load(gate + i)) * V::Load(up + i));
-    if (i == ffn) return;
-    const int64_t rest = ffn - i;
+    if (i == count) return;
+    const int64_t rest = count - i;
     StoreSome(out + i, rest, Silu(LoadSome(gate + i, rest, 0)) * LoadSome(up + i, rest, 0));
   }
 
@@ -181,7 +185,8 @@ struct RowTemplates {
   }
 
   static void Fill(RowKernels* rows) {
-    rows->rms_norm = RmsNorm;
+    rows->inverse_rms = InverseRms;
+    rows->scale = Scale;
     rows->silu_mul = SiluMul;
     rows->rope = Rope;
     rows->chunk_maxima = ChunkMaxima;

@@ -1,5 +1,6 @@
 // The ops that work a row at a time: norms, SiLU, rope with the write of keys and values,
 // embedding, and sampling.
+#include <algorithm>
 #include <random>
 
 #include "base/check.h"
@@ -47,19 +48,28 @@ void BenchRopeAndWrite(const BenchRun& run, Backend* backend, const ModelShape& 
   });
 }
 
+// An input's op with what follows it, the conversion to int8: a product with a single output.
+void BenchInput(const BenchRun& run, Backend* backend, const ModelShape& model, const char* name,
+                const MatMulInput& input) {
+  const std::vector<uint8_t> zeros(BytesOf(DType::kQ8_0, input.cols()));
+  const MatrixSource source = {zeros.data(), DType::kQ8_0, 1, input.cols(), {}};
+  const auto matrix = backend->PackMatrix({&source, 1});
+  CHECK(matrix.ok()) << matrix.status().ToString();
+  std::vector<float> out(input.rows());
+  AddTime(run, model, "row op", name, input.cols(), input.rows(), [&] {
+    backend->MatMul(input, **matrix, Tensor(), Tensor(),
+                    Tensor(out.data(), DType::kF32, {input.rows(), 1}));
+  });
+}
+
 void BenchRows(const BenchRun& run, Backend* backend, const ModelShape& model, int64_t rows) {
   const int64_t hidden = model.hidden, ffn = model.ffn;
-  std::vector<float> x(rows * hidden, 0.5f), out(rows * hidden), weight(hidden, 1);
-  std::vector<float> wide(rows * 2 * ffn, 0.5f), narrow(rows * ffn);
-  AddTime(run, model, "row op", "norm", hidden, rows, [&] {
-    backend->RmsNorm(Tensor(x.data(), DType::kF32, {rows, hidden}),
-                     Tensor(weight.data(), DType::kF32, {hidden}), 1e-5f,
-                     Tensor(out.data(), DType::kF32, {rows, hidden}));
-  });
-  AddTime(run, model, "row op", "silu-mul", ffn, rows, [&] {
-    backend->SiluMul(Tensor(wide.data(), DType::kF32, {rows, 2 * ffn}),
-                     Tensor(narrow.data(), DType::kF32, {rows, ffn}));
-  });
+  std::vector<float> x(rows * std::max(hidden, 2 * ffn), 0.5f), weight(hidden, 1);
+  BenchInput(run, backend, model, "norm + int8",
+             MatMulInput::RmsNorm(Tensor(x.data(), DType::kF32, {rows, hidden}),
+                                  Tensor(weight.data(), DType::kF32, {hidden}), 1e-5f));
+  BenchInput(run, backend, model, "silu-mul + int8",
+             MatMulInput::SiluMul(Tensor(x.data(), DType::kF32, {rows, 2 * ffn})));
   BenchRopeAndWrite(run, backend, model, rows);
 }
 

@@ -189,16 +189,15 @@ TEST_CASE("RMSNorm of hard rows of any width agrees with double precision, eleme
   std::vector<int64_t> widths = {31, 32, 33, 63, 65, 577, 2047};
   for (int64_t width = 1; width <= 17; ++width) widths.push_back(width);
   for (int64_t width : widths) {
+    const InputReader reader(backend.get(), width);
     for (const Input& input : Inputs()) {
       const int64_t rows = 3;
       std::vector<float> x = input.fill(rows, width), weight = Gaussian(width, 31);
       // Squares must not overflow.
       if (std::string(input.name) == "huge") x = Times(x, 1e-16f);
-      std::vector<float> out(rows * width, -1);
-      backend->RmsNorm(View(x, rows, width), Tensor(weight.data(), DType::kF32, {width}), 1e-6f,
-                       View(out, rows, width));
       INFO(backend->Describe() << " " << input.name << " width " << width);
-      CHECK(Worst(out, ReferenceRmsNorm(x, weight, double{1e-6f}), 1e-36) < 1e-6);
+      CHECK(Worst(reader.RmsNorm(x, weight, 1e-6f), ReferenceRmsNorm(x, weight, double{1e-6f}),
+                  1e-36) < 1e-6);
     }
   }
 }
@@ -211,15 +210,12 @@ TEST_CASE("a row that is not finite leaves its neighbours' norm and SiLU alone",
   const auto backend = Open(options);
   const int64_t rows = 9, width = 66;
   std::vector<float> x = Gaussian(rows * width, 32), weight = Gaussian(width, 33);
+  const InputReader norm_reader(backend.get(), width), silu_reader(backend.get(), width / 2);
   std::vector<float> norms[2], silus[2];
   for (int i = 0; i < 2; ++i) {
-    norms[i].resize(rows * width);
-    silus[i].resize(rows * width / 2);
     if (i == 1) x[4 * width + 20] = poison;
-    backend->RmsNorm(View(x, rows, width), Tensor(weight.data(), DType::kF32, {width}), 1e-6f,
-                     View(norms[i], rows, width));
-    backend->SiluMul(View(x, rows, width), View(silus[i], rows, width / 2));
-    REQUIRE(backend->Synchronize().ok());
+    norms[i] = norm_reader.RmsNorm(x, weight, 1e-6f);
+    silus[i] = silu_reader.SiluMul(x);
   }
   for (int64_t row = 0; row < rows; ++row) {
     if (row == 4) continue;
@@ -249,8 +245,7 @@ TEST_CASE("SiLU of every magnitude and width agrees with double precision, eleme
                                  : std::ldexp(gate, static_cast<int>(random() % 200) - 100);
       }
     }
-    std::vector<float> out(rows * width, -1);
-    backend->SiluMul(View(gate_up, rows, 2 * width), View(out, rows, width));
+    const std::vector<float> out = InputReader(backend.get(), width).SiluMul(gate_up);
     INFO(backend->Describe() << " width " << width);
     // exp stops at -87: results of far negative gates are lost below e^-87 of the gate.
     const std::vector<double> expected = ReferenceSiluMul(gate_up, width);

@@ -50,9 +50,8 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
   const auto v_memory = *backend->Allocate(kv_bytes);
   const Tensor k(k_memory->data(), backend->kv_dtype(), {num_blocks, 2, block_size, 32});
   const Tensor v(v_memory->data(), backend->kv_dtype(), {num_blocks, 2, block_size, 32});
-  std::vector<float> x(rows * hidden), normed(rows * hidden), weight(hidden, 1), qkv(rows * 256),
-      attended(rows * 128), halved(rows * 128), logits(4 * vocab), cos_sin(1024 * 32, 0.5f),
-      last(4 * hidden);
+  std::vector<float> x(rows * hidden), weight(hidden, 1), qkv(rows * 256), attended(rows * 128),
+      mixed(rows * 256), logits(4 * vocab), cos_sin(1024 * 32, 0.5f), last(4 * hidden);
   std::vector<int32_t> ids(rows, 7), positions(rows), last_rows = {0, 1, 2, 39}, banned = {3};
   std::vector<int64_t> slots(rows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -72,10 +71,9 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
 
   const int64_t before = num_allocations.load();
   backend->EmbedRows(*table, absl::MakeSpan(ids), View(x, rows, hidden));
-  backend->RmsNorm(View(x, rows, hidden), Tensor(weight.data(), DType::kF32, {hidden}), 1e-5f,
-                   View(normed, rows, hidden));
-  backend->MatMul(View(normed, rows, hidden), *qkv_matrix, Tensor(), Tensor(),
-                  View(qkv, rows, 256));
+  backend->MatMul(MatMulInput::RmsNorm(View(x, rows, hidden),
+                                       Tensor(weight.data(), DType::kF32, {hidden}), 1e-5f),
+                  *qkv_matrix, Tensor(), Tensor(), View(qkv, rows, 256));
   backend->RopeAndWriteKv(View(qkv, rows, 256), shape, View(cos_sin, 1024, 32),
                           absl::MakeSpan(positions), absl::MakeSpan(slots), k, v);
   backend->PagedAttention(
@@ -84,8 +82,9 @@ TEST_CASE("no op allocates after Reserve", "[kernels]") {
       View(attended, rows, 128));
   backend->MatMul(View(attended, rows, hidden), *float_matrix, Tensor(), Tensor(),
                   View(qkv, rows, 256));
-  backend->SiluMul(View(qkv, rows, 256), View(halved, rows, 128));
-  backend->GatherRows(View(halved, rows, 128), absl::MakeSpan(last_rows), View(last, 4, hidden));
+  backend->MatMul(MatMulInput::SiluMul(View(qkv, rows, 256)), *qkv_matrix, Tensor(), Tensor(),
+                  View(mixed, rows, 256));
+  backend->GatherRows(View(attended, rows, 128), absl::MakeSpan(last_rows), View(last, 4, hidden));
   backend->MatMul(View(last, 4, hidden), *table, Tensor(), Tensor(), View(logits, 4, vocab));
   backend->SampleRows(View(logits, 4, vocab), absl::MakeSpan(sample_rows), absl::MakeSpan(results));
   const bool synchronized = backend->Synchronize().ok();

@@ -59,7 +59,7 @@ class Multiplier {
                       ComputeDType compute_dtype = ComputeDType::kAuto)
       : kernels_(Fill(which)),
         pool_(num_threads),
-        matmul_(kernels_, compute_dtype, &pool_, min_int8_block_rows) {
+        matmul_(kernels_, row_kernels_, compute_dtype, &pool_, min_int8_block_rows) {
     REQUIRE(matmul_.Reserve(320, 8192).ok());
   }
 
@@ -72,8 +72,11 @@ class Multiplier {
 
   std::vector<float> Run(std::vector<float> x, int64_t rows, const cpu::CpuPackedMatrix& w) {
     std::vector<float> out(rows * w.rows(), -1);
-    matmul_.Run(View(x, rows, w.cols()), w, Tensor(), Tensor(), View(out, rows, w.rows()));
+    Run(View(x, rows, w.cols()), w, &out);
     return out;
+  }
+  void Run(const MatMulInput& input, const cpu::CpuPackedMatrix& w, std::vector<float>* out) {
+    matmul_.Run(input, w, Tensor(), Tensor(), View(*out, input.rows(), w.rows()));
   }
   std::vector<float> Run(const std::vector<float>& x, int64_t rows, const MatrixSource& source) {
     return Run(x, rows, Pack({source}));
@@ -81,6 +84,7 @@ class Multiplier {
 
  private:
   const MatMulKernels kernels_;
+  const cpu::RowKernels row_kernels_ = cpu::MakeKernelTable(cpu::Isa::kAvx512).rows;
   cpu::ThreadPool pool_;
   cpu::HostArena arena_;
   cpu::MatMul matmul_;
@@ -366,6 +370,38 @@ TEST_CASE("in fp32 mode nothing goes through tiles", "[kernels][amx]") {
     CHECK(RelativeError(tiles.Run(x, 32, weights.source), ReferenceMatMul(x, 32, weights.source)) <
           2e-6);
     CHECK(EmulatedTiles::NumConfigured() == before);
+  }
+}
+
+TEST_CASE("normed and gated rows go through tiles as rows that were normed and gated before",
+          "[kernels][amx]") {
+  if (SkipWithoutAvx512()) return;
+  const int64_t cols = 1120, outputs = 40;
+  const cpu::RowKernels row_kernels = cpu::MakeKernelTable(cpu::Isa::kAvx512).rows;
+  for (Kernels which : TileKernels()) {
+    for (DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kBF16}) {
+      Multiplier tiles(which, 3, 9);
+      const RandomWeights weights(dtype, outputs, cols, 3);
+      const auto& packed = tiles.Pack({weights.source});
+      for (int64_t rows : {9, 16, 43}) {
+        std::vector<float> x = Gaussian(rows * 2 * cols, 4), weight = Gaussian(cols, 5);
+        std::vector<float> normed(rows * cols), gated(rows * cols);
+        std::vector<float> of_normed(rows * outputs), of_gated(rows * outputs);
+        for (int64_t row = 0; row < rows; ++row) {
+          const float* from = x.data() + row * 2 * cols;
+          row_kernels.scale(from, row_kernels.inverse_rms(from, cols, 1e-5f), weight.data(), cols,
+                            normed.data() + row * cols);
+          row_kernels.silu_mul(from, from + cols, cols, gated.data() + row * cols);
+        }
+        const Tensor wide = View(x, rows, 2 * cols);
+        tiles.Run(MatMulInput::RmsNorm(wide.Cols(0, cols), View(weight, 1, cols), 1e-5f), packed,
+                  &of_normed);
+        tiles.Run(MatMulInput::SiluMul(wide), packed, &of_gated);
+        INFO(NameOf(which) << " " << Info(dtype).name << " " << rows << " rows");
+        CHECK(SameBits(of_normed, tiles.Run(normed, rows, packed)));
+        CHECK(SameBits(of_gated, tiles.Run(gated, rows, packed)));
+      }
+    }
   }
 }
 

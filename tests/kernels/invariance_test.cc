@@ -75,7 +75,7 @@ TEST_CASE("a product has the same bits on any number of threads, also more than 
     const auto many = Open(OptionsFor(path, compute, num_threads));
     for (const WeightKind& kind : WeightKinds()) {
       // More panels than threads, and a last one that is not full.
-      const int64_t cols = 256, outputs = 330;
+      const int64_t cols = 512, outputs = 330;
       const auto on_one = PackKind(one.get(), kind, outputs, cols, 15);
       const auto on_many = PackKind(many.get(), kind, outputs, cols, 15);
       INFO(many->Describe() << " " << kind.name());
@@ -244,7 +244,6 @@ TEST_CASE("norms, SiLU and RoPE give a row the same bits alone, in a batch and o
   const int64_t rows = 200, width = 5 * shape.head_dim;  // enough values to be cut up
   const std::vector<float> x = Gaussian(rows * width, 71, 3);
   std::vector<float> weight = Gaussian(width, 72), cos_sin = Gaussian(rows * shape.head_dim, 73);
-  const Tensor norm(weight.data(), DType::kF32, {width});
   const Tensor head_norm(weight.data(), DType::kF32, {shape.head_dim});
   const int64_t num_blocks = 13, block_size = 16;
   const int64_t cache_elements = num_blocks * block_size * shape.head_dim;
@@ -253,10 +252,10 @@ TEST_CASE("norms, SiLU and RoPE give a row the same bits alone, in a batch and o
   // All ops on rows [begin, end), one result behind the other.
   const auto run = [&](Backend* backend, int64_t begin, int64_t end) {
     const int64_t count = end - begin;
-    std::vector<float> in = RowsOf(x, width, begin, end), normed(in.size()), qkv = in;
-    std::vector<float> silu(count * width / 2);
-    backend->RmsNorm(View(in, count, width), norm, 1e-5f, View(normed, count, width));
-    backend->SiluMul(View(in, count, width), View(silu, count, width / 2));
+    const std::vector<float> in = RowsOf(x, width, begin, end);
+    const std::vector<float> normed = InputReader(backend, width).RmsNorm(in, weight, 1e-5f);
+    const std::vector<float> silu = InputReader(backend, width / 2).SiluMul(in);
+    std::vector<float> qkv = in;
     backend->RmsNormQueriesAndKeys(View(qkv, count, width), shape, head_norm, head_norm, 1e-6f);
     std::vector<int32_t> positions(count);
     std::vector<int64_t> slots(count);

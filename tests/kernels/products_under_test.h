@@ -73,6 +73,43 @@ inline std::vector<float> Product(Backend* backend, std::vector<float> x, int64_
   return out;
 }
 
+// Reads back what ops make of rows on their way into a product, which nothing stores: multiplied by
+// the identity in float, where a finite value keeps its bits (but -0 becomes 0). A NaN or infinity
+// spreads over its row.
+class InputReader {
+ public:
+  InputReader(Backend* backend, int64_t cols) : backend_(backend), cols_(cols) {
+    std::vector<float> values(cols * cols);
+    for (int64_t i = 0; i < cols; ++i) values[i * cols + i] = 1;
+    const MatrixSource source = {values.data(), DType::kF32, cols, cols, {}};
+    auto packed = backend->PackMatrix({&source, 1});
+    REQUIRE(packed.ok());
+    identity_ = *std::move(packed);
+  }
+
+  std::vector<float> Read(const MatMulInput& input) const {  // returns [rows, cols]
+    std::vector<float> out(input.rows() * cols_, -1);
+    backend_->MatMul(input, *identity_, Tensor(), Tensor(), View(out, input.rows(), cols_));
+    REQUIRE(backend_->Synchronize().ok());
+    return out;
+  }
+  // x [rows, cols], weight [cols]
+  std::vector<float> RmsNorm(std::vector<float> x, std::vector<float> weight, float eps) const {
+    const int64_t rows = static_cast<int64_t>(x.size()) / cols_;
+    return Read(MatMulInput::RmsNorm(View(x, rows, cols_), View(weight, 1, cols_), eps));
+  }
+  // gate_up [rows, 2 * cols]
+  std::vector<float> SiluMul(std::vector<float> gate_up) const {
+    const int64_t rows = static_cast<int64_t>(gate_up.size()) / (2 * cols_);
+    return Read(MatMulInput::SiluMul(View(gate_up, rows, 2 * cols_)));
+  }
+
+ private:
+  Backend* backend_;
+  int64_t cols_;
+  std::unique_ptr<PackedMatrix> identity_;
+};
+
 // The whole matrix as the backend holds it.
 inline std::vector<float> Held(Backend* backend, const PackedMatrix& matrix) {
   std::vector<int32_t> ids(matrix.rows());

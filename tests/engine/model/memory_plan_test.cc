@@ -78,9 +78,9 @@ TEST_CASE("what is allocated is what was planned, to the byte", "[model][memory]
   REQUIRE(plan.ok());
   const auto workspace = Workspace::Create(config, *plan, &backend);
   REQUIRE(workspace.ok());
-  const Tensor tensors[] = {workspace->residual,    workspace->normed,  workspace->qkv,
-                            workspace->attention,   workspace->gate_up, workspace->ffn,
-                            workspace->logit_input, workspace->logits,  workspace->cos_sin};
+  const Tensor tensors[] = {workspace->residual,  workspace->logit_rows, workspace->qkv,
+                            workspace->attention, workspace->gate_up,    workspace->logit_input,
+                            workspace->logits,    workspace->cos_sin};
   int64_t bytes = 0;
   for (const Tensor& tensor : tensors) bytes += BytesOf(tensor.dtype, tensor.num_elements());
   CHECK(bytes == plan->workspace_bytes);

@@ -79,11 +79,10 @@ class StubBackend : public Backend {
   absl::Status Reserve(const Limits&) override { return absl::OkStatus(); }
 
   void EmbedRows(const PackedMatrix&, absl::Span<const int32_t>, Tensor) override { Fail(); }
-  void RmsNorm(Tensor, Tensor, float, Tensor) override { Fail(); }
   void RmsNormQueriesAndKeys(Tensor, const AttentionShape&, Tensor, Tensor, float) override {
     Fail();
   }
-  void MatMul(Tensor, const PackedMatrix&, Tensor, Tensor, Tensor) override { Fail(); }
+  void MatMul(const MatMulInput&, const PackedMatrix&, Tensor, Tensor, Tensor) override { Fail(); }
   void RopeAndWriteKv(Tensor, const AttentionShape&, Tensor, absl::Span<const int32_t>,
                       absl::Span<const int64_t>, Tensor, Tensor) override {
     Fail();
@@ -92,7 +91,6 @@ class StubBackend : public Backend {
                       Tensor) override {
     Fail();
   }
-  void SiluMul(Tensor, Tensor) override { Fail(); }
   void GatherRows(Tensor, absl::Span<const int32_t>, Tensor) override { Fail(); }
   void SampleRows(Tensor, absl::Span<const SampleRow>, absl::Span<SampleResult>) override {
     Fail();
