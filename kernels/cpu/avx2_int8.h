@@ -196,14 +196,15 @@ struct Avx2Int8 {
   }
 
   template <PanelFormat kFormat, int R, int B>
-  static void Int8Rows(const uint8_t* panel, const Int8Group<R>* groups, int64_t num_groups,
-                       int first, float* y) {
+  static void Int8Rows(const uint8_t* panel, int64_t ahead, const Int8Group<R>* groups,
+                       int64_t num_groups, int first, float* y) {
     constexpr PanelTraits kTraits = TraitsOf(kFormat);
-    for (int index = 0; index < kPanelOutputs; index += 8) {
+    for (int index = 0; index < kPanelOutputs; index += 8, ahead = 0) {
       __m256 acc[B];
       for (int r = 0; r < B; ++r) acc[r] = _mm256_setzero_ps();
       const uint8_t* at = panel;
       for (int64_t g = 0; g < num_groups;) {
+        PrefetchAhead<kTraits.block_bytes()>(at, ahead);
         Header header = {LoadHalf8(at + 2 * index), _mm256_setzero_ps()};
         if constexpr (kTraits.has_minimum) {
           header.m = LoadHalf8(at + kMinimumOffset + 2 * index);
@@ -219,15 +220,15 @@ struct Avx2Int8 {
   }
 
   template <PanelFormat kFormat, int R>
-  static void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+  static void Int8Tile(const uint8_t* panel, int64_t ahead, const void* x, int64_t cols, float* y) {
     constexpr int kRows = R < kMaxRows ? R : kMaxRows;
     constexpr int kRest = R % kRows;
     const Int8Group<R>* groups = static_cast<const Int8Group<R>*>(x);
-    for (int r = 0; r + kRows <= R; r += kRows) {
-      Int8Rows<kFormat, R, kRows>(panel, groups, cols / kGroup, r, y);
+    for (int r = 0; r + kRows <= R; r += kRows, ahead = 0) {
+      Int8Rows<kFormat, R, kRows>(panel, ahead, groups, cols / kGroup, r, y);
     }
     if constexpr (kRest > 0)
-      Int8Rows<kFormat, R, kRest>(panel, groups, cols / kGroup, R - kRest, y);
+      Int8Rows<kFormat, R, kRest>(panel, 0, groups, cols / kGroup, R - kRest, y);
   }
 
   template <PanelFormat kFormat, int... kRows>

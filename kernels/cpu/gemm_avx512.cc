@@ -210,12 +210,13 @@ inline void AddGroup(const Header& header, const uint8_t* group, const Int8Group
 }
 
 template <PanelFormat kFormat, int R>
-void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+void Int8Tile(const uint8_t* panel, int64_t ahead, const void* x, int64_t cols, float* y) {
   constexpr PanelTraits kTraits = TraitsOf(kFormat);
   const Int8Group<R>* group = static_cast<const Int8Group<R>*>(x);
   __m512 acc[R];
   for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
   for (int64_t left = cols / kGroup; left > 0; left -= kTraits.groups_per_block) {
+    PrefetchAhead<kTraits.block_bytes()>(panel, ahead);
     const Header header = LoadHeader<kFormat>(panel);
     panel += kTraits.header_bytes();
     const int64_t groups = kTraits.groups_per_block == 1     ? 1

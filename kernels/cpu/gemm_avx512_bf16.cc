@@ -16,11 +16,12 @@ inline __m512bh Broadcast(const void* p) {
 }
 
 template <int R>
-void Bf16Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+void Bf16Tile(const uint8_t* panel, int64_t ahead, const void* x, int64_t cols, float* y) {
   const uint8_t* pairs = static_cast<const uint8_t*>(x);
   __m512 acc[R];
   for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
   for (int64_t k = 0; k < cols; k += 2, panel += 64, pairs += 4 * R) {
+    PrefetchAhead<64>(panel, ahead);
     const __m512bh w = (__m512bh)_mm512_loadu_si512(panel);
     for (int r = 0; r < R; ++r) acc[r] = _mm512_dpbf16_ps(acc[r], w, Broadcast(pairs + 4 * r));
   }

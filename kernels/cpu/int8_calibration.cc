@@ -56,7 +56,7 @@ void MultiplyByVectors(const MatMulKernels& kernels, int rows, Operands* operand
   const int64_t tile_bytes = kTileRows * ActivationRowBytes(ActivationKind::kInt8, kCols);
   for (int panel = 0; panel < kNumPanels; ++panel) {
     for (int tile = 0; tile < rows / kTileRows; ++tile) {
-      kernel(operands->panels[0].bytes + panel * Operands::panel_bytes,
+      kernel(operands->panels[0].bytes + panel * Operands::panel_bytes, 0,
              operands->x[0].bytes + tile * tile_bytes, kCols,
              reinterpret_cast<float*>(operands->sums.data()));
     }

@@ -17,6 +17,7 @@ namespace fastgen::cpu {
 // y[r * 16 + n] = sum over k of w[n, k] * x[r, k]. The order of the sum over k is the same for
 // every R.
 using TileKernel = void (*)(const uint8_t* panel,  // one panel
+                            int64_t ahead,         // of its reads to prefetch, in bytes; 0: not
                             const void* x,         // one activation tile of R rows
                             int64_t cols,
                             float* y);  // [R][16], aligned to 64

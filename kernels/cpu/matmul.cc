@@ -26,6 +26,11 @@ constexpr int kMinThreadItems = 4;
 // us at 15 GB/s, and every 8 rows on a panel take at least as long again.
 constexpr int64_t kPieceBytes = 32 << 10;
 
+// A lone tile of so many rows fetches its weights so far ahead: with fewer, the CPU has enough
+// loads in flight by itself.
+constexpr int kMinAheadRows = 3;
+constexpr int64_t kAheadBytes = 8192;
+
 // Multiplies the sums of e4m3 values by the scales of their outputs and, unless null, rows.
 void ScaleFp8(const float* output_scales, const float* row_scales, int rows, float* sums) {
   for (int r = 0; r < rows; ++r, sums += kPanelOutputs) {
@@ -105,7 +110,14 @@ void MatMul::RunTiles(const Call& call, const PanelSegment& segment, int64_t pan
   alignas(64) float sums[kTileRows * kPanelOutputs];
   for (int64_t row = row_begin; row < row_end; row += kTileRows) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileRows, row_end - row));
-    kernels[rows - 1](weights, activations_.At(row), call.w.cols(), sums);
+    // The first of several tiles fetches the next panel.
+    int64_t ahead = 0;
+    if (row == row_begin) {
+      ahead = row_end - row > kTileRows ? segment.panel_bytes
+              : rows >= kMinAheadRows   ? kAheadBytes
+                                        : 0;
+    }
+    kernels[rows - 1](weights, ahead, activations_.At(row), call.w.cols(), sums);
     StoreSums(call, segment, panel, row, rows, sums);
   }
 }

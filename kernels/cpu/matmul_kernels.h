@@ -147,11 +147,13 @@ struct MatMulTemplates {
 
   // Rows [0, B) of a tile whose rows are interleaved `stride` wide.
   template <PanelFormat kFormat, int B>
-  static void FloatBlock(const uint8_t* panel, const float* x, int stride, int64_t cols, float* y) {
+  static void FloatBlock(const uint8_t* panel, int64_t ahead, const float* x, int stride,
+                         int64_t cols, float* y) {
     F acc[B][kParts] = {};
     if constexpr (IsIntegerFormat(kFormat)) {
       alignas(64) float w[kGroup * kPanelOutputs];
       ForGroups<kFormat>(panel, cols, [&](const uint8_t* header, const uint8_t* group) {
+        PrefetchAhead<TraitsOf(kFormat).group_bytes()>(group, ahead);
         UnpackGroup<kFormat>(group, w);
         ScaleGroup<kFormat>(header, group, w);
         for (int k = 0; k < kGroup; ++k, x += stride) {
@@ -162,7 +164,9 @@ struct MatMulTemplates {
       });
     } else {
       int64_t k = 0;
+      constexpr int kPairBytes = kFormat == PanelFormat::kF32 ? 128 : 64;
       for (; k + 2 <= cols; k += 2, x += 2 * stride) {
+        PrefetchAhead<kPairBytes>(panel + k / 2 * kPairBytes, ahead);
         for (int part = 0; part < kParts; ++part) {
           Accumulate<B>(FloatWeight<kFormat>(panel, k, part), part, x, acc);
           Accumulate<B>(FloatWeight<kFormat>(panel, k + 1, part), part, x + stride, acc);
@@ -184,16 +188,18 @@ struct MatMulTemplates {
   }
 
   template <PanelFormat kFormat, int R>
-  static void FloatTile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+  static void FloatTile(const uint8_t* panel, int64_t ahead, const void* x, int64_t cols,
+                        float* y) {
     // As many rows at once as the register file holds sums of.
     constexpr int kRows = R < V::kFloatRows ? R : V::kFloatRows;
     constexpr int kRest = R % kRows;
     const float* rows = static_cast<const float*>(x);
-    for (int r = 0; r + kRows <= R; r += kRows) {
-      FloatBlock<kFormat, kRows>(panel, rows + r, R, cols, y + r * kPanelOutputs);
+    for (int r = 0; r + kRows <= R; r += kRows, ahead = 0) {
+      FloatBlock<kFormat, kRows>(panel, ahead, rows + r, R, cols, y + r * kPanelOutputs);
     }
     if constexpr (kRest > 0) {
-      FloatBlock<kFormat, kRest>(panel, rows + R - kRest, R, cols, y + (R - kRest) * kPanelOutputs);
+      FloatBlock<kFormat, kRest>(panel, 0, rows + R - kRest, R, cols,
+                                 y + (R - kRest) * kPanelOutputs);
     }
   }
 
@@ -330,7 +336,7 @@ struct MatMulTemplates {
   }
 
   template <PanelFormat kFormat, int R>
-  static void Int8Tile(const uint8_t* panel, const void* x, int64_t cols, float* y) {
+  static void Int8Tile(const uint8_t* panel, int64_t, const void* x, int64_t cols, float* y) {
     alignas(64) float w[kGroup * kPanelOutputs];
     const Int8Group<R>* activations = static_cast<const Int8Group<R>*>(x);
     for (int i = 0; i < R * kPanelOutputs; ++i) y[i] = 0;

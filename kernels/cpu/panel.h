@@ -95,6 +95,7 @@ struct PanelTraits {
   constexpr int minimums_offset() const { return 64 * bits + 16 * halves; }
   constexpr int group_bytes() const { return 64 * bits + 16 * halves * (has_minimum ? 2 : 1); }
   constexpr int header_bytes() const { return has_minimum ? 64 : 32; }
+  constexpr int block_bytes() const { return header_bytes() + groups_per_block * group_bytes(); }
 };
 inline constexpr int kMinimumOffset = 32;  // of m in a header
 
@@ -181,6 +182,16 @@ constexpr int64_t ActivationRowBytes(ActivationKind kind, int64_t cols) {
     case ActivationKind::kInt8Blocks: return cols / kGroup * kInt8BlockRowBytes;
   }
   return 0;
+}
+
+// Has the `kBytes` bytes that lie `ahead` of `p` brought into L2, unless that is 0; they may be
+// nobody's. Hides the memory's latency where a kernel works longer on a line than the CPU's own
+// prefetcher looks ahead.
+template <int kBytes>
+inline void PrefetchAhead(const uint8_t* p, int64_t ahead) {
+  if (ahead == 0) return;
+#pragma GCC unroll 16
+  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + ahead + i, 0, 2);
 }
 
 }  // namespace fastgen::cpu

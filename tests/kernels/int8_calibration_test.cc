@@ -22,7 +22,7 @@ MatMulKernels ClockedKernels() {
   MatMulKernels kernels;
   for (auto& tiles : kernels.int8_tile) {
     for (cpu::TileKernel& kernel : tiles) {
-      kernel = [](const uint8_t*, const void*, int64_t, float*) { now_ns += tile_ns; };
+      kernel = [](const uint8_t*, int64_t, const void*, int64_t, float*) { now_ns += tile_ns; };
     }
   }
   for (cpu::BlockKernel& kernel : kernels.blocks.int8) {
