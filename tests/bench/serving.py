@@ -30,7 +30,7 @@ import tempfile
 import time
 
 from serving_load import Load, find_round
-from serving_servers import Server
+from serving_servers import Server, wait_for_rest
 from serving_table import PROCESS, ServingTable, load_name
 
 OURS, LLAMA, VLLM = "Fastgen", "llama-server", "vLLM"
@@ -206,6 +206,8 @@ class Bench:
                 self.args.run_round(process.url, load._replace(requests=min(2, load.clients), decode=min(8, load.decode)), 1)
             for number in range(self.args.rounds):
                 for server, process in running.items():
+                    if not wait_for_rest(running.values()):
+                        say("a server computes without a request: what follows is disturbed")
                     figures = self.args.run_round(process.url, load, 1000 + number)
                     self.add_round(model, name, load, server, number, figures)
                     say(f"{model.name}, {name}, round {number + 1} of {self.args.rounds}, {server}: "

@@ -13,6 +13,20 @@ import time
 
 GRACE_S = 20
 
+REST_SHARE = 0.05  # of a core: what a server at rest takes less than
+
+
+def wait_for_rest(servers, look_s=0.5, limit_s=15):
+    """Until none of the servers computes any more: some spin for seconds after their last answer (vLLM 0.32 for 3 s), which
+    would slow the next one. False: one of them still does after limit_s."""
+    end = time.perf_counter() + limit_s
+    while time.perf_counter() < end:
+        before = [server.cpu_seconds() for server in servers]
+        time.sleep(look_s)
+        if all(server.cpu_seconds() - b < REST_SHARE * look_s for server, b in zip(servers, before)):
+            return True
+    return False
+
 
 def free_port():
     with socket.socket() as probe:

@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from serving_load import FIGURES, Load, own_round, percentile_ms  # noqa: E402
-from serving_servers import Server, group_members  # noqa: E402
+from serving_servers import Server, group_members, wait_for_rest  # noqa: E402
 from serving_table import PROCESS, ServingTable, load_name, number  # noqa: E402
 
 MODEL, LOAD, RATE, ITL = "smollm2", "8 clients, 128 + 64", "output tok/s", "ITL p50 ms"
@@ -167,6 +167,22 @@ class ServerTest(unittest.TestCase):
         while group_members(group) and time.monotonic() < deadline:  # the child is another's to reap
             time.sleep(0.01)
         self.assertEqual(group_members(group), [])
+
+    def test_rest_is_waited_for_but_not_for_ever(self):
+        class Spinning:
+            def __init__(self, looks):
+                self.looks, self.calls, self.used = looks, 0, 0.0
+
+            def cpu_seconds(self):
+                self.calls += 1
+                if self.calls <= 2 * self.looks:
+                    self.used += 1
+                return self.used
+
+        brief, still = Spinning(3), Spinning(0)
+        self.assertTrue(wait_for_rest([still, brief], look_s=0.001, limit_s=10))
+        self.assertEqual(brief.calls, 8)
+        self.assertFalse(wait_for_rest([still, Spinning(10 ** 9)], look_s=0.001, limit_s=0.02))
 
     def test_a_server_that_ends_says_what_it_said(self):
         with Server("broken", ["sh", "-c", "echo no such model; exit 3"]) as server:
