@@ -186,10 +186,13 @@ std::string Table(const std::vector<TargetReport>& targets) {
   AppendSummary("TTFT ms", targets, &TargetReport::first_token, &table);
   AppendSummary("ITL ms", targets, &TargetReport::between_tokens, &table);
   AppendSummary("E2E ms", targets, &TargetReport::whole, &table);
-  row("CPU of fgbench, cores", [](const TargetReport& t) {
-    const RoundFigures total = t.total();
-    return absl::StrFormat("%.3f", total.seconds > 0 ? total.cpu_seconds / total.seconds : 0);
-  });
+  // A caller that shares its process with the server gives none.
+  if (targets.front().total().cpu_seconds > 0) {
+    row("CPU of fgbench, cores", [](const TargetReport& t) {
+      const RoundFigures total = t.total();
+      return absl::StrFormat("%.3f", total.seconds > 0 ? total.cpu_seconds / total.seconds : 0);
+    });
+  }
   for (size_t i = 0; i < targets.size(); ++i) {
     for (const auto& [message, count] : targets[i].errors()) {
       absl::StrAppend(&table, "[", i + 1, "] ", count, " x error: ", message, "\n");
