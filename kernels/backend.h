@@ -249,7 +249,8 @@ class Backend {
   // Where w holds integers, a serving backend may quantise x per row and group to int8; where it holds fp8, it
   // quantises x per row to e4m3, the scale being the row's largest magnitude, clamped to [1e-12, 1200], / 448.
   // Neither in fp32 compute mode.
-  // `bias` and `residual` may be null views; residual may be out. out.dtype: activations, or f32 (logits).
+  // `bias` and `residual` may be null views; residual may be out, input.x may not overlap it. out.dtype: activations, or
+  // f32 (logits).
   virtual void MatMul(const MatMulInput& input,           // [rows, k]
                       const PackedMatrix& w,              // [n, k]
                       Tensor bias,                        // [n] f32, or data == nullptr
